@@ -1,0 +1,103 @@
+"""JSON as providers write it: what the fast parser refuses but Python's ``json`` takes is no error here."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def decode_json(data: bytes) -> Any:
+    """The JSON value in `data`. What the fast parser refuses but `json` takes (lone surrogates) is taken.
+
+    NaN, infinities and numbers beyond a float, which no JSON can spell, become ``None``.
+
+    :raises ValueError: not JSON; that is also what nests too deep.
+    """
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:
+        pass
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    try:
+        return _LENIENT.decode(data.decode("utf-8", "replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def decode_members(data: bytes) -> dict[str, msgspec.Raw]:
+    """The members of the JSON object in `data`, each byte for byte as it stands there.
+
+    Only a value that holds NaN or an infinity is written anew, with ``null`` in its place.
+
+    :raises ValueError: not a JSON object.
+    """
+    try:
+        return _decode_members(data)
+    except msgspec.DecodeError:
+        pass
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(decode_json(data), dict):
+        raise ValueError("not an object")
+    return _slice_members(data.decode("utf-8", "replace"))
+
+
+def _slice_members(text: str) -> dict[str, msgspec.Raw]:
+    """`decode_members` of `text`, which is known to be a JSON object."""
+    blank = " \t\n\r"
+    unspellable: list[str] = []
+    decoder = json.JSONDecoder(parse_constant=unspellable.append, parse_float=_finite)
+    members: dict[str, msgspec.Raw] = {}
+    at = text.index("{") + 1
+    while True:
+        while text[at] in blank or text[at] == ",":
+            at += 1
+        if text[at] == "}":
+            return members
+        name, at = decoder.raw_decode(text, at)
+        while text[at] in blank or text[at] == ":":
+            at += 1
+        value, end = decoder.raw_decode(text, at)
+        spelled = encode_json(value) if unspellable else text[at:end].encode()
+        members[name] = msgspec.Raw(spelled)
+        unspellable.clear()
+        at = end
+
+
+def encode_json(value: Any) -> bytes:
+    """`value` as JSON; a lone surrogate is written as the escape that it came as.
+
+    :raises ValueError: nested too deep.
+    """
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        pass
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_spelled)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, msgspec.Raw):
+        return decode_json(bytes(value))
+    raise TypeError(f"not a JSON value: {value!r}")
+
+
+def _finite(literal: str) -> float | None:
+    number = float(literal)
+    return number if math.isfinite(number) else None
+
+
+_LENIENT = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
