@@ -1,0 +1,77 @@
+"""Which header fields may travel through a proxy, and which end at it (RFC 9110 section 7.6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+RawHeader = tuple[bytes, bytes]
+
+#: Fields that belong to one connection, whether or not ``Connection`` lists them. ``Trailer`` goes because
+#: trailers do not travel; ``Proxy-Connection`` is the old mistake that some clients still send.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+#: What the proxy writes itself on a request: the upstream's name, the framing, the answer to ``Expect``.
+_REQUEST_OWN = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+
+#: What a converted answer says for itself.
+_CONVERTED_OWN = HOP_BY_HOP | {b"content-type", b"content-length", b"content-encoding"}
+
+#: What a converted request says for itself.
+_STREAMING_OWN = frozenset({b"accept", b"accept-encoding"})
+
+
+def connection_tokens(values: Iterable[bytes]) -> frozenset[bytes]:
+    """The options that ``Connection`` fields list, in lower case (RFC 9110 section 7.6.1)."""
+    return frozenset(
+        token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())
+    )
+
+
+def request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
+    """The client's fields that go upstream, in order, each as often as it came."""
+    return _forwarded(headers, _REQUEST_OWN)
+
+
+def streaming_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
+    """The same for a converted request, which asks for a plain event stream whatever the client asked for."""
+    for name, value in request_headers(headers):
+        if name.lower() not in _STREAMING_OWN:
+            yield name, value
+    yield b"Accept", b"text/event-stream"
+    yield b"Accept-Encoding", b"identity"
+
+
+def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] = ()) -> Iterator[RawHeader]:
+    """The upstream's fields that go to the client, in order, each as often as it came.
+
+    :param connection: values of ``Connection`` fields that are not among `headers`.
+    """
+    return _forwarded(headers, HOP_BY_HOP, connection)
+
+
+def converted_response_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
+    """The upstream's fields that go to the client with an answer that the proxy wrote."""
+    return _forwarded(headers, _CONVERTED_OWN)
+
+
+def _forwarded(
+    headers: Iterable[RawHeader], own: frozenset[bytes], connection: Iterable[bytes] = ()
+) -> Iterator[RawHeader]:
+    fields = [(name.lower(), name, value) for name, value in headers]
+    listed = connection_tokens([value for lower, _, value in fields if lower == b"connection"])
+    dropped = own | listed | connection_tokens(connection)
+    for lower, name, value in fields:
+        if lower not in dropped:
+            yield name, value

@@ -1,0 +1,31 @@
+"""Options of the TCP connections on both sides of the proxy."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.interfaces import ITCPTransport
+
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+
+
+def tune(transport: object) -> None:
+    """Send each write at once, and probe a silent connection often enough for the NATs in between.
+
+    A transport that is no TCP connection (a UNIX socket, a test's) is left as it is.
+    """
+    if not ITCPTransport.providedBy(transport):
+        return
+    transport.setTcpNoDelay(True)
+    transport.setTcpKeepAlive(True)
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if isinstance(handle, socket.socket):
+        set_probes(handle)
+
+
+def set_probes(handle: socket.socket) -> None:
+    """Keep-alive after 60 s of silence, every 60 s, 5 times, where the platform has these options."""
+    for name, value in _KEEP_ALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
