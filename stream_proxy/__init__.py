@@ -1,0 +1,60 @@
+"""Answer ordinary OpenAI calls out of an upstream event stream.
+
+The decoder and the accumulators are sans-I/O and import no Twisted; the names that are built on Twisted load
+when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from stream_proxy.chat import ChatCompletionsAccumulator
+from stream_proxy.errors import APIError, IncompleteStreamError
+from stream_proxy.responses import ResponseAccumulator
+from stream_proxy.sse import ServerSentEvent, SSEDecoder
+
+if TYPE_CHECKING:
+    from stream_proxy.config import Limits
+    from stream_proxy.downstream import ProxySite
+    from stream_proxy.resource import (
+        ChatCompletionsApiProxy,
+        PassthroughApiProxy,
+        ProxyResource,
+        ResponsesApiProxy,
+    )
+
+_LAZY = {
+    "ChatCompletionsApiProxy": "stream_proxy.resource",
+    "Limits": "stream_proxy.config",
+    "PassthroughApiProxy": "stream_proxy.resource",
+    "ProxyResource": "stream_proxy.resource",
+    "ProxySite": "stream_proxy.downstream",
+    "ResponsesApiProxy": "stream_proxy.resource",
+}
+
+__all__ = [
+    "APIError",
+    "ChatCompletionsAccumulator",
+    "ChatCompletionsApiProxy",
+    "IncompleteStreamError",
+    "Limits",
+    "PassthroughApiProxy",
+    "ProxyResource",
+    "ProxySite",
+    "ResponseAccumulator",
+    "ResponsesApiProxy",
+    "SSEDecoder",
+    "ServerSentEvent",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
