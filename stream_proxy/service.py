@@ -1,0 +1,123 @@
+"""Rules become a service: one listening port each, started, drained and stopped."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.application.internet import TCPServer
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+
+from stream_proxy.config import Config, ConfigError, Rule
+from stream_proxy.downstream import ProxySite
+from stream_proxy.outcome import RequestLog
+from stream_proxy.resource import ProxyResource
+
+
+class RuleService(TCPServer):
+    """One rule: its port, its site, its upstream.
+
+    :param reactor: the reactor.
+    :param rule: what to serve.
+    :param config: the limits that hold for all rules.
+    """
+
+    def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog) -> None:
+        self.proxy = ProxyResource(
+            rule.upstream_url, reactor=reactor, include_usage=rule.include_usage, limits=config, log=log
+        )
+        self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
+        self._grace = config.shutdown_grace_seconds
+        super().__init__(
+            rule.listen_port, self.site, interface=any_interface(), backlog=1024, reactor=reactor
+        )
+
+    def abort(self) -> None:
+        """Wait no longer for requests under way."""
+        self.site.abort()
+
+    async def _stop(self, listening: Deferred[object] | None) -> None:
+        if listening is not None:
+            await listening
+        await self.site.drain(self._grace)
+        await self.proxy.close()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, let running requests end, close everything."""
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
+
+
+class ProxyService(MultiService):
+    """All the rules of a configuration.
+
+    :param handle_signals: in a process of its own: a second SIGTERM or SIGINT ends the waiting of the first.
+    """
+
+    def __init__(
+        self, reactor: Any, config: Config, *, log: RequestLog | None = None, handle_signals: bool = False
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._handle_signals = handle_signals
+        self.rules = [RuleService(reactor, rule, config, log or RequestLog()) for rule in config.rules]
+        for rule in self.rules:
+            rule.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Listen."""
+        super().startService()
+        if self._handle_signals:
+            # The reactor installs its own handlers when it starts to run; ours stand before them.
+            self._reactor.callWhenRunning(self._install)
+
+    def abort(self) -> None:
+        """Wait no longer for requests under way."""
+        for rule in self.rules:
+            rule.abort()
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stop = signal.getsignal(number)
+            if callable(stop):
+                signal.signal(number, self._handler(stop))
+
+    def _handler(
+        self, stop: Callable[[int, FrameType | None], object]
+    ) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.running:
+                stop(number, frame)
+            else:
+                self._reactor.callFromThread(self.abort)
+
+        return handle
+
+
+def any_interface() -> str:
+    """All addresses: ``::`` takes IPv6 and IPv4, where there is IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return ""
+    return "::"
+
+
+def check_port(port: int, interface: str, place: str) -> None:
+    """See that a port can be listened on, while a plain sentence can still be said.
+
+    :param place: the file and field that name the port.
+    :raises ConfigError: if it cannot.
+    """
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((interface, port))
+            probe.listen(1)
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot listen on port {port}: {error.strerror}") from None

@@ -1,0 +1,90 @@
+"""``twistd openai-stream-proxy``: options in, service out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.python import usage
+
+from stream_proxy.config import Config, ConfigError, Rule, load_config
+from stream_proxy.outcome import RequestLog
+from stream_proxy.service import ProxyService, any_interface, check_port
+
+_DEMO_PORT = 8080
+
+
+class Options(usage.Options):
+    """Command line of ``twistd openai-stream-proxy``."""
+
+    optFlags = [
+        ["demo", None, "Serve an embedded demo upstream on port 8080: no config, no key, no network."],
+    ]
+    optParameters = [
+        ["config", "c", None, "The config file [default: $CONFIG_PATH, else config.json]."],
+    ]
+    longdesc = (
+        "Answers ordinary OpenAI-compatible calls out of an upstream event stream and passes everything else "
+        "through. The environment's LOG_LEVEL is debug, info (default), warn or error."
+    )
+
+    def opt_config_file(self, path: str) -> None:
+        """The same as --config."""
+        self["config"] = path
+
+
+def makeService(options: Options) -> IService:
+    """The service for `options`.
+
+    :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
+    """
+    from twisted.internet import reactor
+
+    try:
+        return _make_service(options, reactor)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _make_service(options: Options, reactor: Any) -> IService:
+    try:
+        log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
+    except ValueError as error:
+        raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
+    if options["demo"]:
+        return _demo(reactor, log)
+    path = Path(options["config"] or os.environ.get("CONFIG_PATH") or "config.json")
+    config, warnings = load_config(path)
+    for warning in warnings:
+        log.warn(warning)
+    for index, rule in enumerate(config.rules):
+        check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
+    return ProxyService(reactor, config, log=log, handle_signals=True)
+
+
+class _Listening(Service):
+    """Owns a port that listens already."""
+
+    def __init__(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def stopService(self) -> Deferred[None] | None:
+        return self._port.stopListening()
+
+
+def _demo(reactor: Any, log: RequestLog) -> IService:
+    from stream_proxy.mock import mock_site
+
+    check_port(_DEMO_PORT, any_interface(), "--demo")
+    # Only a socket that is bound already can tell the rule the ephemeral port.
+    port = reactor.listenTCP(0, mock_site(reactor), interface="127.0.0.1")
+    rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
+    log.info(f"the demo listens on http://127.0.0.1:{_DEMO_PORT}/v1")
+    service = ProxyService(reactor, Config(rules=[rule]), log=log, handle_signals=True)
+    upstream: IService = _Listening(port)
+    upstream.setServiceParent(service)
+    return service
