@@ -218,6 +218,8 @@ class DownstreamChannel(HTTPChannel):
     _idle_seconds: float | None = None
     _lingering: IDelayedCall | None = None
     _head_in = False
+    #: What a connection that has become a WebSocket does when the site stops.
+    going_away: Callable[[], None] | None = None
 
     def connectionMade(self) -> None:
         self._idle_seconds = self.timeOut
@@ -300,7 +302,9 @@ class DownstreamChannel(HTTPChannel):
     def drain(self) -> None:
         """Close when the request under way is done: now, if there is none."""
         self.persistent = False
-        if self._lingering is not None:
+        if self.going_away is not None:
+            self.going_away()
+        elif self._lingering is not None:
             self.abort()
         elif not self.requests:
             self.loseConnection()

@@ -21,11 +21,15 @@ LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn,
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended: the status, the bytes of the body that went out, and why it failed if it did."""
+    """How one request ended: the status, the bytes of the body that went out, and why it failed if it did.
+
+    ``detail``: what else is worth telling.
+    """
 
     status: int
     sent: int
     problem: str | None = None
+    detail: str | None = None
 
     @classmethod
     def gone(cls, sent: int) -> Outcome:
@@ -58,7 +62,7 @@ class RequestLog:
     ) -> None:
         """One line for a finished request; `path` is without its query."""
         self._log.info(
-            "{method} {path} {status} {how} {origin} {sent} bytes {milliseconds} ms{problem}",
+            "{method} {path} {status} {how} {origin} {sent} bytes {milliseconds} ms{detail}{problem}",
             method=method.decode("ascii", "backslashreplace"),
             path=path.decode("ascii", "backslashreplace"),
             status=outcome.status,
@@ -66,6 +70,7 @@ class RequestLog:
             origin=origin,
             sent=outcome.sent,
             milliseconds=round(seconds * 1000),
+            detail=f", {outcome.detail}" if outcome.detail else "",
             problem=f": {outcome.problem}" if outcome.problem else "",
         )
 

@@ -18,12 +18,14 @@ from stream_proxy.convert import Conversion, Terms
 from stream_proxy.decide import Kind, call_to_convert, convertible_kind, origin_form
 from stream_proxy.downstream import BodyTooLargeError, IncomingBody, answer_error
 from stream_proxy.errors import APIError, internal_error, invalid_request
+from stream_proxy.handshakes import wants_websocket
 from stream_proxy.headers import RawHeader, request_headers
 from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.relay import Relay, upload_stalled
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream
+from stream_proxy.websocket import WebSocketRelay
 
 
 class ProxyResource(Resource):
@@ -118,7 +120,7 @@ class _Exchange:
         self._began = proxy.clock.seconds()
         self._target = b""
         self._headers: list[RawHeader] = []
-        self._flow: Relay | Conversion | None = None
+        self._flow: Relay | Conversion | WebSocketRelay | None = None
         self._collecting: Deferred[bytes] | None = None
         self._timer: IdleTimer | None = None
         self._ended = False
@@ -134,6 +136,20 @@ class _Exchange:
         self._headers = [
             (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
         ]
+        if wants_websocket(request.method, self._headers) and request.clientproto == b"HTTP/1.1":
+            proxy = self._proxy
+            self._run(
+                WebSocketRelay(
+                    proxy.clock,
+                    request,
+                    proxy.upstream,
+                    target,
+                    self._headers,
+                    proxy.limits.timeout_seconds,
+                    proxy.log,
+                )
+            )
+            return
         kind = convertible_kind(request.method, target, self._headers)
         if kind is not None and kind in self._proxy.kinds:
             self._collect(kind)
@@ -227,7 +243,7 @@ class _Exchange:
             )
         )
 
-    def _run(self, flow: Relay | Conversion) -> None:
+    def _run(self, flow: Relay | Conversion | WebSocketRelay) -> None:
         self._flow = flow
         flow.done.addCallback(self._finished)
         flow.start()
@@ -238,7 +254,8 @@ class _Exchange:
         """The connection is gone before the answer was whole."""
         if self._flow is not None:
             self._flow.cancel()
-        self._finished(Outcome.gone(0))
+        else:
+            self._finished(Outcome.gone(0))
 
     def _refuse(self, error: APIError) -> None:
         self._stop_collecting()
@@ -260,15 +277,19 @@ class _Exchange:
         self._ended = True
         self._stop_collecting()
         proxy = self._proxy
-        converted = isinstance(self._flow, Conversion) and self._flow.converted
         proxy.log.request(
             self._request.method,
             self._path,
             proxy.upstream.url.origin,
-            "converted" if converted else "passed",
+            self._how(),
             proxy.clock.seconds() - self._began,
             outcome,
         )
+
+    def _how(self) -> str:
+        if isinstance(self._flow, WebSocketRelay):
+            return "websocket"
+        return "converted" if isinstance(self._flow, Conversion) and self._flow.converted else "passed"
 
 
 def _below_mount(request: Request) -> bytes:

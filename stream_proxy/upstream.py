@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
     IHandshakeListener,
+    IProtocolFactory,
     IReactorTime,
     ISSLTransport,
 )
@@ -347,7 +348,7 @@ class Upstream:
         self._own_pool = pool is None and agent is None
         self._pool = UpstreamPool(reactor) if pool is None else pool
         self._agent = agent
-        self._connect_seconds = connect_seconds
+        self.connect_seconds = connect_seconds
         self._draining: set[_Drain] = set()
         self._cookies = _NoCookies()
         self._key = (url.scheme, url.host, url.port)
@@ -383,6 +384,10 @@ class Upstream:
             resend=producer is not body or body is None,
         )
         return attempt.start()
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
+        """A connection of its own, for another protocol than HTTP."""
+        return self._endpoint.connect(factory)
 
     def drain(self, response: UpstreamResponse) -> None:
         """Give `response` a moment to end, so that its connection can be reused; then drop it."""
@@ -467,7 +472,7 @@ class _Attempt:
             if self._cancelled:
                 failure = Failure(CancelledError())
             else:
-                failure = request_failure(failure, self._upstream.url, self._upstream._connect_seconds)
+                failure = request_failure(failure, self._upstream.url, self._upstream.connect_seconds)
             if not outer.called:
                 outer.errback(failure)
 
@@ -518,7 +523,7 @@ class _Attempt:
             expired = True
             waiting.cancel()
 
-        limit = upstream._clock.callLater(upstream._connect_seconds, expire)
+        limit = upstream._clock.callLater(upstream.connect_seconds, expire)
         connection: UpstreamProtocol | None = None
         try:
             connection = await waiting
