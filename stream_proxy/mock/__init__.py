@@ -11,6 +11,14 @@ What is answered follows from the request, as with the real API. ``tools`` (unle
 do what they say. ``reasoning_effort`` adds ``reasoning_content``; ``reasoning`` a reasoning item, its
 ``summary`` the text in it. The model ``stream-only`` answers nothing but ``stream: true``.
 
+WebSockets: any path that ends in ``/realtime`` and names a ``model`` in its query holds a Realtime session in
+text: ``session.update``, ``conversation.item.create``, ``.retrieve`` and ``.delete``,
+``input_audio_buffer.append``, ``.commit`` and ``.clear`` (audio is counted, and answered in writing),
+``response.create`` and ``.cancel``, with tools and ``max_output_tokens``. Anything else is answered by an
+``error`` event. Any path that ends in ``/echo`` repeats text and binary messages. Of the subprotocols offered
+``realtime`` is chosen, else the first that is no ``openai-insecure-api-key.*``. There is no compression. A
+message counts as an event of a stream below; the failures are ``break``, ``break-mid-event`` and ``hang``.
+
 Everything else is chosen by request headers, which pass through any proxy:
 
 ==========================  ==================================================================================

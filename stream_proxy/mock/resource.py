@@ -13,13 +13,17 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from stream_proxy.handshakes import wants_websocket
 from stream_proxy.mock.chat import chunks, completion
 from stream_proxy.mock.checks import missing, optional, streamed
 from stream_proxy.mock.control import Control, read_control, spoil, spoil_stream
 from stream_proxy.mock.delivery import Delivery
 from stream_proxy.mock.embeddings import embeddings, model, models
 from stream_proxy.mock.files import FileStore
+from stream_proxy.mock.realtime import Dialogue
 from stream_proxy.mock.responses import events, failed, response
+from stream_proxy.mock.speaker import Echo, Speaker
+from stream_proxy.mock.websocket import serve
 from stream_proxy.mock.wire import ApiError, JSONObject, Reply, decode_object, digest, encode, sse
 
 _ANY = r"(?:/.*)?"
@@ -78,6 +82,10 @@ class MockUpstream(Resource):
             control = read_control(request.getHeader)
             if (error := control.error()) is not None:
                 raise error
+            speaker = _speaker(request, control)
+            if speaker is not None:
+                serve(self._reactor, request, control, speaker, self._headers(request))
+                return NOT_DONE_YET
             reply = self._answer(request, control)
         except ApiError as refused:
             reply = refused.reply()
@@ -203,6 +211,28 @@ class MockUpstream(Resource):
 
     def _delete_file(self, inbound: Inbound) -> Reply:
         return Reply(encode(self._files.delete(inbound.name)))
+
+
+def _speaker(request: Request, control: Control) -> Speaker | None:
+    """Who speaks at a WebSocket's path; `None` at any other.
+
+    :raises ApiError: 426 for what is no WebSocket there, 400 where the model is not named.
+    """
+    kind = request.path.rstrip(b"/").rpartition(b"/")[2]
+    if kind not in (b"realtime", b"echo"):
+        return None
+    headers = [
+        (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
+    ]
+    if not wants_websocket(request.method, headers):
+        upgrade = (("Upgrade", "websocket"),)
+        raise ApiError(426, "Here is a WebSocket: send its handshake.", headers=upgrade)
+    if kind == b"echo":
+        return Echo()
+    named = request.args.get(b"model") or request.args.get(b"deployment")
+    if not named:
+        raise missing("model")
+    return Dialogue(named[0].decode("utf-8", "replace"), control.words)
 
 
 _Methods: TypeAlias = dict[str, Endpoint]
