@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from autobahn.twisted.websocket import (
@@ -29,6 +30,14 @@ from stream_proxy.headers import RawHeader, connection_tokens, response_headers
 _VERSION = 13
 _HANDSHAKE = b"sec-websocket-"
 _MAX_HEAD_BYTES = 65_536
+#: Where autobahn's words quote what was sent: keys travel in these fields, and its words reach the log.
+_QUOTED = re.compile(r': expected |:? "(?!websocket"|upgrade").*', re.DOTALL)
+#: What is left of these says too little.
+_CLEARER = {
+    "duplicate protocol": "Sec-WebSocket-Protocol names one twice",
+    "subprotocol selected by server": "it chose a subprotocol that was not offered",
+    "server wants to use extension": "it chose an extension that was not offered",
+}
 
 
 class HandshakeError(Exception):
@@ -57,8 +66,31 @@ def without_handshake(headers: Iterable[RawHeader]) -> list[RawHeader]:
     return [(name, value) for name, value in headers if not name.lower().startswith(_HANDSHAKE)]
 
 
+def _without_values(reason: str) -> str:
+    """autobahn's `reason` for a failed handshake, without what it quotes from it."""
+    words = _QUOTED.split(reason, maxsplit=1)[0]
+    return _CLEARER.get(words, words)
+
+
+def _judged(headers: Iterable[RawHeader]) -> Iterator[bytes]:
+    """The lines that autobahn is to judge.
+
+    It would join and decode the others, and take offence at some origins and hosts.
+    """
+    for name, value in headers:
+        lower = name.lower()
+        if lower in (b"upgrade", b"connection") or lower.startswith(_HANDSHAKE):
+            yield name + b": " + value
+
+
+def _announces_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" \t0") != b"")
+
+
 class ServerHalf(WebSocketServerProtocol):
     """Our answer to the client, held back until it is known what the upstream says."""
+
+    transport: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,15 +106,12 @@ class ServerHalf(WebSocketServerProtocol):
         half = cls()
         half.factory = factory
         half.makeConnection(transport)
-        # Only what autobahn judges: it joins and counts fields, and takes offence at some origins and ports.
-        judged = [b"GET / HTTP/1.1", b"Host: proxy"]
-        for name, value in headers:
-            lower = name.lower()
-            if lower in (b"upgrade", b"connection") or (
-                lower.startswith(_HANDSHAKE) and lower != b"sec-websocket-extensions"
-            ):
-                judged.append(name + b": " + value)
-        half._dataReceived(b"\r\n".join([*judged, b"", b""]))
+        fields = [field for field in headers if field[0].lower() != b"sec-websocket-extensions"]
+        if any(_announces_body(name.lower(), value) for name, value in fields):
+            half.refusal = ("it has a body", [])
+        else:
+            lines = [b"GET / HTTP/1.1", b"Host: proxy", *_judged(fields), b"", b""]
+            half._dataReceived(b"\r\n".join(lines))
         return half
 
     @property
@@ -96,14 +125,18 @@ class ServerHalf(WebSocketServerProtocol):
         spelled: dict[bytes, str] = {}
         for name, value in headers:
             key = spelled.setdefault(name.lower(), name.decode("latin-1"))
-            fields.setdefault(key, []).append(value.decode("utf-8", "replace"))
+            fields.setdefault(key, []).append(value.decode("latin-1"))
         self._decision.callback((subprotocol, fields))
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        # The 101. autobahn encodes as UTF-8 what was bytes before accept() made text of it.
+        self.transport.write(data.decode("utf-8").encode("latin-1"))
 
     def onConnect(self, request: object) -> Any:
         return self._decision
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
-        self.refusal = (reason, list(responseHeaders or ()))
+        self.refusal = (_without_values(reason), list(responseHeaders or ()))
 
     def _onOpen(self) -> None:
         """What follows is the relay's."""
@@ -135,13 +168,15 @@ class ClientHalf(WebSocketClientProtocol):
         self.received: Callable[[bytes], None] = lambda data: None
         #: Told once when an open connection is gone.
         self.lost: Callable[[Failure], None] = lambda reason: None
+        #: What the ``Connection`` fields of a refusal say.
+        self.connection_fields: list[bytes] = []
         #: The connection ended otherwise than by an orderly close.
         self.torn = False
         self._request = request
         self._head_bytes = 0
         self._open = False
         self._parser: HTTPClientParser | None = None
-        self._raw_head = b""
+        self._fields: list[RawHeader] = []
 
     @classmethod
     def factory_for(cls, reactor: Any, request: list[bytes], offers: list[str]) -> tuple[Any, ClientHalf]:
@@ -164,15 +199,22 @@ class ClientHalf(WebSocketClientProtocol):
             self.received(data)
             return
         try:
+            if self._in_head:
+                self._head_bytes += len(data)
             if self._parser is not None:
                 self._parser.dataReceived(data)
-                return
-            self._head_bytes += len(data)
-            self._dataReceived(data)
+            else:
+                self._dataReceived(data)
         except Exception:
             self.failHandshake("it is not valid HTTP")
-        if not self._open and self._parser is None and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
             self.failHandshake("its head is too large")
+
+    @property
+    def _in_head(self) -> bool:
+        if self._parser is not None:
+            return self._parser.state in ("STATUS", "HEADER")
+        return not self._open
 
     def processHandshake(self) -> None:
         # autobahn knows the answer 101 only; any other is an ordinary response, which Twisted parses.
@@ -182,9 +224,12 @@ class ClientHalf(WebSocketClientProtocol):
                 return
             status = line.split(b" ", 2)[1:2]
             if status == [b"101"]:
-                head = bytes(self.data).partition(b"\r\n\r\n")
-                if head[1]:
-                    self._raw_head = head[0]
+                head, end, rest = bytes(self.data).partition(b"\r\n\r\n")
+                if end:
+                    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+                    self._fields = [(name.strip(), value.strip()) for name, colon, value in lines if colon]
+                    judged = [head.split(b"\r\n", 1)[0], *_judged(self._fields), b"", b""]
+                    self.data = b"\r\n".join(judged) + rest
                     super().processHandshake()
                 return
             if not (status and status[0].startswith(b"1") and len(status[0]) == 3):
@@ -200,9 +245,14 @@ class ClientHalf(WebSocketClientProtocol):
         parser = self._parser = HTTPClientParser(request, self._refusal_ended)
         parser.MAX_LENGTH = _MAX_HEAD_BYTES
         parser.makeConnection(TransportProxyProducer(self.transport))
-        parser._responseDeferred.addCallbacks(self._answer, self._fail)
+        parser._responseDeferred.addCallbacks(self._refusing, self._fail)
         data, self.data = bytes(self.data), b""
         parser.dataReceived(data)
+
+    def _refusing(self, answer: IResponse) -> None:
+        if self._parser is not None:
+            self.connection_fields = list(self._parser.connHeaders.getRawHeaders(b"Connection", ()))
+        self._answer(answer)
 
     def _refusal_ended(self, rest: bytes) -> None:
         parser = self._parser
@@ -213,13 +263,11 @@ class ClientHalf(WebSocketClientProtocol):
     def _onOpen(self) -> None:
         self._open = True
         early, self.data = bytes(self.data), b""
-        fields = [line.partition(b":") for line in self._raw_head.split(b"\r\n")[1:]]
-        raw = [(name.strip(), value.strip()) for name, _, value in fields]
-        headers = without_handshake(response_headers(raw))
+        headers = without_handshake(response_headers(self._fields))
         self._answer(Opened(self.websocket_protocol_in_use, headers, early))
 
     def failHandshake(self, reason: str) -> None:
-        self._fail(Failure(HandshakeError(reason)))
+        self._fail(Failure(HandshakeError(_without_values(reason))))
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
