@@ -158,6 +158,7 @@ class ClientHalf(WebSocketClientProtocol):
     :param offers: the subprotocols in it.
     """
 
+    #: `None` once the connection is gone.
     transport: Any
 
     def __init__(self, request: list[bytes]) -> None:
@@ -255,10 +256,9 @@ class ClientHalf(WebSocketClientProtocol):
         self._answer(answer)
 
     def _refusal_ended(self, rest: bytes) -> None:
-        parser = self._parser
-        if parser is not None:
+        if self._parser is not None and self.transport is not None:
             self.transport.loseConnection()
-            parser.connectionLost(Failure(ConnectionDone()))
+            self._parser.connectionLost(Failure(ConnectionDone()))
 
     def _onOpen(self) -> None:
         self._open = True
@@ -268,9 +268,11 @@ class ClientHalf(WebSocketClientProtocol):
 
     def failHandshake(self, reason: str) -> None:
         self._fail(Failure(HandshakeError(_without_values(reason))))
-        self.transport.abortConnection()
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.transport = None  # over TLS, it must not be aborted any more
         self.torn = not reason.check(ConnectionDone)
         if self._parser is not None and self._parser.state != "DONE":
             self._parser.connectionLost(reason)

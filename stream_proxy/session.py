@@ -119,7 +119,7 @@ class Session:
         out = self._up.feed(data)
         close = self._up.close
         if self._told_upstream is None:
-            if out:
+            if out and not self._upstream_gone:
                 self._upstream.transport.write(out)
             self._told_upstream = close
         if close is not None:

@@ -11,25 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.frames import WHOLE_BYTES, Close, FrameTracker
-
-TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
-KEY = b"\x01\x82\xfe\x40"
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, key: bytes = b"", width: int = 0) -> bytes:
-    """The bytes of a frame; `width`: its length takes at least so many bytes, although fewer would do."""
-    size = len(payload)
-    mask = 0x80 if key else 0
-    first = bytes((opcode | (0x80 if fin else 0),))
-    if size > 0xFFFF or width == 8:
-        head = first + bytes((mask | 127,)) + size.to_bytes(8, "big")
-    elif size > 125 or width == 2:
-        head = first + bytes((mask | 126,)) + size.to_bytes(2, "big")
-    else:
-        head = first + bytes((mask | size,))
-    if key:
-        payload = bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
-    return head + key + payload
+from tests.sessions import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame
 
 
 @dataclass(frozen=True)
