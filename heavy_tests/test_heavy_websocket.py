@@ -204,7 +204,7 @@ def stream_of(size: int, key: bytes) -> Iterator[bytes]:
     for number in range(256 * MIB // size):
         yield header
         for start in range(0, size, 50_000):
-            yield (b"%d %d " % (number, start) * 10_000)[: min(50_000, size - start)]
+            yield (b"%d %d " % (number, start) * 12_500)[: min(50_000, size - start)]
 
 
 def peak(process: Any) -> int:
