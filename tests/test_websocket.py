@@ -749,6 +749,18 @@ class CloseTests(WebSocketTestCase):
                 self.assertRegex(str(outcome.detail), f"^close {code}, ")
                 self.assertIsNone(outcome.problem)
 
+    async def test_client_that_has_its_reply(self) -> None:
+        """A client that has said and heard all does not wait for the upstream's connection to end."""
+        self.patch(session, "END_SECONDS", 1000.0)
+        for first in (0, 1):
+            pair = await self.open()
+            for source, target, key in (list(both(pair)), list(both(pair))[::-1])[first]:
+                await self.assert_passes(source, target, frame(CLOSE, b"\x03\xe8", key=key))
+            self.assertEqual(await pair.client.rest(), b"")
+            self.assertIsNone(pair.server.lost)
+            pair.server.close()
+            await self.ended()
+
     async def test_upstream_that_leaves_the_close_to_us(self) -> None:
         """When both have said it, an upstream that does not close its connection has it closed."""
         self.patch(session, "END_SECONDS", 0.0)
@@ -953,6 +965,7 @@ class LossTests(WebSocketTestCase):
 
     async def test_upstream_that_was_held_back(self) -> None:
         """An upstream that cannot send, as the client does not read, still hears that the client is gone."""
+        self.patch(session, "END_SECONDS", 1000.0)
         paused: Deferred[None] = Deferred()
         pause = session.Session._pause_upstream
 
