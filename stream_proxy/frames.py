@@ -26,6 +26,22 @@ class Close:
         """The status code, if there is one (RFC 6455 section 7.4)."""
         return int.from_bytes(self.payload[:2], "big") if len(self.payload) >= 2 else None
 
+    @property
+    def legal(self) -> bool:
+        """Whether an endpoint may send it (RFC 6455 sections 5.5 and 7.4)."""
+        if not self.payload:
+            return True
+        code = self.code
+        try:
+            self.payload[2:].decode()
+        except UnicodeDecodeError:
+            return False
+        return (
+            len(self.payload) <= _MAX_CONTROL
+            and code is not None
+            and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999)
+        )
+
     @classmethod
     def of(cls, code: int, reason: str = "") -> Close:
         """A close with this code and reason."""
@@ -125,7 +141,7 @@ class FrameTracker:
                 payload = data[head_end:end]
                 if second & 0x80:
                     payload = _masked(payload, data[head_end - 4 : head_end])
-                self.close = Close(payload[:_MAX_CONTROL])
+                self.close = Close(payload[: _MAX_CONTROL + 1])
                 return at
 
 

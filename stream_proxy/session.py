@@ -186,7 +186,9 @@ class Session:
         if self._told_client is not None or self._client_gone:
             return
         self._told_client = close
-        if self._down.inside_frame:  # the end of the connection says it; a close frame would be frame data
+        # Inside a frame a close would be taken for its payload, and what may not be sent is not echoed:
+        # then the end of the connection has to say it.
+        if self._down.inside_frame or not close.legal:
             self._hang_up_client()
         else:
             self._channel.transport.write(close.frame(masked=False))
@@ -195,7 +197,7 @@ class Session:
         if self._told_upstream is not None or self._upstream_gone:
             return
         self._told_upstream = close
-        if self._up.inside_frame:
+        if self._up.inside_frame or not close.legal:
             self._hang_up_upstream()
         else:
             self._upstream.transport.write(close.frame(masked=True))

@@ -268,12 +268,23 @@ class CloseTests(SynchronousTestCase):
             self.assertIsNone(tracker.close)
 
     def test_too_long(self) -> None:
-        """A close frame beyond what the standard allows ends the direction; ours never is as long."""
+        """A close frame beyond what the standard allows ends the direction, and is known to be one."""
         tracker = FrameTracker()
         data = frame(CLOSE, b"\x03\xe8" + b"x" * 500)
         self.assertEqual(tracker.feed(data), data)
-        self.assertEqual(tracker.close, Close(b"\x03\xe8" + b"x" * 123))
+        self.assertEqual(tracker.close, Close(b"\x03\xe8" + b"x" * 124))
+        self.assertFalse(tracker.close is None or tracker.close.legal)
         self.assertEqual(len(Close.of(1000, "y" * 200).frame(masked=False)), 127)
+
+    def test_legal(self) -> None:
+        """Only codes that endpoints may send, with a reason in UTF-8, make a close that may be echoed."""
+        for code in (1000, 1003, 1007, 1014, 3000, 4999):
+            self.assertTrue(Close.of(code, "Schluß").legal, code)
+        self.assertTrue(Close().legal)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535):
+            self.assertFalse(Close.of(code).legal, code)
+        self.assertFalse(Close(b"\x03").legal)
+        self.assertFalse(Close(b"\x03\xe8\xff").legal)
 
     def test_round_trip(self) -> None:
         """A frame of ours, masked or not, reads as what it was made of, and every mask is another."""

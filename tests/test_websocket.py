@@ -806,6 +806,16 @@ class CloseTests(WebSocketTestCase):
             outcome = await self.ended()
             self.assertEqual(outcome.problem, None)
 
+    async def test_illegal_close_is_not_echoed(self) -> None:
+        """A close frame that nobody may send passes, but its sender does not get it back as if it were a reply."""
+        for first in (0, 1):
+            pair = await self.open()
+            source, target, key = list(both(pair))[first]
+            await self.assert_passes(source, target, frame(CLOSE, b"\x03\xed", key=key))
+            target.close()
+            self.assertEqual(await source.rest(), b"")
+            await self.ended()
+
     async def test_close_and_leave(self) -> None:
         """A peer that closes TCP right after its close frame has it delivered, and the reply goes nowhere."""
         for first in (0, 1):
