@@ -807,7 +807,7 @@ class CloseTests(WebSocketTestCase):
             self.assertEqual(outcome.problem, None)
 
     async def test_illegal_close_is_not_echoed(self) -> None:
-        """A close frame that nobody may send passes, but its sender does not get it back as if it were a reply."""
+        """A close frame that nobody may send passes, but its sender does not get it back as a reply."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
