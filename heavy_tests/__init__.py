@@ -1,0 +1,1 @@
+"""Tests that take long or need much memory: ``make test-heavy``."""
