@@ -24,6 +24,7 @@ class RuleService(TCPServer):
     :param reactor: the reactor.
     :param rule: what to serve.
     :param config: the limits that hold for all rules.
+    :param log: where requests are told.
     """
 
     def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog) -> None:
@@ -32,9 +33,16 @@ class RuleService(TCPServer):
         )
         self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
         self._grace = config.shutdown_grace_seconds
+        self._log = log
+        self._listening = f"listening on port {rule.listen_port} for {rule.upstream_url}"
         super().__init__(
             rule.listen_port, self.site, interface=any_interface(), backlog=1024, reactor=reactor
         )
+
+    def startService(self) -> None:
+        """Listen, and say so."""
+        super().startService()
+        self._log.info(self._listening)
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""

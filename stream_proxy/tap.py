@@ -81,9 +81,11 @@ def _demo(reactor: Any, log: RequestLog) -> IService:
 
     check_port(_DEMO_PORT, any_interface(), "--demo")
     # Only a socket that is bound already can tell the rule the ephemeral port.
-    port = reactor.listenTCP(0, mock_site(reactor), interface="127.0.0.1")
+    site = mock_site(reactor)
+    site.noisy = False
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
     rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
-    log.info(f"the demo listens on http://127.0.0.1:{_DEMO_PORT}/v1")
+    reactor.callWhenRunning(log.info, f"the demo's base URL is http://127.0.0.1:{_DEMO_PORT}/v1")
     service = ProxyService(reactor, Config(rules=[rule]), log=log, handle_signals=True)
     upstream: IService = _Listening(port)
     upstream.setServiceParent(service)
