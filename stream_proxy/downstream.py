@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IHalfCloseableDescriptor, IReactorTime
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IHalfCloseableDescriptor,
+    IPullProducer,
+    IReactorTime,
+)
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
@@ -215,12 +221,12 @@ class DownstreamChannel(HTTPChannel):
     totalHeadersSize = MAX_HEAD_BYTES
     site: ProxySite
     transport: Any
-    _idle_seconds: float | None = None
     _lingering: IDelayedCall | None = None
     _head_in = False
+    #: The connection is closing: nothing that still comes is a request, or part of one.
+    _closing = False
 
     def connectionMade(self) -> None:
-        self._idle_seconds = self.timeOut
         self.site.channels.add(self)
         super().connectionMade()
         tune(self.transport)
@@ -232,24 +238,36 @@ class DownstreamChannel(HTTPChannel):
         self.site.channel_lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._lingering is None:
+        if not self._closing:
             super().dataReceived(data)
-        else:
+        elif self._lingering is not None:
             self.resetTimeout()
 
+    # What came in the same read as that which closed the connection is still on its way through these.
+
     def lineReceived(self, line: bytes) -> None:
+        if self._closing:
+            return
         super().lineReceived(line)
         if self._head_in:
             self._head_in = False
             if self.requests:
                 self.requests[-1].headReceived()
 
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._closing:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        if not self._closing:
+            super().allContentReceived()
+
     def allHeadersReceived(self) -> None:
         super().allHeadersReceived()
         if self.length != 0 and isinstance(self.requests[-1], ProxyRequest) and self.requests[-1].body:
             # The time limit of an upload is the business of who reads it. Rendering waits until the channel
             # has switched to the body, because an answer at once would find it between two states.
-            self.setTimeout(None)
+            self._savedTimeOut = self.setTimeout(None)
             self._head_in = True
 
     def checkPersistence(self, request: server.Request, version: bytes) -> bool:
@@ -258,10 +276,10 @@ class DownstreamChannel(HTTPChannel):
         tokens = connection_tokens(request.requestHeaders.getRawHeaders(b"Connection", ()))
         return b"close" not in tokens and not self.site.draining
 
-    def requestDone(self, request: server.Request) -> None:
-        super().requestDone(request)
-        if self.persistent and not self._handlingRequest and not self.requests:
-            self.setTimeout(self._idle_seconds)
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport:  # an earlier answer fills the buffer: Twisted would tell nobody again
+            producer.pauseProducing()
 
     def pause_reading(self) -> None:
         """The upload has to wait."""
@@ -272,13 +290,19 @@ class DownstreamChannel(HTTPChannel):
         self._networkProducer.resumeProducing()
 
     def loseConnection(self) -> None:
-        if self._transferDecoder is None or self._lingering is not None:
-            super().loseConnection()
-            return
-        # A close with unread bytes is a reset, which can destroy the answer on its way to the client.
+        if not self._closing:
+            self._close(linger=self._transferDecoder is not None)
+
+    def _close(self, *, linger: bool) -> None:
+        """Close after what was written.
+
+        :param linger: the client may still be sending. A close with unread bytes is a reset, which can
+            destroy the answer on its way to the client.
+        """
+        self._closing = True
         transport: Any = self.transport
-        half_closeable = bool(IHalfCloseableDescriptor.providedBy(transport))
-        if not half_closeable:
+        if not (linger and _is_half_closeable(transport)):
+            self.setTimeout(self.site.timeOut)  # a client that takes nothing must not hold the connection
             super().loseConnection()
             return
         self._lingering = self.callLater(_LINGER_SECONDS, self.abort)
@@ -287,8 +311,19 @@ class DownstreamChannel(HTTPChannel):
         transport.loseWriteConnection()
         self.setTimeout(_LINGER_IDLE_SECONDS)
 
+    def break_off(self) -> None:
+        """Reset the connection after what was written."""
+        self._closing = True
+        transport: Any = self.transport
+        if not _is_half_closeable(transport):
+            self.abort()
+            return
+        self.setTimeout(self.site.timeOut)
+        transport.unregisterProducer()
+        transport.registerProducer(_AfterLastWrite(transport, self.abort), False)
+
     def timeoutConnection(self) -> None:
-        if self._lingering is not None or self.requests:
+        if self._closing or self.requests:
             self.abort()
         else:
             self.loseConnection()
@@ -331,9 +366,35 @@ class DownstreamChannel(HTTPChannel):
             )
             reason = b"Bad Request" if error.status == 400 else b"Request Header Fields Too Large"
             self.transport.write(head % (error.status, reason, len(body)) + body)
-        self.dataReceived = lambda data: None  # type: ignore[method-assign]
-        self._transferDecoder = None
-        super().loseConnection()
+        self._close(linger=True)
+
+
+def _is_half_closeable(transport: object) -> bool:
+    """Whether it is a plain TCP or UNIX connection, with nothing like TLS on it."""
+    return bool(IHalfCloseableDescriptor.providedBy(transport))
+
+
+@implementer(IPullProducer)
+class _AfterLastWrite:
+    """Calls `done` when a transport has sent all that was written to it.
+
+    A transport asks a pull producer for more once at the start, and again whenever there is nothing left.
+    """
+
+    def __init__(self, transport: Any, done: Callable[[], None]) -> None:
+        self._transport = transport
+        self._done = done
+        self._asked = False
+
+    def resumeProducing(self) -> None:
+        if self._asked:
+            self._done()
+        else:
+            self._asked = True
+            self._transport.startWriting()
+
+    def stopProducing(self) -> None:
+        """The connection is gone already."""
 
 
 def _head_too_large() -> APIError:
@@ -413,8 +474,13 @@ class ProxySite(server.Site):
             drained.callback(None)
 
 
-def start_answer(request: server.Request, status: int, reason: bytes, headers: Iterable[RawHeader]) -> None:
-    """Set the head of an answer: exactly these fields, and the close that the connection itself needs."""
+def start_answer(
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader]
+) -> None:
+    """Set the head of an answer: exactly these fields, and the close that the connection itself needs.
+
+    :param reason: ``None`` for the usual one.
+    """
     close = request.responseHeaders.getRawHeaders(b"Connection")
     fields = Headers()
     for name, value in headers:
@@ -423,11 +489,11 @@ def start_answer(request: server.Request, status: int, reason: bytes, headers: I
         fields.setRawHeaders(b"Connection", close)
     request.responseHeaders = fields
     request.defaultContentType = None
-    request.setResponseCode(status, reason or None)
+    request.setResponseCode(status, reason)
 
 
 def answer(
-    request: server.Request, status: int, reason: bytes, headers: Iterable[RawHeader], body: bytes
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes
 ) -> None:
     """Answer with JSON, whole."""
     own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body))]
@@ -442,7 +508,7 @@ def answer_error(request: server.Request, error: APIError, headers: Iterable[Raw
     if error.should_retry is not None:
         fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
         fields.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
-    answer(request, error.status, b"", fields, error.envelope())
+    answer(request, error.status, None, fields, error.envelope())
 
 
 def break_off(request: server.Request) -> None:
@@ -452,5 +518,7 @@ def break_off(request: server.Request) -> None:
         return
     if request.chunked or request.responseHeaders.hasHeader(b"Content-Length"):
         channel.loseConnection()
-    else:  # here an orderly close would be the end that the client waits for
+    elif isinstance(channel, DownstreamChannel):  # here an orderly close would be the end of the answer
+        channel.break_off()
+    else:
         cast(Any, channel.transport).abortConnection()
