@@ -122,18 +122,14 @@ class BadConfigTests(ProcessTestCase):
         """A port that is taken is one line as well, as a daemon too; no daemon and no pid file are left."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            path = self.write_config(
-                {"rules": [{**RULE, "listenPort": free_port()}, {**RULE, "listenPort": port}]}
-            )
             directory = self.directory()
-            foreground = self.twistd("-c", str(path))
-            daemon = self.twistd("-c", str(path), path=directory, options=["--pidfile=pid", "--logfile=log"])
-            for process in (foreground, daemon):
+            for options in (["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]):
+                free = {**RULE, "listenPort": free_port()}
+                path = self.write_config({"rules": [free, {**RULE, "listenPort": port}]})
+                process = self.twistd("-c", str(path), path=directory, options=options)
                 self.assertNotEqual(await process.ended(), 0)
-                expected = (
-                    f"{path}: rules[1].listenPort: cannot listen on port {port}: Address already in use\n"
-                )
-                self.assertEqual(process.output, expected)
+                problem = f"cannot listen on port {port}: Address already in use"
+                self.assertEqual(process.output, f"{path}: rules[1].listenPort: {problem}\n")
             self.assertEqual(os.listdir(directory), [])
 
 
