@@ -34,7 +34,8 @@ class RuleService(TCPServer):
         self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
         self._grace = config.shutdown_grace_seconds
         self._log = log
-        self._listening = f"listening on port {rule.listen_port} for {rule.upstream_url}"
+        url = self.proxy.upstream.url
+        self._listening = f"listening on port {rule.listen_port} for {url.origin}{url.prefix.decode('ascii')}"
         super().__init__(
             rule.listen_port, self.site, interface=any_interface(), backlog=1024, reactor=reactor
         )

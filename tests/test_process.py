@@ -118,6 +118,19 @@ class BadConfigTests(ProcessTestCase):
         expected = "the environment's LOG_LEVEL must be one of debug, info, warn, error\n"
         self.assertEqual(process.output, expected)
 
+    async def test_no_config(self) -> None:
+        """Where nothing names a config file and there is none, the line says what to do."""
+        process = self.twistd()
+        self.assertNotEqual(await process.ended(), 0)
+        expected = "config.json: the config file does not exist; name one with --config, or try --demo\n"
+        self.assertEqual(process.output, expected)
+
+    async def test_demo_and_config(self) -> None:
+        """A config file beside --demo would do nothing, so it is refused."""
+        process = self.twistd("--demo", "-c", str(self.write_config(rules())))
+        self.assertNotEqual(await process.ended(), 0)
+        self.assertEqual(process.output, "--demo takes no config file; leave out --demo or --config\n")
+
     async def test_port_in_use(self) -> None:
         """A port that is taken is one line as well, as a daemon too; no daemon and no pid file are left."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
