@@ -72,6 +72,7 @@ class ProxyService(MultiService):
         super().__init__()
         self._reactor = reactor
         self._handle_signals = handle_signals
+        self._signalled = False
         self.rules = [RuleService(reactor, rule, config, log or RequestLog()) for rule in config.rules]
         for rule in self.rules:
             rule.setServiceParent(self)
@@ -98,10 +99,11 @@ class ProxyService(MultiService):
         self, stop: Callable[[int, FrameType | None], object]
     ) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.running:
-                stop(number, frame)
-            else:
+            if self._signalled or not self.running:
                 self._reactor.callFromThread(self.abort)
+            else:
+                self._signalled = True
+                stop(number, frame)
 
         return handle
 
