@@ -261,7 +261,7 @@ class StartTests(ProcessTestCase):
         self.assertEqual(len(lines), 2)
         self.assertRegex(lines[0], rf"\APOST {CHAT} 200 converted {host} \d+ bytes \d+ ms\Z")
         self.assertRegex(lines[1], rf"\APOST /v1/none 404 passed {host} \d+ bytes \d+ ms\Z")
-        self.assertNotIn("stream_proxy", quiet.output)
+        self.assertNotIn("[stream_proxy#", quiet.output)
 
     async def test_log_failures(self) -> None:
         """Where a request failed, its line says why."""
