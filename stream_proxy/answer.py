@@ -58,7 +58,6 @@ class UpstreamResponse(TwistedProtocol):
         self._response = response
         self._connection = connection
         self._host = host
-        self._paused = False
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of the fields called `name` (lower case)."""
@@ -69,18 +68,14 @@ class UpstreamResponse(TwistedProtocol):
         self.sink = sink
         self.started = True
         self._response.deliverBody(self)
-        if self._paused:  # by what came with the head, after which Twisted lets the rest flow
-            self.pause()
 
     def pause(self) -> None:
         """Stop the body for a while."""
-        self._paused = True
         if not self.ended and self.transport is not None:
             self.transport.pauseProducing()
 
     def resume(self) -> None:
         """Let it flow again."""
-        self._paused = False
         if not self.ended and self.transport is not None:
             self.transport.resumeProducing()
 

@@ -276,11 +276,6 @@ class DownstreamChannel(HTTPChannel):
         tokens = connection_tokens(request.requestHeaders.getRawHeaders(b"Connection", ()))
         return b"close" not in tokens and not self.site.draining
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        super().registerProducer(producer, streaming)
-        if self._waitingForTransport:  # an earlier answer fills the buffer: Twisted would tell nobody again
-            producer.pauseProducing()
-
     def pause_reading(self) -> None:
         """The upload has to wait."""
         self._networkProducer.pauseProducing()

@@ -13,12 +13,17 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from stream_proxy.config import Limits
+from stream_proxy.outcome import RequestLog
+from stream_proxy.resource import ProxyResource
 from tests.certificates import server_context, trust
 from tests.support import (
     CHAT,
+    CHAT_BODY,
+    DONE,
     JSON,
     LoopbackTestCase,
     Stream,
+    chunk,
     event,
     event_stream_head,
     head,
@@ -27,6 +32,7 @@ from tests.support import (
     read_request,
     read_response,
     respond,
+    send_request,
     turns,
 )
 
@@ -201,6 +207,35 @@ class UploadTests(LoopbackTestCase):
         answer = await read_response(client)
         self.assertEqual((answer.status, answer.body), (413, b"too large"))
 
+    async def test_refused_while_stuck(self) -> None:
+        """An upstream that answers without reading on is not waited for."""
+
+        async def script(stream: Stream) -> None:
+            small_buffers(stream)
+            await stream.until(b"\r\n\r\n")
+            stream.transport.pauseProducing()
+            started.callback(stream)
+            await answered
+            respond(stream, 413, b"too large")
+            await refused
+            stream.transport.resumeProducing()
+            await stream.rest()
+
+        started: Deferred[Stream] = Deferred()
+        answered: Deferred[None] = Deferred()
+        refused: Deferred[None] = Deferred()
+        upstream = await self.upstream(script)
+        client = await self.client(await self.proxy(upstream.url))
+        client.write(UPLOAD % (64 * MIB))
+        stream = await started
+        pour = Pour(client, numbered(64 * MIB))
+        await pour.stopped()
+        answered.callback(None)
+        answer = await read_response(client)
+        self.assertEqual((answer.status, answer.body), (413, b"too large"))
+        refused.callback(None)
+        await stream.gone()
+
     async def test_no_body_refusal(self) -> None:
         """An early answer without a body ends like one with a body."""
 
@@ -242,6 +277,23 @@ class UploadTests(LoopbackTestCase):
         answer = await read_response(client)
         self.assertEqual((answer.status, answer.body, answer.complete), (200, b"early", False))
         await upstream.connections[0].gone()
+
+    async def test_upstream_dies_after_an_early_answer(self) -> None:
+        """An upstream that goes in the middle of an early answer breaks it off, however it goes."""
+
+        async def script(stream: Stream) -> None:
+            await stream.until(b"first")
+            stream.write(event_stream_head())
+            stream.chunk(b"early")
+            leave[0](stream)
+
+        for way in (Stream.abort, Stream.close):
+            leave = [way]
+            upstream = await self.upstream(script)
+            client = await self.client(await self.proxy(upstream.url))
+            client.write(UPLOAD % MIB + b"first")
+            await client.until(b"\r\n\r\n" if way is Stream.close else b"HTTP")
+            self.assertNotIn(b"\r\n0\r\n\r\n", await client.rest())
 
     async def test_upstream_dies(self) -> None:
         """An upstream that resets the connection during an upload is a 502."""
@@ -492,15 +544,15 @@ class BackpressureTests(LoopbackTestCase):
             raise AssertionError
 
         upstream = await self.upstream(script)
-        resources: list[Any] = []
-        from stream_proxy import ProxyResource
+        resources: list[ProxyResource] = []
 
         def make(*args: Any, **kwargs: Any) -> ProxyResource:
-            resources.append(ProxyResource(*args, **kwargs))
-            return resources[0]
+            resource = ProxyResource(*args, **kwargs)
+            resources.append(resource)
+            return resource
 
         port = await self.proxy(upstream.url, resource=make)
-        resources[0].upstream._endpoint = Endpoint()
+        resources[0].upstream._endpoint = Endpoint()  # type: ignore[assignment]
         client = await self.client(port)
         small_buffers(client)
         client.write(UPLOAD % self.total)
@@ -510,27 +562,26 @@ class BackpressureTests(LoopbackTestCase):
     async def test_second_answer(self) -> None:
         """A pipelined request does not get its answer past a client that has not taken the first one."""
         pieces = numbered(self.total)
-        pours: list[Pour] = []
-        second: Deferred[None] = Deferred()
+        pour: Deferred[Pour] = Deferred()
 
         async def script(stream: Stream) -> None:
             small_buffers(stream)
-            await stream.until(b"\r\n\r\n")
-            respond(stream, 200, b"x" * 16 * MIB)
-            await stream.until(b"\r\n\r\n")
+            if (await read_request(stream)).method == "POST":
+                text = chunk({"content": "x" * 16 * MIB}, "stop")
+                respond(stream, 200, text + DONE, [("Content-Type", "text/event-stream")])
+                return
             stream.write(head(200, [("Content-Length", str(self.total))]))
-            pours.append(Pour(stream, pieces))
-            second.callback(None)
+            pour.callback(Pour(stream, pieces))
             await stream.rest()
 
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         small_buffers(client)
-        client.write(GET * 2)
-        while not pours:  # the client takes just as much as brings the second answer on its way
-            await client.exactly(min(len(client.buffer), 65536) or 1)
         client.transport.pauseProducing()
-        self.assertLess(await pours[0].stopped() * 65536, self.bound)
+        send_request(client, "POST", CHAT, CHAT_BODY)
+        client.write(GET)
+        poured = await pour
+        self.assertLess(await poured.stopped() * 65536, self.bound)
 
 
 class ClientGoneTests(LoopbackTestCase):
@@ -608,15 +659,13 @@ class ClientGoneTests(LoopbackTestCase):
 
         upstream = await self.upstream(script)
         lines: list[Any] = []
-        from stream_proxy.outcome import RequestLog
+        logged: Deferred[None] = Deferred()
 
         class Log(RequestLog):
             def request(self, *args: Any) -> None:
                 lines.append(args)
-                if logged is not None:
-                    logged.callback(None)
+                logged.callback(None)
 
-        logged: Deferred[None] | None = Deferred()
         client = await self.client(await self.proxy(upstream.url, log=Log()))
         client.write(
             f"POST {CHAT} HTTP/1.1\r\nHost: x\r\n{': '.join(JSON)}\r\nContent-Length: 99\r\n\r\n{{".encode()
