@@ -94,11 +94,6 @@ class UpstreamProtocol(HTTP11ClientProtocol):
             if self._head_bytes > MAX_HEAD_BYTES and self._parser is parser and _in_head(parser):
                 self._giveUp(Failure(HeadTooLargeError()))
 
-    @property
-    def answering(self) -> bool:
-        """Some bytes of an answer to the last request have come."""
-        return self._head_bytes > 0
-
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.torn = not reason.check(ConnectionDone)
         if not self.ready.called:
@@ -119,14 +114,11 @@ class UpstreamProtocol(HTTP11ClientProtocol):
         return gone
 
     def _giveUp(self, reason: Failure) -> None:
-        request, uploading = self._currentRequest, self._state == "TRANSMITTING"
-        if uploading:
+        if self._state == "TRANSMITTING":
             self._state = (
                 "GENERATION_FAILED"  # at the end of TRANSMITTING Twisted needs what is given up here
             )
         super()._giveUp(reason)
-        if uploading and request is not None:
-            request.stopWriting()
         if not reason.check(ConnectionDone):
             # This was no answer. An orderly close would wait: over TLS, or for the rest of an upload.
             self.transport.abortConnection()

@@ -17,12 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.interfaces import IStreamClientEndpoint as IEndpoint
 from twisted.python.failure import Failure
-from twisted.web._newclient import (
-    Request,
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseNeverReceived,
-)
+from twisted.web._newclient import Request, RequestNotSent, ResponseNeverReceived
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http import NOT_MODIFIED
 from twisted.web.http_headers import Headers
@@ -254,8 +249,8 @@ class _Attempt:
         sent_at = clock.seconds()
         try:
             return await self._ask(connection, request)
-        except (ResponseNeverReceived, RequestNotSent, RequestTransmissionFailed):
-            stale = reused and not connection.answering and clock.seconds() - sent_at <= _STALE_SECONDS
+        except (ResponseNeverReceived, RequestNotSent):  # not one byte came
+            stale = reused and clock.seconds() - sent_at <= _STALE_SECONDS
             if not (stale and self._resend) or self._cancelled:
                 raise
         return await self._ask(await self._connect(pool._newConnection), request)

@@ -208,7 +208,11 @@ class UploadTests(LoopbackTestCase):
         self.assertEqual((answer.status, answer.body), (413, b"too large"))
 
     async def test_refused_while_stuck(self) -> None:
-        """An upstream that answers without reading on is not waited for."""
+        """An upstream that answers, or says what is no answer, without reading on is not waited for."""
+        await self.stuck(head(413, [("Content-Length", "9")]) + b"too large", 413)
+        await self.stuck(b"garbage\r\n\r\n", 502)
+
+    async def stuck(self, says: bytes, status: int) -> None:
 
         async def script(stream: Stream) -> None:
             small_buffers(stream)
@@ -216,7 +220,7 @@ class UploadTests(LoopbackTestCase):
             stream.transport.pauseProducing()
             started.callback(stream)
             await answered
-            respond(stream, 413, b"too large")
+            stream.write(says)
             await refused
             stream.transport.resumeProducing()
             await stream.rest()
@@ -231,8 +235,7 @@ class UploadTests(LoopbackTestCase):
         pour = Pour(client, numbered(64 * MIB))
         await pour.stopped()
         answered.callback(None)
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.body), (413, b"too large"))
+        self.assertEqual((await read_response(client)).status, status)
         refused.callback(None)
         await stream.gone()
 

@@ -481,6 +481,36 @@ class StaleTests(UpstreamTestCase):
         self.assert_error(answer, 502, "upstream_error")
         self.assertEqual(len(seen), 2)
 
+    async def test_on_a_fresh_one(self) -> None:
+        """The second attempt does not try its luck with another connection that was idle."""
+        seen: list[int] = []
+
+        async def script(stream: Stream) -> None:
+            number = len(upstream.connections)
+            await read_request(stream)
+            if number == 1:
+                both.append(stream)
+            elif number == 2:
+                both.append(stream)
+                for one in both:
+                    respond(one, 200, b"first")
+            else:
+                respond(stream, 200, b"second")
+            await read_request(stream)
+            seen.append(number)
+            stream.close()
+
+        both: list[Stream] = []
+        upstream = await self.upstream(script)
+        port = await self.proxy(upstream.url)
+        clients = [await self.client(port) for _ in range(2)]
+        for client in clients:
+            client.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for client in clients:
+            self.assertEqual((await read_response(client)).body, b"first")
+        self.assertEqual((await self.request(port, "GET", "/")).body, b"second")
+        self.assertEqual((len(seen), len(upstream.connections)), (1, 3))
+
     async def test_late(self) -> None:
         """Not when the upstream had more than a second: it may have done what it was asked."""
         for seconds, status, count in ((1.0, 200, 2), (1.1, 502, 1)):
@@ -517,6 +547,7 @@ class SharedTests(UpstreamTestCase):
             self.assertEqual((await self.request(port, "GET", "/v1/x")).body, b"ok")
         self.assertEqual(len(upstream.connections), 1)
         await resource.close()
+        await turns(10)
         self.assertIsNone(upstream.connections[0].lost)
         answer = await self.request(port, "PUT", "/dies", b"upload")
         self.assert_error(answer, 502, "upstream_error")
@@ -714,7 +745,7 @@ class TwistedTests(UpstreamTestCase):
         """The client protocol's states and parts."""
         protocol = UpstreamProtocol(lambda _: None)
         self.assertEqual(protocol._state, "QUIESCENT")
-        for name in ("_parser", "_currentRequest", "_finishedRequest", "_responseDeferred"):
+        for name in ("_parser", "_finishedRequest", "_responseDeferred"):
             self.assertIsNone(getattr(protocol, name))
         for name in (
             "_giveUp",
