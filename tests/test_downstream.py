@@ -14,9 +14,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import alsoProvides
 
+from stream_proxy.channel import DownstreamChannel
 from stream_proxy.downstream import (
     CLIENT_IDLE_SECONDS,
-    DownstreamChannel,
     ProxyRequest,
     ProxySite,
     answer_error,
