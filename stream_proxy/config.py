@@ -80,8 +80,11 @@ def parse_upstream_url(url: str) -> UpstreamURL:
 
     :raises ValueError: with a sentence about what is wrong with it.
     """
+    url = url.strip()
+    if re.search(r"[\x00-\x20\x7f]", url):  # urlsplit would drop line ends, and so change the host
+        raise ValueError("must not hold blanks or control characters")
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         raise ValueError(f"is not a valid URL: {error}") from None
@@ -91,7 +94,7 @@ def parse_upstream_url(url: str) -> UpstreamURL:
         raise ValueError("names no host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or password; clients send their own Authorization")
-    if parts.query or parts.fragment or url.rstrip().endswith(("?", "#")):
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise ValueError("must not have a query or a fragment")
     if not _PATH.fullmatch(parts.path):
         raise ValueError("has a path with characters that must be percent-encoded")
@@ -183,7 +186,10 @@ def _field_message(message: str) -> str:
 
 
 def _json_type(value: object) -> str:
-    return "an array" if isinstance(value, list) else "null" if value is None else f"a {type(value).__name__}"
+    if value is None:
+        return "null"
+    names = ((list, "an array"), (str, "a string"), (bool, "a boolean"))
+    return next((name for kind, name in names if isinstance(value, kind)), "a number")
 
 
 def _one_line(text: object) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from stream_proxy.headers import RawHeader
+from stream_proxy.jsontext import decode_members, encode_json
 
 _DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
@@ -50,10 +51,10 @@ class Call:
             if include_usage:
                 options["include_usage"] = Raw(b"true")
             if options:
-                fields["stream_options"] = Raw(msgspec.json.encode(options))
+                fields["stream_options"] = Raw(_encoded(options))
             else:
                 fields.pop("stream_options", None)
-        return msgspec.json.encode(fields)
+        return _encoded(fields)
 
 
 def origin_form(target: bytes) -> bytes | None:
@@ -136,7 +137,18 @@ def _object(data: Raw | bytes | None) -> dict[str, Raw] | None:
     try:
         return msgspec.json.decode(data, type=dict[str, Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
+    whole = bytes(data)
+    try:
+        fields = decode_members(whole)
+    except ValueError:
         return None
+    # Lone surrogates are kept as they stand. What would have to be written anew (NaN) is not ours to touch.
+    return fields if all(bytes(value) in whole for value in fields.values()) else None
+
+
+def _encoded(fields: dict[str, Raw]) -> bytes:
+    return b"{%b}" % b",".join(b"%b:%b" % (encode_json(name), value) for name, value in fields.items())
 
 
 def _decoded(data: Raw | None) -> object:

@@ -2,152 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IHalfCloseableDescriptor, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from twisted.web.resource import IResource
-from zope.interface import implementer
 
-from stream_proxy.errors import APIError, invalid_request
-from stream_proxy.headers import RawHeader, connection_tokens
-from stream_proxy.sockets import tune
+from stream_proxy.channel import DownstreamChannel
+from stream_proxy.errors import APIError
+from stream_proxy.headers import RawHeader
+from stream_proxy.incoming import IncomingBody
 
-#: The longest request head: request line and header fields together.
-MAX_HEAD_BYTES = 65_536
 #: An idle client connection is kept longer than the load balancers in front keep theirs.
 CLIENT_IDLE_SECONDS = 650.0
-#: After an answer that came before the upload was over: how long the rest may take, and pause, to run out.
-_LINGER_SECONDS = 30.0
-_LINGER_IDLE_SECONDS = 5.0
-#: What is held of an upload that nobody has asked for yet.
-_HOLD_BYTES = 65_536
-
-
-class BodyTooLargeError(Exception):
-    """A body that was to be collected is larger than its limit."""
-
-
-@implementer(IBodyProducer)
-class IncomingBody:
-    """A request's body on its way in: collected whole, or produced into a consumer as it arrives.
-
-    :param channel: the connection it comes on.
-    :param length: its ``Content-Length``, or ``None`` if it is chunked.
-    """
-
-    def __init__(self, channel: DownstreamChannel, length: int | None) -> None:
-        self.length: Any = UNKNOWN_LENGTH if length is None else length
-        #: The whole body has come in.
-        self.ended = length == 0
-        #: Called whenever a piece arrives.
-        self.touched: Callable[[], None] = lambda: None
-        self._channel = channel
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._limit: int | None = None
-        self._collected: Deferred[bytes] | None = None
-        self._consumer: IConsumer | None = None
-        self._produced: Deferred[None] | None = None
-        self._discard = False
-        self._paused = False
-
-    def collect(self, limit: int) -> Deferred[bytes]:
-        """The whole body.
-
-        :param limit: bytes.
-        :raises BodyTooLargeError: through the Deferred, as soon as that is known.
-        """
-        self._limit = limit
-        self._collected = Deferred(lambda _: self.stopProducing())
-        collected = self._collected
-        if self.length is not UNKNOWN_LENGTH and self.length > limit:
-            self._fail_collecting()
-        else:
-            self._check_collected()
-        return collected
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        self._consumer = consumer
-        produced: Deferred[None] = Deferred(lambda _: self.stopProducing())
-        self._produced = produced
-        held, self._held = self._held, []
-        for piece in held:
-            consumer.write(piece)
-        if self.ended:
-            self._finish_producing()
-        elif not self._paused:
-            self.resumeProducing()
-        return produced
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-        if not self.ended:
-            self._channel.pause_reading()
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if not self.ended:
-            self._channel.resume_reading()
-
-    def stopProducing(self) -> None:
-        """Nobody wants the rest: what still comes is thrown away."""
-        self._discard = True
-        self._held = []
-        self._consumer = self._produced = self._collected = None
-        self.resumeProducing()
-
-    def data_received(self, data: bytes) -> None:
-        """The channel has a piece."""
-        self.touched()
-        if self._discard:
-            return
-        if self._consumer is not None:
-            self._consumer.write(data)
-        else:
-            self._held.append(data)
-            self._held_bytes += len(data)
-            if self._collected is not None:
-                self._check_collected()
-            elif self._held_bytes > _HOLD_BYTES:
-                self._channel.pause_reading()
-        if self._paused:  # the channel resumes reading for reasons of its own
-            self._channel.pause_reading()
-
-    def end_received(self) -> None:
-        """The channel has all of it."""
-        self.ended = True
-        self.touched()
-        if self._consumer is not None:
-            self._finish_producing()
-        elif self._collected is not None:
-            self._check_collected()
-
-    def _finish_producing(self) -> None:
-        produced, self._produced = self._produced, None
-        self._consumer = None
-        if produced is not None:
-            produced.callback(None)
-
-    def _check_collected(self) -> None:
-        if self._limit is not None and self._held_bytes > self._limit:
-            self._fail_collecting()
-        elif self.ended and self._collected is not None:
-            collected, self._collected = self._collected, None
-            held, self._held = self._held, []
-            collected.callback(b"".join(held))
-
-    def _fail_collecting(self) -> None:
-        collected = self._collected
-        self.stopProducing()
-        if collected is not None:
-            collected.errback(BodyTooLargeError())
 
 
 class ProxyRequest(server.Request):
@@ -206,146 +77,6 @@ class ProxyRequest(server.Request):
             if not self.channel.persistent:
                 self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         super().write(data)
-
-
-class DownstreamChannel(HTTPChannel):
-    """One client connection."""
-
-    MAX_LENGTH = MAX_HEAD_BYTES
-    totalHeadersSize = MAX_HEAD_BYTES
-    site: ProxySite
-    transport: Any
-    _idle_seconds: float | None = None
-    _lingering: IDelayedCall | None = None
-    _head_in = False
-    #: What a connection that has become a WebSocket does when the site stops.
-    going_away: Callable[[], None] | None = None
-
-    def connectionMade(self) -> None:
-        self._idle_seconds = self.timeOut
-        self.site.channels.add(self)
-        super().connectionMade()
-        tune(self.transport)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
-        super().connectionLost(reason)
-        self.site.channel_lost(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._lingering is None:
-            super().dataReceived(data)
-        else:
-            self.resetTimeout()
-
-    def lineReceived(self, line: bytes) -> None:
-        super().lineReceived(line)
-        if self._head_in:
-            self._head_in = False
-            if self.requests:
-                self.requests[-1].headReceived()
-
-    def allHeadersReceived(self) -> None:
-        super().allHeadersReceived()
-        if self.length != 0 and isinstance(self.requests[-1], ProxyRequest) and self.requests[-1].body:
-            # The time limit of an upload is the business of who reads it. Rendering waits until the channel
-            # has switched to the body, because an answer at once would find it between two states.
-            self.setTimeout(None)
-            self._head_in = True
-
-    def checkPersistence(self, request: server.Request, version: bytes) -> bool:
-        if version != b"HTTP/1.1":
-            return False
-        tokens = connection_tokens(request.requestHeaders.getRawHeaders(b"Connection", ()))
-        return b"close" not in tokens and not self.site.draining
-
-    def requestDone(self, request: server.Request) -> None:
-        super().requestDone(request)
-        if self.persistent and not self._handlingRequest and not self.requests:
-            self.setTimeout(self._idle_seconds)
-
-    def pause_reading(self) -> None:
-        """The upload has to wait."""
-        self._networkProducer.pauseProducing()
-
-    def resume_reading(self) -> None:
-        """The upload may go on."""
-        self._networkProducer.resumeProducing()
-
-    def loseConnection(self) -> None:
-        if self._transferDecoder is None or self._lingering is not None:
-            super().loseConnection()
-            return
-        # A close with unread bytes is a reset, which can destroy the answer on its way to the client.
-        transport: Any = self.transport
-        half_closeable = bool(IHalfCloseableDescriptor.providedBy(transport))
-        if not half_closeable:
-            super().loseConnection()
-            return
-        self._lingering = self.callLater(_LINGER_SECONDS, self.abort)
-        transport.unregisterProducer()
-        transport.resumeProducing()
-        transport.loseWriteConnection()
-        self.setTimeout(_LINGER_IDLE_SECONDS)
-
-    def timeoutConnection(self) -> None:
-        if self._lingering is not None or self.requests:
-            self.abort()
-        else:
-            self.loseConnection()
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        self.transport.abortConnection()
-
-    def drain(self) -> None:
-        """Close when the request under way is done: now, if there is none."""
-        self.persistent = False
-        if self.going_away is not None:
-            self.going_away()
-        elif self._lingering is not None:
-            self.abort()
-        elif not self.requests:
-            self.loseConnection()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self._refuse(_head_too_large())
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
-            self._refuse(_head_too_large())
-        else:
-            self._refuse(
-                invalid_request("The request is not valid HTTP/1.1; check the client's framing and headers.")
-            )
-
-    def _refuse(self, error: APIError) -> None:
-        """Answer what is no request, or no longer one, and close."""
-        self.persistent = False
-        started = any(request.startedWriting for request in self.requests)
-        requests, self.requests = self.requests, []
-        for request in requests:
-            request.connectionLost(Failure(error))
-        if not started:
-            body = error.envelope()
-            head = (
-                b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\nConnection: close\r\n\r\n"
-            )
-            reason = b"Bad Request" if error.status == 400 else b"Request Header Fields Too Large"
-            self.transport.write(head % (error.status, reason, len(body)) + body)
-        self.dataReceived = lambda data: None  # type: ignore[method-assign]
-        self._transferDecoder = None
-        super().loseConnection()
-
-
-def _head_too_large() -> APIError:
-    return invalid_request(
-        f"The request head is larger than {MAX_HEAD_BYTES} bytes or has too many fields; "
-        "send fewer or shorter headers.",
-        431,
-    )
 
 
 class ProxySite(server.Site):
@@ -417,8 +148,13 @@ class ProxySite(server.Site):
             drained.callback(None)
 
 
-def start_answer(request: server.Request, status: int, reason: bytes, headers: Iterable[RawHeader]) -> None:
-    """Set the head of an answer: exactly these fields, and the close that the connection itself needs."""
+def start_answer(
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader]
+) -> None:
+    """Set the head of an answer: exactly these fields, and the close that the connection itself needs.
+
+    :param reason: ``None`` for the usual one.
+    """
     close = request.responseHeaders.getRawHeaders(b"Connection")
     fields = Headers()
     for name, value in headers:
@@ -427,11 +163,11 @@ def start_answer(request: server.Request, status: int, reason: bytes, headers: I
         fields.setRawHeaders(b"Connection", close)
     request.responseHeaders = fields
     request.defaultContentType = None
-    request.setResponseCode(status, reason or None)
+    request.setResponseCode(status, reason)
 
 
 def answer(
-    request: server.Request, status: int, reason: bytes, headers: Iterable[RawHeader], body: bytes
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes
 ) -> None:
     """Answer with JSON, whole."""
     own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body))]
@@ -446,7 +182,7 @@ def answer_error(request: server.Request, error: APIError, headers: Iterable[Raw
     if error.should_retry is not None:
         fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
         fields.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
-    answer(request, error.status, b"", fields, error.envelope())
+    answer(request, error.status, None, fields, error.envelope())
 
 
 def break_off(request: server.Request) -> None:
@@ -456,5 +192,7 @@ def break_off(request: server.Request) -> None:
         return
     if request.chunked or request.responseHeaders.hasHeader(b"Content-Length"):
         channel.loseConnection()
-    else:  # here an orderly close would be the end that the client waits for
+    elif isinstance(channel, DownstreamChannel):  # here an orderly close would be the end of the answer
+        channel.break_off()
+    else:
         cast(Any, channel.transport).abortConnection()

@@ -11,9 +11,10 @@ from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from stream_proxy.downstream import IncomingBody, answer_error, break_off, start_answer
+from stream_proxy.downstream import answer_error, break_off, start_answer
 from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
 from stream_proxy.headers import RawHeader
+from stream_proxy.incoming import IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream, UpstreamResponse

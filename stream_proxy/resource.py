@@ -16,10 +16,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 from stream_proxy.config import IncludeUsage, Limits, parse_upstream_url
 from stream_proxy.convert import Conversion, Terms
 from stream_proxy.decide import Kind, call_to_convert, convertible_kind, origin_form
-from stream_proxy.downstream import BodyTooLargeError, IncomingBody, answer_error
+from stream_proxy.downstream import answer_error
 from stream_proxy.errors import APIError, internal_error, invalid_request
 from stream_proxy.handshakes import wants_websocket
 from stream_proxy.headers import RawHeader, request_headers
+from stream_proxy.incoming import BodyTooLargeError, IncomingBody
 from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.relay import Relay, upload_stalled
@@ -159,10 +160,11 @@ class _Exchange:
     def bug(self, failure: Failure) -> None:
         """A failure of ours, where nothing else handles it."""
         self._proxy.log.bug(failure)
-        if self._flow is not None:
-            self._flow.cancel()
+        # Answer first: a flow that is cancelled has ended, and nobody would answer after that.
         if not self._ended and not self._request.startedWriting:
             self._refuse(internal_error())
+        if self._flow is not None:
+            self._flow.cancel()
 
     # The body
 

@@ -24,6 +24,7 @@ class RuleService(TCPServer):
     :param reactor: the reactor.
     :param rule: what to serve.
     :param config: the limits that hold for all rules.
+    :param log: where requests are told.
     """
 
     def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog) -> None:
@@ -32,9 +33,17 @@ class RuleService(TCPServer):
         )
         self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
         self._grace = config.shutdown_grace_seconds
+        self._log = log
+        url = self.proxy.upstream.url
+        self._listening = f"listening on port {rule.listen_port} for {url.origin}{url.prefix.decode('ascii')}"
         super().__init__(
             rule.listen_port, self.site, interface=any_interface(), backlog=1024, reactor=reactor
         )
+
+    def startService(self) -> None:
+        """Listen, and say so."""
+        super().startService()
+        self._log.info(self._listening)
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
@@ -63,6 +72,7 @@ class ProxyService(MultiService):
         super().__init__()
         self._reactor = reactor
         self._handle_signals = handle_signals
+        self._signalled = False
         self.rules = [RuleService(reactor, rule, config, log or RequestLog()) for rule in config.rules]
         for rule in self.rules:
             rule.setServiceParent(self)
@@ -89,10 +99,11 @@ class ProxyService(MultiService):
         self, stop: Callable[[int, FrameType | None], object]
     ) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            if self.running:
-                stop(number, frame)
-            else:
+            if self._signalled or not self.running:
                 self._reactor.callFromThread(self.abort)
+            else:
+                self._signalled = True
+                stop(number, frame)
 
         return handle
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from stream_proxy.downstream import DownstreamChannel
+from stream_proxy.channel import DownstreamChannel
 from stream_proxy.frames import Close, FrameTracker
 from stream_proxy.handshakes import ClientHalf
 from stream_proxy.outcome import Outcome

@@ -16,6 +16,7 @@ from stream_proxy.outcome import RequestLog
 from stream_proxy.service import ProxyService, any_interface, check_port
 
 _DEMO_PORT = 8080
+_DEFAULT_CONFIG = Path("config.json")
 
 
 class Options(usage.Options):
@@ -56,8 +57,12 @@ def _make_service(options: Options, reactor: Any) -> IService:
     except ValueError as error:
         raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
     if options["demo"]:
+        if options["config"]:
+            raise ConfigError("--demo takes no config file; leave out --demo or --config")
         return _demo(reactor, log)
-    path = Path(options["config"] or os.environ.get("CONFIG_PATH") or "config.json")
+    path = Path(options["config"] or os.environ.get("CONFIG_PATH") or _DEFAULT_CONFIG)
+    if path == _DEFAULT_CONFIG and not path.exists():
+        raise ConfigError(f"{path}: the config file does not exist; name one with --config, or try --demo")
     config, warnings = load_config(path)
     for warning in warnings:
         log.warn(warning)
@@ -81,9 +86,11 @@ def _demo(reactor: Any, log: RequestLog) -> IService:
 
     check_port(_DEMO_PORT, any_interface(), "--demo")
     # Only a socket that is bound already can tell the rule the ephemeral port.
-    port = reactor.listenTCP(0, mock_site(reactor), interface="127.0.0.1")
+    site = mock_site(reactor)
+    site.noisy = False
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
     rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
-    log.info(f"the demo listens on http://127.0.0.1:{_DEMO_PORT}/v1")
+    reactor.callWhenRunning(log.info, f"the demo's base URL is http://127.0.0.1:{_DEMO_PORT}/v1")
     service = ProxyService(reactor, Config(rules=[rule]), log=log, handle_signals=True)
     upstream: IService = _Listening(port)
     upstream.setServiceParent(service)

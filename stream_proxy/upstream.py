@@ -9,188 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http.cookiejar import CookieJar
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IHandshakeListener,
-    IProtocolFactory,
-    IReactorTime,
-    ISSLTransport,
-)
+from twisted.internet.interfaces import IConsumer, IProtocolFactory, IReactorTime
 from twisted.internet.interfaces import IStreamClientEndpoint as IEndpoint
-from twisted.internet.protocol import Factory
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from twisted.web._newclient import (
-    HTTP11ClientProtocol,
-    HTTPClientParser,
-    Request,
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseDone,
-    ResponseNeverReceived,
-)
+from twisted.web._newclient import Request, RequestNotSent, ResponseNeverReceived
 from twisted.web.client import HTTPConnectionPool
-from twisted.web.http import PotentialDataLoss
+from twisted.web.http import NOT_MODIFIED
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from stream_proxy.answer import BodySink, Drain, UpstreamResponse
 from stream_proxy.config import UpstreamURL
-from stream_proxy.errors import APIError
-from stream_proxy.failures import ConnectLimitError, HeadTooLargeError, body_failure, request_failure
-from stream_proxy.headers import RawHeader, connection_tokens, response_headers
-from stream_proxy.sockets import tune
+from stream_proxy.connection import PooledEndpoint, UpstreamPool, UpstreamProtocol, unwrapped
+from stream_proxy.failures import ConnectLimitError, request_failure
+from stream_proxy.headers import RawHeader, response_headers
 from stream_proxy.tls import VerifyingPolicy
 
-#: The longest response head, as for requests.
-MAX_HEAD_BYTES = 65_536
+__all__ = ["BodySink", "BytesBody", "Upstream", "UpstreamResponse"]
+
 #: Reaching the upstream: DNS, TCP and TLS together, in seconds.
 CONNECT_SECONDS = 10.0
 #: A reused connection that dies this soon after a request was closed by the server before it saw the request.
 _STALE_SECONDS = 1.0
-#: How long an upstream may take to end a body that is no longer needed, so that its connection can be reused.
-DRAIN_SECONDS = 1.0
-
-
-class BodySink(Protocol):
-    """What takes the body of an answer."""
-
-    def body_received(self, data: bytes) -> None:
-        """Some bytes, as they came."""
-
-    def body_ended(self, error: APIError | None) -> None:
-        """The end, once: ``None`` if it came as its framing promised."""
-
-
-@implementer(IHandshakeListener)
-class UpstreamProtocol(HTTP11ClientProtocol):
-    """A pooled connection that bounds the response head, honours every spelling of ``Connection: close``,
-    and hands over an answer that comes before the request's body is out."""
-
-    #: Requests that were sent on this connection.
-    requests = 0
-    #: The connection ended otherwise than by an orderly close.
-    torn = False
-    transport: Any
-    _head_bytes = 0
-    _head: Deferred[IResponse] | None = None
-
-    def __init__(self, quiescent: Callable[[UpstreamProtocol], None]) -> None:
-        super().__init__(quiescent)
-        #: Fires once when the first request may be sent; fails if the connection or its handshake does.
-        self.ready: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        tune(self.transport)
-        if not ISSLTransport.providedBy(self.transport):
-            self.ready.callback(None)
-
-    def handshakeCompleted(self) -> None:
-        if not self.ready.called:
-            self.ready.callback(None)
-
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """Send `request`. Unlike Twisted's, the result fires with the response head as soon as that is in."""
-        self.requests += 1
-        self._head_bytes = 0
-        sent: Deferred[IResponse] = super().request(request)
-        parser, head = self._parser, self._responseDeferred
-        if parser is not None:
-            parser.MAX_LENGTH = MAX_HEAD_BYTES
-        if self._state != "TRANSMITTING" or head is None:
-            return sent
-        self._head = head
-        early: Deferred[IResponse] = Deferred(lambda _: sent.cancel())
-
-        def answered(response: IResponse) -> IResponse:
-            if not early.called:
-                early.callback(response)
-            return response
-
-        def failed(failure: Failure) -> Failure:
-            if not early.called:
-                early.errback(failure)
-            return failure
-
-        # Twisted chains `head` to `sent` once the request is out, so both must keep their result.
-        head.addCallbacks(answered, failed)
-        sent.addErrback(failed).addErrback(lambda _: None)
-        return early
-
-    def dataReceived(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:  # bytes that no request asked for: nothing sensible can follow them
-            self.transport.abortConnection()
-            return
-        in_head = _in_head(parser)
-        super().dataReceived(data)
-        if in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and self._parser is parser and _in_head(parser):
-                self._giveUp(Failure(HeadTooLargeError()))
-                self.transport.abortConnection()
-
-    @property
-    def answering(self) -> bool:
-        """Some bytes of an answer to the last request have come."""
-        return self._head_bytes > 0
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.torn = not reason.check(ConnectionDone)
-        if not self.ready.called:
-            self.ready.errback(reason)
-        self.ready.addErrback(lambda _: None)  # whoever waited has heard it
-        transmitting = self._state == "TRANSMITTING"
-        super().connectionLost(reason)
-        if transmitting:  # Twisted forgets the body of an answer that came before the request was out
-            self._disconnectParser(reason)
-            if self._head is not None:
-                self._head.addErrback(lambda _: None)
-
-    def _finishResponse_WAITING(self, rest: bytes) -> None:
-        parser = self._parser
-        if parser is not None:
-            tokens = connection_tokens(parser.connHeaders.getRawHeaders(b"Connection", ()))
-            old = parser.response.version < (b"HTTP", 1, 1) and b"keep-alive" not in tokens
-            if old or rest or b"close" in tokens:
-                parser.connHeaders.setRawHeaders(b"Connection", [b"close"])
-        super()._finishResponse_WAITING(rest)
-
-    _finishResponse_TRANSMITTING = _finishResponse_WAITING
-
-
-def _in_head(parser: HTTPClientParser) -> bool:
-    return parser.state in ("STATUS", "HEADER")
-
-
-class _Factory(Factory):
-    def __init__(self, quiescent: Callable[[UpstreamProtocol], None], description: str) -> None:
-        self.noisy = False
-        self._quiescent = quiescent
-
-    def buildProtocol(self, addr: object) -> UpstreamProtocol:
-        return UpstreamProtocol(self._quiescent)
-
-
-class UpstreamPool(HTTPConnectionPool):
-    """Connections kept for reuse: many, not for long, and never used to send a request again by themselves.
-
-    :param reactor: as for ``HTTPConnectionPool``.
-    """
-
-    _factory = _Factory  # type: ignore[assignment]
-    retryAutomatically = False
-    maxPersistentPerHost = 256
-    #: Seconds. Shorter than what most servers keep an idle connection for.
-    cachedConnectionTimeout = 30
 
 
 class _NoCookies(CookieJar):
@@ -224,84 +70,6 @@ class BytesBody:
 
     def stopProducing(self) -> None:
         pass
-
-
-class UpstreamResponse(TwistedProtocol):
-    """An answer whose head is in.
-
-    ``status`` (int), ``reason`` (bytes), ``headers`` (the fields that may travel, as they came), ``length``
-    (bytes of the body that the head promises, ``None`` if it promises none).
-
-    The body goes to a :class:`BodySink`, which may be replaced while it flows.
-    """
-
-    transport: Any
-
-    def __init__(
-        self, response: IResponse, headers: list[RawHeader], connection: UpstreamProtocol | None, host: str
-    ):
-        self.status: int = response.code
-        self.reason: bytes = response.phrase
-        self.headers = headers
-        self.length: int | None = response.length if isinstance(response.length, int) else None
-        #: The body has begun to flow.
-        self.started = False
-        #: It has ended, and why not as it should have.
-        self.ended = False
-        self.error: APIError | None = None
-        self.sink: BodySink | None = None
-        self._response = response
-        self._connection = connection
-        self._host = host
-
-    def values(self, name: bytes) -> list[bytes]:
-        """The values of the fields called `name` (lower case)."""
-        return [value for field, value in self.headers if field.lower() == name]
-
-    def start(self, sink: BodySink) -> None:
-        """Let the body flow into `sink`, which may be called before this returns."""
-        self.sink = sink
-        self.started = True
-        self._response.deliverBody(self)
-
-    def pause(self) -> None:
-        """Stop the body for a while."""
-        if not self.ended and self.transport is not None:
-            self.transport.pauseProducing()
-
-    def resume(self) -> None:
-        """Let it flow again."""
-        if not self.ended and self.transport is not None:
-            self.transport.resumeProducing()
-
-    def abort(self) -> None:
-        """The rest is not wanted: drop the connection at once, over TLS too. The sink hears no more."""
-        if not self.ended:
-            self.ended = True
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """Drop the connection even if the answer is whole: the upstream waits for the rest of an upload."""
-        self.sink = None
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.abortConnection()
-        elif self.transport is not None:
-            self.transport.stopProducing()
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.sink is not None:
-            self.sink.body_received(data)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        if self.ended:
-            return
-        self.ended = True
-        torn = self._connection is not None and self._connection.torn
-        if not reason.check(ResponseDone) and (torn or not reason.check(PotentialDataLoss)):
-            self.error = body_failure(reason, self._host)
-        sink, self.sink = self.sink, None
-        if sink is not None:
-            sink.body_ended(self.error)
 
 
 @implementer(IAgent)
@@ -349,7 +117,7 @@ class Upstream:
         self._pool = UpstreamPool(reactor) if pool is None else pool
         self._agent = agent
         self.connect_seconds = connect_seconds
-        self._draining: set[_Drain] = set()
+        self._draining: set[Drain] = set()
         self._cookies = _NoCookies()
         self._key = (url.scheme, url.host, url.port)
         endpoint: IEndpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=connect_seconds)
@@ -357,6 +125,7 @@ class Upstream:
             creator = (tls or VerifyingPolicy()).creatorForNetloc(url.host.encode("ascii"), url.port)
             endpoint = wrapClientTLS(creator, endpoint)
         self._endpoint = endpoint
+        self._pooled_endpoint = PooledEndpoint(endpoint)
 
     def request(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
@@ -386,44 +155,19 @@ class Upstream:
         return attempt.start()
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """A connection of its own, for another protocol than HTTP."""
+        """A connection of its own, for another protocol than HTTP; an `agent` has no part in it."""
         return self._endpoint.connect(factory)
 
     def drain(self, response: UpstreamResponse) -> None:
         """Give `response` a moment to end, so that its connection can be reused; then drop it."""
         if not response.ended:
-            self._draining.add(_Drain(self._clock, response, self._draining.discard))
+            self._draining.add(Drain(self._clock, response, self._draining.discard))
 
     def close(self) -> Deferred[object]:
         """Drop what is idle or draining. Requests under way belong to their callers."""
         for drain in list(self._draining):
             drain.stop()
         return self._pool.closeCachedConnections() if self._own_pool else succeed(None)
-
-
-class _Drain:
-    """One answer that is read to its end for the sake of its connection."""
-
-    def __init__(
-        self, clock: IReactorTime, response: UpstreamResponse, done: Callable[[_Drain], None]
-    ) -> None:
-        self._response = response
-        self._done = done
-        self._call: IDelayedCall = clock.callLater(DRAIN_SECONDS, self.stop)
-        response.sink = self
-        response.resume()
-
-    def body_received(self, data: bytes) -> None:
-        pass
-
-    def body_ended(self, error: APIError | None) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        if self._call.active():
-            self._call.cancel()
-        self._response.abort()
-        self._done(self)
 
 
 class _Attempt:
@@ -502,20 +246,23 @@ class _Attempt:
     async def _run(self) -> IResponse:
         upstream = self._upstream
         pool, clock = upstream._pool, upstream._clock
+        request = Request._construct(
+            self._method, self._target, self._headers, self._body, persistent=pool.persistent
+        )
         connection = await self._connect(pool.getConnection)
-        reused = getattr(connection, "requests", 0) > 0
+        reused = connection.requests > 0
         sent_at = clock.seconds()
         try:
-            return await self._ask(connection)
-        except (ResponseNeverReceived, RequestNotSent, RequestTransmissionFailed):
-            stale = reused and not connection.answering and clock.seconds() - sent_at <= _STALE_SECONDS
+            return await self._ask(connection, request)
+        except (ResponseNeverReceived, RequestNotSent):  # not one byte came
+            stale = reused and clock.seconds() - sent_at <= _STALE_SECONDS
             if not (stale and self._resend) or self._cancelled:
                 raise
-        return await self._ask(await self._connect(pool._newConnection))
+        return await self._ask(await self._connect(pool._newConnection), request)
 
     async def _connect(self, get: Callable[[Any, IEndpoint], Deferred[Any]]) -> UpstreamProtocol:
         upstream = self._upstream
-        waiting: Deferred[Any] = get(upstream._key, upstream._endpoint)
+        waiting: Deferred[Any] = get(upstream._key, upstream._pooled_endpoint)
         expired = False
 
         def expire() -> None:
@@ -526,11 +273,9 @@ class _Attempt:
         limit = upstream._clock.callLater(upstream.connect_seconds, expire)
         connection: UpstreamProtocol | None = None
         try:
-            connection = await waiting
-            assert connection is not None
-            if isinstance(connection, UpstreamProtocol):
-                waiting = connection.ready
-                await waiting
+            connection = unwrapped(await waiting)
+            waiting = connection.ready
+            await waiting
             return connection
         except BaseException:
             if connection is not None and connection.transport is not None:
@@ -542,13 +287,16 @@ class _Attempt:
             if limit.active():
                 limit.cancel()
 
-    async def _ask(self, connection: UpstreamProtocol) -> IResponse:
+    async def _ask(self, connection: UpstreamProtocol, request: Request) -> IResponse:
         self._connection = connection
-        sent = connection.request(
-            Request._construct(self._method, self._target, self._headers, self._body, persistent=True)
-        )
+        sent = connection.request(request)
         parser = connection._parser
         response = await sent
         if parser is not None:
-            self._connection_fields = list(parser.connHeaders.getRawHeaders(b"Connection", ()))
+            # Twisted keeps these from the answer's headers.
+            fields = parser.connHeaders
+            self._connection_fields = list(fields.getRawHeaders(b"Connection", ()))
+            if response.code == NOT_MODIFIED:  # its length is that of another answer, not framing
+                for value in fields.getRawHeaders(b"Content-Length", ()):
+                    response.headers.addRawHeader(b"Content-Length", value)
         return response

@@ -241,11 +241,12 @@ class Upstream:
     port: int = 0
     connections: list[Stream] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def build(self, _: object) -> Stream:
         """A connection has come in."""
@@ -266,23 +267,28 @@ class LoopbackTestCase(TestCase):
 
     timeout = 20
 
-    async def listen(self, factory: Any) -> int:
-        """Serve `factory` on an ephemeral port of 127.0.0.1."""
-        port: IListeningPort = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    async def listen(self, factory: Any, tls: Any = None) -> int:
+        """Serve `factory` on an ephemeral port of 127.0.0.1, over TLS if there is a context for it."""
+        port: IListeningPort
+        if tls is None:
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        else:
+            port = reactor.listenSSL(0, factory, tls, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)  # type: ignore[attr-defined]
 
-    async def upstream(self, script: Script) -> Upstream:
+    async def upstream(self, script: Script, tls: Any = None) -> Upstream:
         """Start a scripted upstream; what its script raises fails the test (an EOF does not)."""
-        upstream = Upstream(script)
+        upstream = Upstream(script, scheme="http" if tls is None else "https")
         factory = Factory.forProtocol(Stream)
         factory.noisy = False
         factory.buildProtocol = upstream.build  # type: ignore[method-assign, assignment]
-        upstream.port = await self.listen(factory)
+        upstream.port = await self.listen(factory, tls)
 
         def finish() -> Deferred[object]:
             for connection in upstream.connections:
-                connection.transport.abortConnection()
+                if connection.lost is None:
+                    connection.abort()
             for failure in upstream.failures:
                 failure.raiseException()
             return Deferred.fromCoroutine(all_gone(upstream.connections))

@@ -1,0 +1,113 @@
+"""Sizes that a test beside the code should not have: the proxy's memory stays flat."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from tests.support import Stream, head, reactor, read_response, respond
+from tests.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
+from tests.twistd import Process, ProcessTestCase
+
+TOTAL = 256 * MIB
+#: By how much a process may grow that relays 256 MiB.
+GROWTH = 32 * MIB
+
+
+def resident(process: Process) -> int:
+    """The most memory that a process ever had resident, in bytes."""
+    assert process.transport is not None
+    status = Path(f"/proc/{process.transport.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+async def still(pour: Pour) -> int:
+    """Wait until the other processes have long had what they would take; how many pieces that was."""
+    calm, last = 0, -1
+    while calm < 10:
+        await deferLater(reactor, 0.05)
+        calm = calm + 1 if pour.taken == last else 0
+        last = pour.taken
+    return pour.taken
+
+
+class FlatTests(ProcessTestCase):
+    """256 MiB through a process, past a peer that stops reading, and on to its end."""
+
+    timeout = 300
+
+    async def warm(self, port: int) -> None:
+        """Let the process load what it loads with its first requests."""
+        for _ in range(3):
+            await self.request(port, "GET", "/v1/warm")
+
+    async def read_all(self, stream: Stream, pieces: list[bytes]) -> None:
+        """All of it has come, in order."""
+        for piece in pieces:
+            self.assertTrue(await stream.exactly(len(piece)) == piece)
+
+    async def test_download(self) -> None:
+        """A download."""
+        pieces = numbered(TOTAL)
+        pouring: Deferred[Pour] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            while b"warm" in await stream.until(b"\r\n\r\n"):
+                respond(stream, 200, b"warm")
+            small_buffers(stream)
+            stream.write(head(200))
+            pouring.callback(Pour(stream, pieces, stream.close))
+            await stream.rest()
+
+        upstream = await self.upstream(script)
+        process, (port,) = await self.serve(upstream.url)
+        await self.warm(port)
+        before = resident(process)
+        client = await self.client(port)
+        small_buffers(client)
+        client.write(GET.replace(b"1.1", b"1.0"))
+        await client.until(b"\r\n\r\n")
+        client.transport.pauseProducing()
+        pour = await pouring
+        self.assertLess(await still(pour) * 65536, TOTAL // 2)
+        self.assertLess(resident(process) - before, GROWTH)
+        client.transport.resumeProducing()
+        await self.read_all(client, pieces)
+        self.assertLess(resident(process) - before, GROWTH)
+
+    async def test_upload(self) -> None:
+        """An upload."""
+        pieces = numbered(TOTAL)
+        begun: Deferred[Stream] = Deferred()
+        stuck: Deferred[None] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            while b"warm" in await stream.until(b"\r\n\r\n"):
+                respond(stream, 200, b"warm")
+            small_buffers(stream)
+            stream.transport.pauseProducing()
+            begun.callback(stream)
+            await stuck
+            stream.transport.resumeProducing()
+            await self.read_all(stream, pieces)
+            respond(stream, 200, b"ok")
+
+        upstream = await self.upstream(script)
+        process, (port,) = await self.serve(upstream.url)
+        await self.warm(port)
+        before = resident(process)
+        client = await self.client(port)
+        small_buffers(client)
+        client.write(UPLOAD % TOTAL)
+        await begun
+        pour = Pour(client, pieces)
+        self.assertLess(await still(pour) * 65536, TOTAL // 2)
+        self.assertLess(resident(process) - before, GROWTH)
+        stuck.callback(None)
+        self.assertEqual((await read_response(client)).body, b"ok")
+        self.assertLess(resident(process) - before, GROWTH)
