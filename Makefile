@@ -8,6 +8,7 @@
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
 #   make check-wheel               install the wheel elsewhere and start it
+#   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make clean, make distclean     remove what was made; .venv too
 
@@ -23,7 +24,7 @@ TOOLS := $(VENV)/.stamp-dev
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: run test test-heavy test-floors lint types build check-wheel clean distclean
+.PHONY: run test test-heavy test-floors autobahn lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -33,6 +34,9 @@ test: $(TOOLS)
 
 test-heavy: $(TOOLS)
 	$(BIN)/python -m tests heavy_tests
+
+autobahn: $(TOOLS)
+	$(BIN)/python autobahn_suite/run.py
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .
