@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.twistd import ProcessTestCase, eventually
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -28,6 +27,7 @@ from tests.sessions import (
     read_frame,
 )
 from tests.support import Stream, read_head
+from tests.twistd import ProcessTestCase, eventually
 
 MIB = 1 << 20
 #: A mask that changes nothing, so that a test need not spend its time on masking.

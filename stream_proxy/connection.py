@@ -115,9 +115,8 @@ class UpstreamProtocol(HTTP11ClientProtocol):
 
     def _giveUp(self, reason: Failure) -> None:
         if self._state == "TRANSMITTING":
-            self._state = (
-                "GENERATION_FAILED"  # at the end of TRANSMITTING Twisted needs what is given up here
-            )
+            # At the end of TRANSMITTING Twisted needs what is given up here.
+            self._state = "GENERATION_FAILED"
         super()._giveUp(reason)
         if not reason.check(ConnectionDone):
             # This was no answer. An orderly close would wait: over TLS, or for the rest of an upload.
