@@ -34,6 +34,8 @@ from stream_proxy.upstream import Upstream, UpstreamResponse
 
 #: How much of an answer is looked at before it is decided what it is.
 PEEK_BYTES = 65_536
+#: What an event may say beside its part of the answer.
+_EVENT_OVERHEAD = 65_536
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,7 @@ class Conversion:
             return
         self._timer.touch()
         try:
-            if self._events is not None:
-                self._read(data)
-            else:
-                self._held.append(data)
-                if self._content is not None and len(self._seen) < PEEK_BYTES:
-                    for piece in self._content.pieces(data):
-                        self._seen += piece
-                self._look(ended=False)
+            self._read(data)
         except APIError as error:
             self._fail(error)
         except Exception:
@@ -199,17 +194,34 @@ class Conversion:
         except Exception:
             self._bug(Failure())
 
+    def _read(self, data: bytes) -> None:
+        response = self._response
+        if self._events is None:
+            self._held.append(data)  # in case the answer is to be relayed as it came
+        if self._content is None:
+            self._look(ended=False)
+            return
+        # Little data can hold much: what is decoded is looked at piece by piece, never all at once.
+        for piece in self._content.pieces(data):
+            if self._events is not None:
+                self._take(piece)
+            else:
+                self._seen += piece
+                self._look(ended=False)
+            if self._timer is None or self._relay is not None or self._response is not response:
+                return
+
     def _look(self, *, ended: bool) -> None:
         """Decide what kind of answer this is, once enough of it is there."""
         response = self._response
         assert response is not None
         whole = ended or len(self._seen) >= PEEK_BYTES or self._content is None
+        refused = response.status in (400, 422)
+        if refused and not whole:
+            return
         seen = bytes(self._seen[:PEEK_BYTES])
-        if response.status in (400, 422):
-            if not whole:
-                return
-            if self._retry(response, seen):
-                return
+        if refused and self._retry(response, seen):
+            return
         kind = sniff(seen, ended=whole)
         if kind is Sniffed.UNDECIDED:
             return
@@ -266,7 +278,7 @@ class Conversion:
                 f"The upstream compressed its stream with {names.decode('ascii', 'replace')}, which "
                 "the proxy cannot decode; it asked for identity."
             )
-        self._events = SSEDecoder(max_event_bytes=limit)
+        self._events = SSEDecoder(max_event_bytes=limit + _EVENT_OVERHEAD)
         if self._call.kind is Kind.CHAT:
             self._answer = ChatCompletionsAccumulator(n=self._call.n, max_bytes=limit)
         else:
@@ -277,13 +289,6 @@ class Conversion:
         if ended and self._timer is not None:
             self._answer.end(self._events.stray())
             self._complete()
-
-    def _read(self, data: bytes) -> None:
-        assert self._content is not None
-        for piece in self._content.pieces(data):
-            self._take(piece)
-            if self._timer is None:
-                return
 
     def _take(self, piece: bytes) -> None:
         assert self._events is not None and self._answer is not None
