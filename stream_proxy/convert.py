@@ -331,16 +331,11 @@ class Conversion:
 
     def _silent(self) -> None:
         seconds = self._terms.timeout_seconds
-        if self._relay is not None and self._relay.paused:
-            self._relay.stop(upstream_error(f"The client took nothing for {seconds:g} seconds."))
-            return
-        error = upstream_timeout(
-            f"The upstream sent nothing for {seconds:g} seconds; ask for less, or raise timeoutSeconds."
-        )
         if self._relay is not None:
-            self._relay.stop(error)
+            self._relay.silent(seconds)
         else:
-            self._fail(error)
+            what = f"The upstream sent nothing for {seconds:g} seconds"
+            self._fail(upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

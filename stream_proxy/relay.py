@@ -99,6 +99,13 @@ class AnswerRelay:
         self._response.abort()
         self._end(error)
 
+    def silent(self, seconds: float) -> None:
+        """Nothing moved for so long: break off, and tell whose silence it was."""
+        if self.paused:
+            self.stop(upstream_error(f"The client took nothing for {seconds:g} seconds."))
+        else:
+            self.stop(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))
+
     def _end(self, error: APIError | None) -> None:
         request = self._request
         if request.channel is not None and not request.finished:
@@ -196,10 +203,8 @@ class Relay:
         if self._relay is None:
             uploading = isinstance(self._body, IncomingBody) and not self._body.ended
             self._refuse(_silence(uploading, self._seconds))
-        elif self._relay.paused:
-            self._relay.stop(upstream_error(f"The client took nothing for {self._seconds:g} seconds."))
         else:
-            self._relay.stop(upstream_timeout(f"The upstream sent nothing for {self._seconds:g} seconds."))
+            self._relay.silent(self._seconds)
 
     def _refuse(self, error: APIError) -> None:
         if self._asking is not None:

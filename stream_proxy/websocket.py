@@ -149,12 +149,8 @@ class WebSocketRelay:
         )
 
     def _silent(self) -> None:
-        if self._relay is None:
-            return
-        if self._relay.paused:
-            self._relay.stop(upstream_error(f"The client took nothing for {self._seconds:g} seconds."))
-        else:
-            self._relay.stop(upstream_timeout(f"The upstream sent nothing for {self._seconds:g} seconds."))
+        if self._relay is not None:
+            self._relay.silent(self._seconds)
 
     def _refusal_ended(self, error: APIError | None) -> None:
         sent = self._relay.sent if self._relay is not None else 0
