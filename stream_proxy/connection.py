@@ -133,6 +133,9 @@ class UpstreamProtocol(HTTP11ClientProtocol):
 
     _finishResponse_TRANSMITTING = _finishResponse_WAITING
 
+    def _finishResponse_CONNECTION_LOST(self, rest: bytes) -> None:
+        """A body that ends with the connection has ended after it; Twisted knows no such end."""
+
 
 def _in_head(parser: HTTPClientParser) -> bool:
     return parser.state in ("STATUS", "HEADER")

@@ -1,4 +1,4 @@
-"""The resource where something in it breaks."""
+"""The resource where something in it, or behind it, breaks off."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from stream_proxy import resource
 from stream_proxy.relay import Relay
-from tests.support import LoopbackTestCase
+from tests.support import LoopbackTestCase, Stream, head, read_head, read_response
 
 
 class BrokenFlow(Relay):
@@ -31,3 +31,23 @@ class BugTests(LoopbackTestCase):
     def patch_relay(self, relay: Any) -> None:
         """Let the resource use `relay`."""
         self.patch(resource, "Relay", relay)
+
+
+class EarlyAnswerTests(LoopbackTestCase):
+    """An answer that comes before the upload is over."""
+
+    async def test_until_close(self) -> None:
+        """One that ends with the upstream's connection is whole, and leaves nothing in the log."""
+
+        async def script(stream: Stream) -> None:
+            await read_head(stream)
+            stream.write(head(413, [("Content-Type", "text/plain")]) + b"too big")
+            stream.close()
+
+        upstream = await self.upstream(script)
+        client = await self.client(await self.proxy(upstream.url))
+        client.write(
+            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        )
+        response = await read_response(client)
+        self.assertEqual((response.status, response.body, response.complete), (413, b"too big", True))
