@@ -131,7 +131,10 @@ class DownstreamChannel(HTTPChannel):
         transport.registerProducer(_AfterLastWrite(transport, self.abort), False)
 
     def timeoutConnection(self) -> None:
-        if self._closing or self.requests:
+        if self._lingering is not None:
+            # All that came has been read, so this close is no reset, and the rest of the answer arrives.
+            self.transport.loseConnection()
+        elif self._closing or self.requests:
             self.abort()
         else:
             self.loseConnection()

@@ -56,6 +56,8 @@ class _Inflate:
             raise upstream_error("The upstream's compressed stream cannot be decompressed.") from None
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
+        if not self._gzip and self._inflate is not None and self._inflate.eof:
+            return  # what follows the end is no part of it
         while data or self._inflate is not None:
             if self._inflate is None:
                 # "deflate" is the zlib format, but some servers send it without zlib's header.

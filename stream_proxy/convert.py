@@ -89,11 +89,13 @@ class Conversion:
         self._timer: IdleTimer | None = None
         self._asking: Deferred[UpstreamResponse] | None = None
         self._with_usage = False
+        self._suspect: Refusal | None = None
         self._response: UpstreamResponse | None = None
         self._relay: AnswerRelay | None = None
         self._unconverted: Relay | None = None
         self._content: ContentDecoder | None = None
         self._held: list[bytes] = []
+        self._held_bytes = 0
         self._seen = bytearray()
         self._events: SSEDecoder | None = None
         self._answer: EventAccumulator | None = None
@@ -161,8 +163,10 @@ class Conversion:
         self._timer.touch()
         self._asking = None
         self._response = response
+        if self._suspect is not None and 200 <= response.status < 300:
+            self._memory.note(self._suspect, self._call.model)  # it was that, and nothing else
         self._content = decoder_for(content_codings(response.values(b"content-encoding")))
-        self._held, self._seen = [], bytearray()
+        self._held, self._held_bytes, self._seen = [], 0, bytearray()
         response.start(self)
 
     def body_received(self, data: bytes) -> None:
@@ -198,6 +202,7 @@ class Conversion:
         response = self._response
         if self._events is None:
             self._held.append(data)  # in case the answer is to be relayed as it came
+            self._held_bytes += len(data)
         if self._content is None:
             self._look(ended=False)
             return
@@ -210,12 +215,14 @@ class Conversion:
                 self._look(ended=False)
             if self._timer is None or self._relay is not None or self._response is not response:
                 return
+        if self._events is None and self._held_bytes >= PEEK_BYTES:  # much that decodes to next to nothing
+            self._look(ended=False)
 
     def _look(self, *, ended: bool) -> None:
         """Decide what kind of answer this is, once enough of it is there."""
         response = self._response
         assert response is not None
-        whole = ended or len(self._seen) >= PEEK_BYTES or self._content is None
+        whole = ended or self._content is None or max(len(self._seen), self._held_bytes) >= PEEK_BYTES
         refused = response.status in (400, 422)
         if refused and not whole:
             return
@@ -247,7 +254,7 @@ class Conversion:
             and self._terms.include_usage == "auto"
             and refuses_include_usage(response.status, body)
         ):
-            self._memory.note(Refusal.INCLUDE_USAGE, model)
+            self._suspect = Refusal.INCLUDE_USAGE
             self._upstream.drain(response)
             self._response = None
             self._ask(False)
@@ -275,7 +282,7 @@ class Conversion:
         if self._content is None:
             names = b", ".join(content_codings(response.values(b"content-encoding")))
             raise upstream_error(
-                f"The upstream compressed its stream with {names.decode('ascii', 'replace')}, which "
+                f"The upstream compressed its stream with {names[:40].decode('ascii', 'replace')}, which "
                 "the proxy cannot decode; it asked for identity."
             )
         self._events = SSEDecoder(max_event_bytes=limit + _EVENT_OVERHEAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -104,7 +104,7 @@ class ProxySite(server.Site):
         self.channels: set[DownstreamChannel] = set()
         #: Set once the site only finishes what it has begun.
         self.draining = False
-        self._drained: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
 
     def startFactory(self) -> None:
         """There is no access log to open."""
@@ -123,17 +123,19 @@ class ProxySite(server.Site):
         self.draining = True
         for channel in list(self.channels):
             channel.drain()
+        gone: Deferred[None] = Deferred()
         if not self.channels:
-            return succeed(None)
+            gone.callback(None)
+            return gone
         clock: IReactorTime = self.reactor
         limit = clock.callLater(seconds, self.abort)
-        self._drained = Deferred()
+        self._drained.append(gone)
 
         def done(result: None) -> None:
             if limit.active():
                 limit.cancel()
 
-        return self._drained.addCallback(done)
+        return gone.addCallback(done)
 
     def abort(self) -> None:
         """Drop every connection."""
@@ -143,9 +145,10 @@ class ProxySite(server.Site):
     def channel_lost(self, channel: DownstreamChannel) -> None:
         """A connection is gone."""
         self.channels.discard(channel)
-        if self._drained is not None and not self.channels:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
+        if not self.channels:
+            drained, self._drained = self._drained, []
+            for gone in drained:
+                gone.callback(None)
 
 
 def start_answer(

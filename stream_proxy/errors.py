@@ -67,6 +67,7 @@ class APIError(Exception):
     :param param: the request field at fault, when known.
     :param code: the upstream's own code; `type` is repeated where it gave none.
     :param should_retry: not ``None``: tell the SDKs so with an ``x-should-retry`` header.
+    :param from_upstream: the words are the upstream's, which may quote a key or a prompt: not for a log.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class APIError(Exception):
         param: str | None = None,
         code: str | int | None = None,
         should_retry: bool | None = None,
+        from_upstream: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -86,6 +88,7 @@ class APIError(Exception):
         self.param = param
         self.code: str | int | None = type if code is None else code
         self.should_retry = should_retry
+        self.from_upstream = from_upstream
 
     def envelope(self) -> bytes:
         """The answer's body: JSON with exactly the four keys of OpenAI's error object."""
@@ -172,7 +175,7 @@ def _from_upstream(status: int, fields: Mapping[str, Any], type: str, code: str 
     if message is None:
         details = f"type {type}" if code is None else f"type {type}, code {code}"
         message = f"The upstream reported an error in its stream and gave no message ({details})."
-    return APIError(status, message, type, param=_text(fields.get("param")), code=code)
+    return APIError(status, message, type, param=_text(fields.get("param")), code=code, from_upstream=True)
 
 
 def _error_object(error: object) -> Mapping[str, Any]:

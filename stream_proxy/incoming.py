@@ -36,8 +36,7 @@ class IncomingBody:
         #: Called whenever a piece arrives.
         self.touched: Callable[[], None] = lambda: None
         self._channel = channel
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()
         self._limit: int | None = None
         self._collected: Deferred[bytes] | None = None
         self._consumer: IConsumer | None = None
@@ -64,9 +63,9 @@ class IncomingBody:
         self._consumer = consumer
         produced: Deferred[None] = Deferred(lambda _: self.stopProducing())
         self._produced = produced
-        held, self._held = self._held, []
-        for piece in held:
-            consumer.write(piece)
+        held, self._held = self._held, bytearray()
+        if held:
+            consumer.write(bytes(held))
         if self.ended:
             self._finish_producing()
         elif not self._paused:
@@ -86,7 +85,7 @@ class IncomingBody:
     def stopProducing(self) -> None:
         """Nobody wants the rest: what still comes is thrown away."""
         self._discard = True
-        self._held = []
+        self._held = bytearray()
         self._consumer = self._produced = self._collected = None
         self.resumeProducing()
 
@@ -98,11 +97,10 @@ class IncomingBody:
         if self._consumer is not None:
             self._consumer.write(data)
         else:
-            self._held.append(data)
-            self._held_bytes += len(data)
+            self._held += data
             if self._collected is not None:
                 self._check_collected()
-            elif self._held_bytes > _HOLD_BYTES:
+            elif len(self._held) > _HOLD_BYTES:
                 self._channel.pause_reading()
         if self._paused:  # the channel resumes reading for reasons of its own
             self._channel.pause_reading()
@@ -123,12 +121,12 @@ class IncomingBody:
             produced.callback(None)
 
     def _check_collected(self) -> None:
-        if self._limit is not None and self._held_bytes > self._limit:
+        if self._limit is not None and len(self._held) > self._limit:
             self._fail_collecting()
         elif self.ended and self._collected is not None:
             collected, self._collected = self._collected, None
-            held, self._held = self._held, []
-            collected.callback(b"".join(held))
+            held, self._held = self._held, bytearray()
+            collected.callback(bytes(held))
 
     def _fail_collecting(self) -> None:
         collected = self._collected

@@ -117,7 +117,7 @@ class _Exchange:
     def __init__(self, proxy: ProxyResource, request: Request) -> None:
         self._proxy = proxy
         self._request = request
-        self._path = request.uri.partition(b"?")[0]
+        self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
         self._began = proxy.clock.seconds()
         self._target = b""
         self._headers: list[RawHeader] = []

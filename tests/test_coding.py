@@ -116,3 +116,16 @@ class DecodingTests(TestCase):
             with self.assertRaises(APIError) as caught:
                 decoded(coding, data)
             self.assertEqual((caught.exception.status, caught.exception.type), (502, "upstream_error"))
+
+
+class TailTests(TestCase):
+    """What follows the end of a compressed body."""
+
+    def test_deflate(self) -> None:
+        """It is no part of a deflated body, and costs nothing."""
+        decoder = decoder_for([b"deflate"])
+        assert decoder is not None
+        self.assertEqual(list(decoder.pieces(zlib.compress(b"x"))), [b"x"])
+        for _ in range(3):
+            self.assertEqual(list(decoder.pieces(b"tail")), [])
+        self.assertEqual(decoder._inflate.unused_data, b"")  # type: ignore[attr-defined]

@@ -206,6 +206,27 @@ class CodingTests(AnswerTestCase):
         for data in (b"no gzip", packed[: len(packed) // 2]):
             self.assert_error(await self.asked(whole(data, fields)), 502, "upstream_error")
 
+    async def test_nothing_inside(self) -> None:
+        """A compressed body that decodes to nothing is judged by its type when enough of it has come."""
+        pack = zlib.compressobj(wbits=31)
+        empty = pack.compress(b"") + b"".join(pack.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+        block = zlib.compressobj(wbits=-15).flush(zlib.Z_FULL_FLUSH) or b"\x00\x00\x00\xff\xff"
+        data = empty + block * (300_000 // len(block))
+        fields = [("Content-Type", "text/plain"), ("Content-Encoding", "gzip")]
+
+        def endless(stream: Stream) -> None:
+            stream.write(head(200, [*fields, ("Transfer-Encoding", "chunked")]))
+            stream.chunk(data)
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            endless(stream)
+
+        upstream = await self.upstream(script)
+        client = await self.client(await self.proxy(upstream.url))
+        send_request(client, "POST", CHAT, CHAT_BODY)
+        self.assertIn(b"text/plain", await client.until(b"\r\n\r\n"))
+
     async def test_bomb(self) -> None:
         """What is decoded counts against the bound, and not what came."""
         data = gzip.compress(START + chunk({"content": "x" * 3_000_000}))
@@ -488,4 +509,23 @@ class LogTests(AnswerTestCase):
         self.assertEqual([entry["how"] for entry in events], ["converted", "passed", "converted"])
         self.assertTrue(all(entry["path"] == CHAT and entry["method"] == "POST" for entry in events))
         self.assertIn("ended", events[2]["problem"])
+        self.assertNotIn("sk-secret", repr(events))
+
+    async def test_words_of_the_upstream(self) -> None:
+        """What an upstream says in an error goes to the client alone: it may quote keys, or forge lines."""
+        events: list[dict[str, Any]] = []
+        log = RequestLog(observer=events.append)  # type: ignore[arg-type]
+        answer = streamed(START + event({"error": {"message": "Incorrect API key: sk-secret", "code": 401}}))
+        response = await self.asked(answer, log=log)
+        self.assertIn("sk-secret", response.json()["error"]["message"])
+        self.assertEqual(len(events), 1)
+        self.assertIn("reported an error", events[0]["problem"])
+        self.assertNotIn("sk-secret", repr(events))
+
+    async def test_absolute_target(self) -> None:
+        """Of a target in absolute form the path alone is told."""
+        events: list[dict[str, Any]] = []
+        log = RequestLog(observer=events.append)  # type: ignore[arg-type]
+        await self.asked(streamed(HELLO), target=f"http://user:sk-secret@h{CHAT}", log=log)
+        self.assertEqual([entry["path"] for entry in events], [CHAT])
         self.assertNotIn("sk-secret", repr(events))

@@ -226,6 +226,23 @@ class SecondAttemptTests(ConvertTestCase):
             await self.request(port, body=CHAT_BODY)
             self.assertEqual(len(self.asked), attempts)
 
+    async def test_usage_not_to_blame(self) -> None:
+        """An error that only quotes the request is no reason to do without usage in the next call."""
+
+        def answer(stream: Stream, request: Message) -> None:
+            if "messages" not in request.json():
+                respond(
+                    stream, 422, b'{"detail": "messages missing", "input": ' + request.body + b"}", [JSON]
+                )
+            else:
+                stream_or_json(stream, request)
+
+        port = await self.start(answer)
+        response = await self.request(port, body={"model": "m"})
+        self.assertEqual(response.status, 422)
+        await self.request(port, body=CHAT_BODY)
+        self.assertIn("stream_options", self.asked[-1].json())
+
     async def test_usage_settings(self) -> None:
         """``always`` relays the refusal, ``never`` does not ask for usage."""
         port = await self.start(refusing("stream_options"), include_usage="always")

@@ -206,20 +206,22 @@ class IdleTests(LoopbackTestCase):
         alsoProvides(transport, IHalfCloseableDescriptor)
         calls: list[str] = []
         transport.loseWriteConnection = lambda: calls.append("half-closed")
+        transport.loseConnection = lambda: calls.append("closed")
         transport.abortConnection = lambda: calls.append("dropped")
         channel.dataReceived(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\nfirst")
         self.assertEqual(calls, ["half-closed"])
         return channel, calls, clock
 
     def test_silent_linger(self) -> None:
-        """A client that neither sends the rest of a refused upload nor closes is dropped after 5 seconds."""
+        """A client that neither sends the rest of a refused upload nor closes is let go after 5 seconds,
+        with an orderly close, which leaves it the answer that it may still be reading."""
         channel, calls, clock = self.lingering()
         clock.advance(4)
         channel.dataReceived(b"more")
         clock.advance(4)
         self.assertEqual(calls, ["half-closed"])
         clock.advance(1)
-        self.assertEqual(calls, ["half-closed", "dropped"])
+        self.assertEqual(calls, ["half-closed", "closed"])
 
     def test_endless_linger(self) -> None:
         """One that sends on and on is dropped after 30."""

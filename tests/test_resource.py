@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_proxy import resource
+from twisted.web.resource import Resource
+
+from stream_proxy import ProxySite, resource
 from stream_proxy.relay import Relay
-from tests.support import LoopbackTestCase, Stream, head, read_head, read_response
+from tests.support import LoopbackTestCase, Stream, head, reactor, read_head, read_response, turns
 
 
 class BrokenFlow(Relay):
@@ -51,3 +53,18 @@ class EarlyAnswerTests(LoopbackTestCase):
         )
         response = await read_response(client)
         self.assertEqual((response.status, response.body, response.complete), (413, b"too big", True))
+
+
+class DrainTests(LoopbackTestCase):
+    """A site that stops."""
+
+    async def test_twice(self) -> None:
+        """Whoever asks a site to drain is told when it is done, also if it was asked before."""
+        site = ProxySite(Resource(), reactor=reactor)
+        client = await self.client(await self.listen(site))
+        client.write(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        while not site.channels or not next(iter(site.channels)).requests:
+            await turns(1)
+        first = site.drain(10)
+        await site.drain(0)
+        await first
