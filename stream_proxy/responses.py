@@ -91,7 +91,7 @@ class ResponseAccumulator(EventAccumulator):
         if self._texts:
             self._held -= sum(map(len, self._texts.values()))
             self._texts = {}
-        index = _index(members, "output_index", default=max(self._items, default=-1) + 1)
+        index = _index(members, "output_index", default=len(self._items))
         self._hold(len(item) - len(self._items.get(index, b"")))
         self._items[index] = item
 
