@@ -131,6 +131,16 @@ class HeadTests(AnswerTestCase):
         response = await self.asked(streamed(data), target=RESPONSES)
         self.assertEqual((response.status, response.body), (200, raw))
 
+    async def test_status(self) -> None:
+        """Any status of success is kept, with its reason."""
+
+        def answer(stream: Stream) -> None:
+            stream.write(head(201, [EVENTS, ("Content-Length", str(len(HELLO)))], "Made") + HELLO)
+
+        response = await self.asked(answer)
+        self.assertEqual(response.line, "HTTP/1.1 201 Made")
+        self.assertEqual(response.json()["object"], "chat.completion")
+
 
 class KindTests(AnswerTestCase):
     """What an answer is taken for."""
@@ -161,6 +171,36 @@ class KindTests(AnswerTestCase):
                 self.assertEqual((response.status, response.body), (status, body))
                 self.assertEqual(response.all("content-type"), ["application/json"])
 
+    async def test_json_in_pieces(self) -> None:
+        """So does JSON behind a BOM and blanks, in whatever pieces it comes, byte for byte."""
+        body = b'\xef\xbb\xbf \r\n\t{"error":  {"message": "m"}} '
+
+        def answer(stream: Stream) -> None:
+            stream.write(event_stream_head())
+            for place in range(len(body)):
+                stream.chunk(body[place : place + 1])
+            stream.chunk(b"")
+
+        response = await self.asked(answer)
+        self.assertEqual((response.status, response.body), (200, body))
+        self.assertEqual(response.all("content-type"), ["application/json"])
+
+    async def test_error_that_is_a_stream(self) -> None:
+        """An error status is relayed with its type, also if its body is an event stream."""
+        for status in (302, 400, 429, 500):
+            for fields in ([EVENTS], []):
+                response = await self.asked(whole(HELLO, [*fields, ("Location", "/x")], status))
+                self.assertEqual((response.status, response.body), (status, HELLO))
+                self.assertEqual(response.all("content-type"), [value for _, value in fields])
+                self.assertEqual(response.all("location"), ["/x"])
+
+    async def test_neither(self) -> None:
+        """A stream by its type alone is an error where it holds no event; without a type it is relayed."""
+        for body in (b"", b" \n", b"<html>", b"[1]", b"x" * 200_000):
+            self.assert_error(await self.asked(whole(body)), 502, "upstream_error")
+            response = await self.asked(whole(body, []))
+            self.assertEqual((response.status, response.body, response.all("content-type")), (200, body, []))
+
     async def test_stream_under_another_type(self) -> None:
         """An event stream is one, whatever it comes as and however it begins."""
         for fields in ([JSON], [], [("Content-Type", "text/plain")]):
@@ -187,6 +227,7 @@ class CodingTests(AnswerTestCase):
         raw = zlib.compressobj(wbits=-15)
         for coding, data in (
             ("gzip", gzip.compress(HELLO)),
+            ("identity, X-GZip", gzip.compress(HELLO[:99]) + gzip.compress(HELLO[99:])),
             ("deflate", zlib.compress(HELLO)),
             ("deflate", raw.compress(HELLO) + raw.flush()),
         ):
@@ -198,6 +239,21 @@ class CodingTests(AnswerTestCase):
         """Any other coding is a 502 that names it."""
         response = await self.asked(whole(b"...", [EVENTS, ("Content-Encoding", "br")]))
         self.assert_error(response, 502, "upstream_error", "br")
+
+    async def test_no_stream(self) -> None:
+        """An answer that is relayed stays compressed, also where only decoding it showed what it is."""
+        body = gzip.compress(b'{"error": {"message": "m"}}')
+        coded = ("Content-Encoding", "gzip")
+        for status in (200, 400, 401):
+            for said in ([JSON], [EVENTS], []):
+                response = await self.asked(whole(body, [*said, coded], status))
+                self.assertEqual((response.status, response.body), (status, body))
+                self.assertEqual(response.all("content-encoding"), ["gzip"])
+                self.assertEqual(response.all("content-type"), ["application/json"])
+        for status, kind in ((200, JSON), (400, JSON), (400, EVENTS)):
+            response = await self.asked(whole(b"...", [kind, ("Content-Encoding", "br")], status))
+            self.assertEqual((response.status, response.body), (status, b"..."))
+            self.assertEqual(response.all("content-encoding"), ["br"])
 
     async def test_broken(self) -> None:
         """What cannot be decoded, or ends too early, is a 502."""
@@ -291,9 +347,20 @@ class EndTests(AnswerTestCase):
         finished = streamed(HELLO.removesuffix(DONE))
         response = await self.asked(finished, body={**CHAT_BODY, "n": 2})
         self.assert_error(response, 502, "upstream_error")
+        second = chunk({}, choices=[{"index": 1, "delta": {"content": "two"}, "finish_reason": "stop"}])
+        data = HELLO.removesuffix(DONE) + second
+        response = await self.asked(streamed(data), body={**CHAT_BODY, "n": 2})
+        self.assertEqual(
+            [choice["message"]["content"] for choice in response.json()["choices"]], ["Hello", "two"]
+        )
 
     async def test_bare_error_at_the_end(self) -> None:
-        """A JSON error behind the events is the error."""
+        """A JSON error behind the events is the error, in both APIs."""
+        created = event({"type": "response.created", "response": {}}, "response.created")
+        error = b'{"error": {"message": "boom", "type": "server_error", "code": 503}}'
+        response = await self.asked(streamed(created + error), target=RESPONSES)
+        self.assertEqual(response.status, 503)
+        self.assertEqual(response.json()["error"]["message"], "boom")
         data = START + b'{"error": {"message": "boom", "type": "server_error", "code": 503}}'
         self.assert_error(await self.asked(streamed(data)), 503, "server_error", "boom")
 
@@ -384,6 +451,24 @@ class ErrorTests(AnswerTestCase):
         self.assert_error(response, 502, "upstream_error", "maxResponseBytes")
         self.assertEqual(response.all("x-should-retry"), ["false"])
 
+    async def test_response_too_large(self) -> None:
+        """The bound holds for a Response, and for one event that does not end."""
+        raw = b'{"id":"r","output":[1]}'
+        data = b'data: {"type": "response.completed", "response": ' + raw + b"}\n\n"
+        for size, status in ((len(raw), 200), (len(raw) - 1, 502)):
+            response = await self.asked(
+                streamed(data), target=RESPONSES, limits=Limits(max_response_bytes=size)
+            )
+            self.assertEqual(response.status, status)
+        for target in (CHAT, RESPONSES):
+            response = await self.asked(
+                streamed(b"data: " + b"x" * 200_000, end=False),
+                target=target,
+                limits=Limits(max_response_bytes=1000),
+            )
+            self.assert_error(response, 502, "upstream_error", "maxResponseBytes")
+            self.assertEqual(response.all("x-should-retry"), ["false"])
+
     async def test_request_too_large(self) -> None:
         """A body of the bound's size is taken; one more byte is a 413, streaming or not."""
         body = json.dumps(CHAT_BODY).encode()
@@ -405,8 +490,16 @@ class ErrorTests(AnswerTestCase):
         def broken(*args: object, **kwargs: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        self.patch(convert_module, "SSEDecoder", broken)
-        self.assert_error(await self.asked(streamed(HELLO)), 500, "internal_error")
+        for name in ("decoder_for", "sniff", "SSEDecoder", "ChatCompletionsAccumulator"):
+            patched = self.patch(convert_module, name, broken)
+            logged: list[dict[str, Any]] = []
+            log = RequestLog(observer=logged.append)  # type: ignore[arg-type]
+            response = await self.asked(streamed(HELLO, end=False), log=log)
+            patched.restore()
+            self.assert_error(response, 500, "internal_error")
+            self.assertNotIn(b"ZeroDivision", response.body)
+            self.assertEqual([entry.get("status") for entry in logged], [None, 500], name)
+            self.assertIsInstance(logged[0]["log_failure"].value, ZeroDivisionError)
 
 
 class ClientTests(AnswerTestCase):
@@ -488,6 +581,9 @@ class PlaceTests(AnswerTestCase):
         port = await self.listen(Site(root))
         self.assert_hello(await self.request(port, target=f"/ai{CHAT}?a=%2F", body=CHAT_BODY))
         self.assertEqual(targets[0][0], CHAT + "?a=%2F")
+        for target, upstream_target in (("/ai", "/"), ("/ai?a=/b", "/?a=/b"), ("/ai//x", "//x")):
+            await self.request(port, "GET", target)
+            self.assertEqual(targets.pop(), (upstream_target, b""))
         blob = bytes(range(256)) * 1000
         response = await self.request(port, target="/ai/v1/files", body=blob)
         self.assertEqual((response.body, targets[1]), (b"ok", ("/v1/files", blob)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from twisted.internet.task import Clock
 
 from stream_proxy import ChatCompletionsApiProxy, PassthroughApiProxy, ProxyResource, ResponsesApiProxy
 from stream_proxy.memory import REMEMBER_SECONDS
+from stream_proxy.outcome import RequestLog
 from tests.support import (
     CHAT,
     CHAT_BODY,
@@ -118,6 +120,21 @@ class WhichTests(ConvertTestCase):
         await self.assert_converted(False, CHAT, data)
         await self.assert_converted(False, CHAT, data, headers=[JSON, ("Content-Encoding", "x")])
 
+    async def test_method(self) -> None:
+        """Only POST is converted."""
+        port = await self.start()
+        for method in ("PUT", "PATCH", "post"):
+            await self.request(port, method, body=CHAT_BODY)
+            self.assertEqual((self.asked[-1].method, self.asked[-1].json()), (method, CHAT_BODY))
+
+    async def test_streaming_calls(self) -> None:
+        """A call for a stream passes, with its body, its answer and their headers as they are."""
+        port = await self.start()
+        body = b'{"model": "m",  "messages": [], "stream":true}'
+        response = await self.request(port, body=body, headers=[JSON, ("Accept", "a/b")])
+        self.assertEqual((response.body, response.get("content-type")), (HELLO, "text/event-stream"))
+        self.assertEqual((self.asked[-1].body, self.asked[-1].all("accept")), (body, ["a/b"]))
+
     async def test_bodies_that_are_no_call(self) -> None:
         """What is not a JSON object passes byte for byte."""
         port = await self.start()
@@ -154,6 +171,21 @@ class RequestTests(ConvertTestCase):
         )
         self.assertEqual(sent, expected)
         self.assertEqual(self.asked[0].all("content-length"), [str(len(sent))])
+
+    async def test_target(self) -> None:
+        """Path and query go behind the upstream's own path, byte for byte."""
+        self.asked = []
+
+        async def script(stream: Stream) -> None:
+            while True:
+                self.asked.append(await read_request(stream))
+                stream_answer(stream)
+
+        upstream = await self.upstream(script)
+        port = await self.proxy(upstream.url + "/base/")
+        for target in (CHAT + "//?a[]=%2f;|&b?#", "/a//b/%2e%2E/chat/completions?"):
+            response = await self.request(port, target=target, body=CHAT_BODY)
+            self.assertEqual((response.status, self.asked[-1].target), (200, "/base" + target))
 
     async def test_stream_options(self) -> None:
         """The client's other ``stream_options`` stay; Responses get none."""
@@ -211,7 +243,39 @@ class SecondAttemptTests(ConvertTestCase):
                 self.asked.clear()
                 response = await self.request(port, body={**CHAT_BODY, "model": model})
                 self.assertEqual((response.status, len(self.asked)), (200, attempts))
-                self.assertNotIn("stream_options", self.asked[-1].json())
+                self.assertEqual(self.asked[-1].json(), {**CHAT_BODY, "model": model, "stream": True})
+
+    async def test_usage_refused_otherwise(self) -> None:
+        """The client's other ``stream_options`` stay in the second attempt; a packed refusal is one, too."""
+
+        def answer(stream: Stream, request: Message) -> None:
+            if b"include_usage" in request.body:
+                fields = [JSON, ("Content-Encoding", "gzip")]
+                respond(stream, 400, gzip.compress(b'{"detail": "unknown field include_usage"}'), fields)
+            else:
+                stream_or_json(stream, request)
+
+        port = await self.start(answer)
+        response = await self.request(port, body={**CHAT_BODY, "stream_options": {"x": 1}})
+        self.assertEqual((response.status, len(self.asked)), (200, 2))
+        self.assertEqual(self.asked[-1].json(), {**CHAT_BODY, "stream_options": {"x": 1}, "stream": True})
+
+    async def test_usage_refused_with_another_status(self) -> None:
+        """What any other status says of the option is no refusal."""
+        for status in (401, 404, 429, 500):
+            port = await self.start(refusing("stream_options", status))
+            response = await self.request(port, body=CHAT_BODY)
+            self.assertEqual((response.status, len(self.asked)), (status, 1))
+
+    async def test_usage_not_asked_for(self) -> None:
+        """A Responses call, which did not name the option, is not sent again for it."""
+
+        def answer(stream: Stream, request: Message) -> None:
+            respond(stream, 400, b'{"error": {"message": "no stream_options here"}}', [JSON])
+
+        port = await self.start(answer)
+        response = await self.request(port, target=RESPONSES, body=RESPONSES_BODY)
+        self.assertEqual((response.status, len(self.asked)), (400, 1))
 
     async def test_usage_tried_anew(self) -> None:
         """After an hour the option is tried again."""
@@ -270,6 +334,39 @@ class SecondAttemptTests(ConvertTestCase):
             self.assertEqual(response.json(), {"passed": True})
             self.assertEqual(len(self.asked), attempts)
             self.assertEqual((self.asked[-1].body, self.asked[-1].all("accept")), (body, ["a/b"]))
+
+    async def test_stream_refused_response(self) -> None:
+        """So does a Responses call; a 422, or another ``param``, is relayed."""
+        port = await self.start(refusing('"stream"'))
+        response = await self.request(port, target=RESPONSES, body=RESPONSES_BODY)
+        self.assertEqual((response.json(), self.asked[-1].json()), ({"passed": True}, RESPONSES_BODY))
+        for answer in (refusing('"stream"', 422), refusing('"model"')):
+            port = await self.start(answer)
+            response = await self.request(port, target=RESPONSES, body=RESPONSES_BODY)
+            self.assertGreaterEqual(response.status, 400)
+            self.assertEqual(len(self.asked), 1)
+
+    async def test_stream_refused_in_the_log(self) -> None:
+        """The log says that the answer is the upstream's own."""
+        events: list[dict[str, Any]] = []
+        log = RequestLog(observer=events.append)  # type: ignore[arg-type]
+        port = await self.start(refusing('"stream"'), log=log)
+        response = await self.request(port, body=CHAT_BODY)
+        (entry,) = events
+        self.assertEqual((entry["status"], entry["how"], entry["sent"]), (200, "passed", len(response.body)))
+
+    async def test_stream_tried_anew(self) -> None:
+        """It is remembered for the model alone, and for an hour."""
+        port = await self.start(refusing('"stream"'))
+        clock = Clock()
+        await self.request(port, body={"model": "first", "messages": []})
+        self.resources[0].memory._seconds = clock.seconds
+        await self.request(port, body=CHAT_BODY)
+        for seconds, attempts in ((REMEMBER_SECONDS - 1, 1), (1, 2)):
+            clock.advance(seconds)
+            self.asked.clear()
+            await self.request(port, body=CHAT_BODY)
+            self.assertEqual(len(self.asked), attempts)
 
     async def test_both_refused(self) -> None:
         """First the option, then the stream: each once, the last answer counts."""
