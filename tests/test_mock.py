@@ -18,10 +18,13 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
+from twisted.python.monkey import MonkeyPatcher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import Request
 
 from stream_proxy.mock import EPOCH, mock_site
 from stream_proxy.mock.delivery import Delivery
@@ -61,7 +64,7 @@ class MockTestCase(TestCase):
     def setUp(self) -> None:
         """Listen."""
         self.left: list[Deferred[None]] = []
-        site = mock_site(reactor)
+        self.site = site = mock_site(reactor)
         build = site.buildProtocol
 
         def watched(address: IAddress | None) -> Any:
@@ -363,12 +366,29 @@ class WireTests(MockTestCase):
         await leaver.gone
         return leaver
 
+    def next_request(self) -> Deferred[None]:
+        """Fires once the mock has begun to answer a request."""
+        arrived: Deferred[None] = Deferred()
+        find = self.site.getResourceFor
+        patch: MonkeyPatcher
+
+        def watched(request: Request) -> IResource:
+            patch.restore()
+            reactor.callLater(0, arrived.callback, None)
+            resource: IResource = find(request)
+            return resource
+
+        patch = MonkeyPatcher((self.site, "getResourceFor", watched))
+        patch.patch()
+        return arrived
+
     async def test_pace_and_delay_are_cancelled(self) -> None:
         """A client that leaves during the delay, or between two paced events, leaves no timer behind."""
         for control in ({"X-Mock-Delay": ["3000"]}, {"X-Mock-Fail": ["hang"]}):
-            waiting = self.http.post(self.base + "/v1/chat/completions", json=ASK, headers=Headers(control))
-            # The request is on its way only once another one was answered.
-            await self.ask("/v1/models", method="GET")
+            arrived = self.next_request()
+            url = self.base + "/v1/chat/completions"
+            waiting = self.http.post(url, json=ASK, headers=Headers(control))
+            await arrived
             waiting.cancel()
             with self.assertRaises((CancelledError, ResponseNeverReceived)):
                 await waiting
