@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
+
+from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -45,69 +45,6 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
 
     rules: Annotated[list[Rule], Meta(min_length=1)]
     shutdown_grace_seconds: Annotated[float, Meta(ge=0)] = 25.0
-
-
-@dataclass(frozen=True)
-class UpstreamURL:
-    """An upstream's base URL, taken apart.
-
-    ``host`` is without brackets, ``prefix`` the path without its last slash.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    prefix: bytes
-
-    @property
-    def netloc(self) -> bytes:
-        """The host, and the port where it is not the scheme's own (RFC 9110 section 4.2.3)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        default = 443 if self.scheme == "https" else 80
-        return (host if self.port == default else f"{host}:{self.port}").encode("ascii")
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port: what errors and the log name."""
-        return f"{self.scheme}://{self.netloc.decode('ascii')}"
-
-
-_PATH = re.compile(r"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)?")
-
-
-def parse_upstream_url(url: str) -> UpstreamURL:
-    """Take a base URL apart.
-
-    :raises ValueError: with a sentence about what is wrong with it.
-    """
-    url = url.strip()
-    if re.search(r"[\x00-\x20\x7f]", url):  # urlsplit would drop line ends, and so change the host
-        raise ValueError("must not hold blanks or control characters")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a valid URL: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise ValueError("must start with http:// or https://")
-    if not parts.hostname:
-        raise ValueError("names no host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password; clients send their own Authorization")
-    if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ValueError("must not have a query or a fragment")
-    if not _PATH.fullmatch(parts.path):
-        raise ValueError("has a path with characters that must be percent-encoded")
-    try:
-        host = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
-    except UnicodeError:
-        raise ValueError("names a host that is no valid host name") from None
-    if not re.fullmatch(r"[0-9A-Za-z._:%-]+", host):
-        raise ValueError("names a host that is no valid host name")
-    if port == 0:
-        raise ValueError("has the port 0")
-    default = 443 if parts.scheme == "https" else 80
-    return UpstreamURL(parts.scheme, host, port or default, parts.path.rstrip("/").encode("ascii"))
 
 
 def load_config(path: Path) -> tuple[Config, list[str]]:

@@ -74,8 +74,8 @@ class Conversion:
     ) -> None:
         #: Fires once with how it ended.
         self.done: Deferred[Outcome] = Deferred()
-        #: Whether the answer is one that the proxy wrote.
-        self.converted = True
+        #: ``"converted"`` unless the answer is not one that the proxy wrote.
+        self.how = "converted"
         self._clock = clock
         self._request = request
         self._upstream = upstream
@@ -132,7 +132,7 @@ class Conversion:
 
     def _pass_on(self) -> None:
         """Send the client's own body."""
-        self.converted = False
+        self.how = "passed"
         self._stop_timer()
         self._unconverted = Relay(
             self._clock,
@@ -264,7 +264,7 @@ class Conversion:
     def _relay_answer(self, response: UpstreamResponse, *, json: bool) -> None:
         """Relay an answer that is no event stream."""
         assert self._timer is not None
-        self.converted = False
+        self.how = "passed"
         headers: Iterable[RawHeader] = response.headers
         if json:
             headers = [pair for pair in headers if pair[0].lower() != b"content-type"]

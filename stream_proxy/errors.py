@@ -107,6 +107,11 @@ def upstream_timeout(message: str) -> APIError:
     return APIError(504, message, UPSTREAM_TIMEOUT)
 
 
+def upload_stalled(seconds: float) -> APIError:
+    """504: the client began a body and does not go on."""
+    return upstream_timeout(f"The upload stood still for {seconds:g} seconds.")
+
+
 def invalid_request(message: str, status: int = 400, *, param: str | None = None) -> APIError:
     """A 4xx: the client's request cannot be served."""
     return APIError(status, message, INVALID_REQUEST, param=param)

@@ -25,9 +25,9 @@ from twisted.web._newclient import (
     _WrapperException,
 )
 
-from stream_proxy.config import UpstreamURL
 from stream_proxy.errors import APIError, upstream_error, upstream_timeout
 from stream_proxy.tls import CertificateError
+from stream_proxy.url import UpstreamURL
 
 
 class ConnectLimitError(Exception):

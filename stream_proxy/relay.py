@@ -12,7 +12,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.downstream import answer_error, break_off, start_answer
-from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
+from stream_proxy.errors import APIError, internal_error, upload_stalled, upstream_error, upstream_timeout
 from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
@@ -141,6 +141,7 @@ class Relay:
     ) -> None:
         #: Fires once with how it ended.
         self.done: Deferred[Outcome] = Deferred()
+        self.how = "passed"
         self._clock = clock
         self._request = request
         self._upstream = upstream
@@ -237,11 +238,6 @@ class Relay:
                 if response is not None:
                     response.hang_up()
         self.done.callback(outcome)
-
-
-def upload_stalled(seconds: float) -> APIError:
-    """The client began a body and does not go on."""
-    return upstream_timeout(f"The upload stood still for {seconds:g} seconds.")
 
 
 def _silence(uploading: bool, seconds: float) -> APIError:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IBodyProducer
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
-from stream_proxy.config import IncludeUsage, Limits, parse_upstream_url
+from stream_proxy.config import IncludeUsage, Limits
 from stream_proxy.convert import Conversion, Terms
 from stream_proxy.decide import Kind, call_to_convert, convertible_kind, origin_form
-from stream_proxy.downstream import answer_error
-from stream_proxy.errors import APIError, internal_error, invalid_request
+from stream_proxy.errors import invalid_request
+from stream_proxy.exchange import Exchange
 from stream_proxy.handshakes import wants_websocket
 from stream_proxy.headers import RawHeader, request_headers
-from stream_proxy.incoming import BodyTooLargeError, IncomingBody
+from stream_proxy.incoming import IncomingBody
 from stream_proxy.memory import RefusalMemory
-from stream_proxy.outcome import Outcome, RequestLog
-from stream_proxy.relay import Relay, upload_stalled
-from stream_proxy.timer import IdleTimer
+from stream_proxy.outcome import RequestLog
+from stream_proxy.relay import Relay
 from stream_proxy.upstream import Upstream
+from stream_proxy.url import parse_upstream_url
 from stream_proxy.websocket import WebSocketRelay
 
 
@@ -81,12 +80,7 @@ class ProxyResource(Resource):
 
     def render(self, request: Request) -> int:
         """Take `request` over. It is answered later, whatever happens."""
-        exchange = _Exchange(self, request)
-        try:
-            exchange.start()
-        except Exception:
-            exchange.bug(Failure())
-        return NOT_DONE_YET
+        return _Routing(self, request).start()
 
     def close(self) -> Deferred[object]:
         """Drop the connections that are idle. Requests under way end with their clients."""
@@ -111,62 +105,41 @@ class PassthroughApiProxy(ProxyResource):
     kinds = frozenset()
 
 
-class _Exchange:
-    """One request, from its head to its line in the log."""
+class _Routing:
+    """Which flow answers a request."""
 
     def __init__(self, proxy: ProxyResource, request: Request) -> None:
         self._proxy = proxy
         self._request = request
-        self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
-        self._began = proxy.clock.seconds()
+        self._exchange = Exchange(proxy.clock, request, proxy.upstream.url.origin, proxy.limits, proxy.log)
         self._target = b""
         self._headers: list[RawHeader] = []
-        self._flow: Relay | Conversion | WebSocketRelay | None = None
-        self._collecting: Deferred[bytes] | None = None
-        self._timer: IdleTimer | None = None
-        self._ended = False
 
-    def start(self) -> None:
-        request = self._request
-        request.notifyFinish().addErrback(lambda _: self._gone())
+    def start(self) -> int:
+        return self._exchange.start(self._route)
+
+    def _route(self) -> None:
+        request, proxy = self._request, self._proxy
         target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
         if target is None:
-            self._refuse(invalid_request("The request target must be a path, or an http:// or https:// URL."))
+            error = invalid_request("The request target must be a path, or an http:// or https:// URL.")
+            self._exchange.refuse(error)
             return
         self._target = target
-        self._headers = [
+        headers = self._headers = [
             (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
         ]
-        if wants_websocket(request.method, self._headers) and request.clientproto == b"HTTP/1.1":
-            proxy = self._proxy
-            self._run(
-                WebSocketRelay(
-                    proxy.clock,
-                    request,
-                    proxy.upstream,
-                    target,
-                    self._headers,
-                    proxy.limits.timeout_seconds,
-                    proxy.log,
-                )
+        if wants_websocket(request.method, headers) and request.clientproto == b"HTTP/1.1":
+            seconds = proxy.limits.timeout_seconds
+            self._exchange.run(
+                WebSocketRelay(proxy.clock, request, proxy.upstream, target, headers, seconds, proxy.log)
             )
             return
-        kind = convertible_kind(request.method, target, self._headers)
-        if kind is not None and kind in self._proxy.kinds:
-            self._collect(kind)
+        kind = convertible_kind(request.method, target, headers)
+        if kind is not None and kind in proxy.kinds:
+            self._exchange.collect(lambda body: self._decide(kind, body))
         else:
             self._relay(self._incoming())
-
-    def bug(self, failure: Failure) -> None:
-        """A failure of ours, where nothing else handles it."""
-        self._proxy.log.bug(failure)
-        # Answer first: a flow that is cancelled has ended, and nobody would answer after that.
-        if not self._ended and not self._request.startedWriting:
-            self._refuse(internal_error())
-        if self._flow is not None:
-            self._flow.cancel()
-
-    # The body
 
     def _incoming(self) -> bytes | IBodyProducer | None:
         request = self._request
@@ -181,41 +154,13 @@ class _Exchange:
             return FileBodyProducer(request.content, cooperator=_cooperator(self._proxy.clock))
         return b"" if framed else None
 
-    def _collect(self, kind: Kind) -> None:
-        """Hold the body of a call that may have to be converted."""
-        limits = self._proxy.limits
-        body = getattr(self._request, "body", None)
-        if not isinstance(body, IncomingBody):
-            content = cast(BinaryIO, self._request.content)
-            data = content.read(limits.max_request_bytes + 1)
-            if len(data) > limits.max_request_bytes:
-                self._refuse(_too_large(limits.max_request_bytes))
-            else:
-                self._decide(kind, data)
-            return
-        timer = self._timer = IdleTimer(self._proxy.clock, limits.timeout_seconds, self._stalled)
-        body.touched = timer.touch
-        collecting = self._collecting = body.collect(limits.max_request_bytes)
-        collecting.addCallback(lambda data: self._decide(kind, data))
-        collecting.addErrback(self._not_collected)
-
-    def _not_collected(self, failure: Failure) -> None:
-        if failure.check(BodyTooLargeError):
-            self._refuse(_too_large(self._proxy.limits.max_request_bytes))
-        elif not failure.check(CancelledError):
-            self.bug(failure)
-
-    def _stalled(self) -> None:
-        self._refuse(upload_stalled(self._proxy.limits.timeout_seconds))
-
     def _decide(self, kind: Kind, body: bytes) -> None:
-        self._stop_collecting()
         call = call_to_convert(kind, self._target, body)
         if call is None:
             self._relay(body)
             return
         proxy = self._proxy
-        self._run(
+        self._exchange.run(
             Conversion(
                 proxy.clock,
                 self._request,
@@ -232,7 +177,7 @@ class _Exchange:
 
     def _relay(self, body: bytes | IBodyProducer | None) -> None:
         proxy = self._proxy
-        self._run(
+        self._exchange.run(
             Relay(
                 proxy.clock,
                 self._request,
@@ -244,54 +189,6 @@ class _Exchange:
                 proxy.log,
             )
         )
-
-    def _run(self, flow: Relay | Conversion | WebSocketRelay) -> None:
-        self._flow = flow
-        flow.done.addCallback(self._finished)
-        flow.start()
-
-    # The end
-
-    def _gone(self) -> None:
-        """The connection is gone before the answer was whole."""
-        if self._flow is not None:
-            self._flow.cancel()
-        else:
-            self._finished(Outcome.gone(0))
-
-    def _refuse(self, error: APIError) -> None:
-        self._stop_collecting()
-        if self._request.channel is not None:
-            answer_error(self._request, error)
-        self._finished(Outcome.failed(error, len(error.envelope())))
-
-    def _stop_collecting(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-        collecting, self._collecting = self._collecting, None
-        if collecting is not None:
-            collecting.cancel()
-
-    def _finished(self, outcome: Outcome) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        self._stop_collecting()
-        proxy = self._proxy
-        proxy.log.request(
-            self._request.method,
-            self._path,
-            proxy.upstream.url.origin,
-            self._how(),
-            proxy.clock.seconds() - self._began,
-            outcome,
-        )
-
-    def _how(self) -> str:
-        if isinstance(self._flow, WebSocketRelay):
-            return "websocket"
-        return "converted" if isinstance(self._flow, Conversion) and self._flow.converted else "passed"
 
 
 def _below_mount(request: Request) -> bytes:
@@ -309,9 +206,3 @@ def _cooperator(clock: IReactorTime) -> Any:
     from twisted.internet.task import Cooperator
 
     return Cooperator(scheduler=lambda step: clock.callLater(0, step))
-
-
-def _too_large(limit: int) -> APIError:
-    return invalid_request(
-        f"The request body is larger than {limit} bytes; send less, or raise maxRequestBytes.", 413
-    )

@@ -25,11 +25,11 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from stream_proxy.answer import BodySink, Drain, UpstreamResponse
-from stream_proxy.config import UpstreamURL
 from stream_proxy.connection import PooledEndpoint, UpstreamPool, UpstreamProtocol, unwrapped
 from stream_proxy.failures import ConnectLimitError, request_failure
 from stream_proxy.headers import RawHeader, response_headers
 from stream_proxy.tls import VerifyingPolicy
+from stream_proxy.url import UpstreamURL
 
 __all__ = ["BodySink", "BytesBody", "Upstream", "UpstreamResponse"]
 

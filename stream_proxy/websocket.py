@@ -46,6 +46,7 @@ class WebSocketRelay:
     ) -> None:
         #: Fires once with how it ended.
         self.done: Deferred[Outcome] = Deferred()
+        self.how = "websocket"
         self._clock = clock
         self._request = request
         self._channel: Any = request.channel

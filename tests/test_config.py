@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from stream_proxy.config import (
-    Config,
-    ConfigError,
-    Rule,
-    UpstreamURL,
-    load_config,
-    parse_config,
-    parse_upstream_url,
-)
+from stream_proxy.config import Config, ConfigError, Rule, load_config, parse_config
+from stream_proxy.url import UpstreamURL, parse_upstream_url
 
 URL = "https://api.openai.com"
 

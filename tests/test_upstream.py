@@ -25,11 +25,12 @@ from twisted.web.client import (
 from zope.interface import implementer
 
 from stream_proxy.answer import UpstreamResponse
-from stream_proxy.config import Limits, parse_upstream_url
+from stream_proxy.config import Limits
 from stream_proxy.connection import PooledEndpoint, UpstreamPool, UpstreamProtocol
 from stream_proxy.errors import APIError
 from stream_proxy.resource import ProxyResource
 from stream_proxy.upstream import Upstream
+from stream_proxy.url import parse_upstream_url
 from tests.certificates import server_context, trust
 from tests.support import (
     CHAT,

@@ -1,0 +1,167 @@
+"""One request, from its head to its line in the log, whoever answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import BinaryIO, Protocol, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET, Request
+
+from stream_proxy.config import Limits
+from stream_proxy.decide import origin_form
+from stream_proxy.downstream import answer_error
+from stream_proxy.errors import APIError, internal_error, invalid_request, upload_stalled
+from stream_proxy.headers import RawHeader
+from stream_proxy.incoming import BodyTooLargeError, IncomingBody
+from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.timer import IdleTimer
+
+
+class Flow(Protocol):
+    """What answers a request by asking the upstream; it owns all that it starts."""
+
+    #: Fires once with how it ended.
+    done: Deferred[Outcome]
+
+    @property
+    def how(self) -> str:
+        """What the log calls it."""
+
+    def start(self) -> None:
+        """Ask."""
+
+    def cancel(self) -> None:
+        """The client has gone."""
+
+
+class Exchange:
+    """One request: its body if that is to be held, the flow that answers it, its line in the log.
+
+    :param request: the client's.
+    :param origin: the upstream's, for the log.
+    :param headers: what errors go out with beside their own fields.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        request: Request,
+        origin: str,
+        limits: Limits,
+        log: RequestLog,
+        headers: Iterable[RawHeader] = (),
+    ) -> None:
+        self.clock = clock
+        self.request = request
+        self.limits = limits
+        self.log = log
+        self._origin = origin
+        self._error_headers = list(headers)
+        self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
+        self._began = clock.seconds()
+        self._flow: Flow | None = None
+        self._collecting: Deferred[bytes] | None = None
+        self._timer: IdleTimer | None = None
+        self._ended = False
+
+    def start(self, begin: Callable[[], None]) -> int:
+        """Watch the client and `begin`; what to return from ``render``."""
+        self.request.notifyFinish().addErrback(lambda _: self._gone())
+        try:
+            begin()
+        except Exception:
+            self.bug(Failure())
+        return NOT_DONE_YET
+
+    def bug(self, failure: Failure) -> None:
+        """A failure of ours, where nothing else handles it."""
+        self.log.bug(failure)
+        # Answer first: a flow that is cancelled has ended, and nobody would answer after that.
+        if not self._ended and not self.request.startedWriting:
+            self.refuse(internal_error())
+        if self._flow is not None:
+            self._flow.cancel()
+
+    def collect(self, then: Callable[[bytes], None]) -> None:
+        """Hold the whole body, and go on with it; one that is too large or stands still is refused."""
+        limits = self.limits
+        body = getattr(self.request, "body", None)
+        if not isinstance(body, IncomingBody):
+            content = cast(BinaryIO, self.request.content)
+            data = content.read(limits.max_request_bytes + 1)
+            if len(data) > limits.max_request_bytes:
+                self.refuse(_too_large(limits.max_request_bytes))
+            else:
+                then(data)
+            return
+
+        def collected(data: bytes) -> None:
+            self._stop_collecting()
+            then(data)
+
+        timer = self._timer = IdleTimer(self.clock, limits.timeout_seconds, self._stalled)
+        body.touched = timer.touch
+        collecting = self._collecting = body.collect(limits.max_request_bytes)
+        collecting.addCallback(collected)
+        collecting.addErrback(self._not_collected)
+
+    def run(self, flow: Flow) -> None:
+        """Let `flow` answer."""
+        self._flow = flow
+        flow.done.addCallback(self.finished)
+        flow.start()
+
+    def refuse(self, error: APIError) -> None:
+        """Answer with an error."""
+        self._stop_collecting()
+        if self.request.channel is not None:
+            answer_error(self.request, error, self._error_headers)
+        self.finished(Outcome.failed(error, len(error.envelope())))
+
+    def finished(self, outcome: Outcome) -> None:
+        """It is over, and told; what comes after the first is not."""
+        if self._ended:
+            return
+        self._ended = True
+        self._stop_collecting()
+        self.log.request(
+            self.request.method,
+            self._path,
+            self._origin,
+            self._flow.how if self._flow is not None else "passed",
+            self.clock.seconds() - self._began,
+            outcome,
+        )
+
+    def _not_collected(self, failure: Failure) -> None:
+        if failure.check(BodyTooLargeError):
+            self.refuse(_too_large(self.limits.max_request_bytes))
+        elif not failure.check(CancelledError):
+            self.bug(failure)
+
+    def _stalled(self) -> None:
+        self.refuse(upload_stalled(self.limits.timeout_seconds))
+
+    def _gone(self) -> None:
+        """The connection is gone before the answer was whole."""
+        if self._flow is not None:
+            self._flow.cancel()
+        else:
+            self.finished(Outcome.gone(0))
+
+    def _stop_collecting(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+        collecting, self._collecting = self._collecting, None
+        if collecting is not None:
+            collecting.cancel()
+
+
+def _too_large(limit: int) -> APIError:
+    return invalid_request(
+        f"The request body is larger than {limit} bytes; send less, or raise maxRequestBytes.", 413
+    )
