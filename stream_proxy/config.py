@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
@@ -38,6 +40,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     listen_port: Annotated[int, Meta(ge=1, le=65535)]
     upstream_url: str
     include_usage: IncludeUsage = "auto"
+    adapter: AdapterConfig | None = None
 
 
 class Config(Limits, frozen=True, rename="camel", kw_only=True):
@@ -81,9 +84,9 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
     ports: dict[int, int] = {}
     for index, rule in enumerate(config.rules):
         try:
-            parse_upstream_url(rule.upstream_url)
+            _check_rule(rule)
         except ValueError as error:
-            raise ConfigError(f"{name}: rules[{index}].upstreamUrl: {error}") from None
+            raise ConfigError(f"{name}: rules[{index}].{error}") from None
         first = ports.setdefault(rule.listen_port, index)
         if first != index:
             taken = f"port {rule.listen_port} is already used by rules[{first}]"
@@ -91,10 +94,22 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
     return config, [f"{name}: {warning}" for warning in _unknown_keys(loaded)]
 
 
+def _check_rule(rule: Rule) -> None:
+    if rule.adapter is not None:
+        Dialect(rule.upstream_url, rule.adapter)
+        return
+    try:
+        parse_upstream_url(rule.upstream_url)
+    except ValueError as error:
+        raise ValueError(f"upstreamUrl: {error}") from None
+
+
 def _unknown_keys(loaded: dict[str, Any]) -> list[str]:
     warnings = _unknown(loaded, Config, "")
     for index, rule in enumerate(loaded["rules"]):
         warnings += _unknown(rule, Rule, f"rules[{index}].")
+        if isinstance(rule.get("adapter"), dict):
+            warnings += _unknown(rule["adapter"], AdapterConfig, f"rules[{index}].adapter.")
     return warnings
 
 

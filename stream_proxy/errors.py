@@ -51,6 +51,7 @@ _TYPE_WORDS: tuple[tuple[str, int], ...] = (
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
 _STATUS_CODE = re.compile(r"[45][0-9]{2}", re.ASCII)
 _MAX_NESTING = 4
+_UPSTREAM_SAID = "the upstream reported an error in its stream"
 _INT64 = 2**63
 
 
@@ -67,7 +68,7 @@ class APIError(Exception):
     :param param: the request field at fault, when known.
     :param code: the upstream's own code; `type` is repeated where it gave none.
     :param should_retry: not ``None``: tell the SDKs so with an ``x-should-retry`` header.
-    :param from_upstream: the words are the upstream's, which may quote a key or a prompt: not for a log.
+    :param for_log: what the log says instead of `message`, which may quote a key or a prompt.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class APIError(Exception):
         param: str | None = None,
         code: str | int | None = None,
         should_retry: bool | None = None,
-        from_upstream: bool = False,
+        for_log: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -88,7 +89,7 @@ class APIError(Exception):
         self.param = param
         self.code: str | int | None = type if code is None else code
         self.should_retry = should_retry
-        self.from_upstream = from_upstream
+        self.for_log = message if for_log is None else for_log
 
     def envelope(self) -> bytes:
         """The answer's body: JSON with exactly the four keys of OpenAI's error object."""
@@ -180,7 +181,9 @@ def _from_upstream(status: int, fields: Mapping[str, Any], type: str, code: str 
     if message is None:
         details = f"type {type}" if code is None else f"type {type}, code {code}"
         message = f"The upstream reported an error in its stream and gave no message ({details})."
-    return APIError(status, message, type, param=_text(fields.get("param")), code=code, from_upstream=True)
+    return APIError(
+        status, message, type, param=_text(fields.get("param")), code=code, for_log=_UPSTREAM_SAID
+    )
 
 
 def _error_object(error: object) -> Mapping[str, Any]:

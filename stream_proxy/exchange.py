@@ -23,8 +23,9 @@ from stream_proxy.timer import IdleTimer
 class Flow(Protocol):
     """What answers a request by asking the upstream; it owns all that it starts."""
 
-    #: Fires once with how it ended.
-    done: Deferred[Outcome]
+    @property
+    def done(self) -> Deferred[Outcome]:
+        """Fires once with how it ended."""
 
     @property
     def how(self) -> str:
@@ -43,6 +44,7 @@ class Exchange:
     :param request: the client's.
     :param origin: the upstream's, for the log.
     :param headers: what errors go out with beside their own fields.
+    :param how: what the log calls it where no flow answers.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Exchange:
         limits: Limits,
         log: RequestLog,
         headers: Iterable[RawHeader] = (),
+        how: str = "passed",
     ) -> None:
+        self._how = how
         self.clock = clock
         self.request = request
         self.limits = limits
@@ -114,11 +118,11 @@ class Exchange:
         flow.done.addCallback(self.finished)
         flow.start()
 
-    def refuse(self, error: APIError) -> None:
+    def refuse(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
         """Answer with an error."""
         self._stop_collecting()
         if self.request.channel is not None:
-            answer_error(self.request, error, self._error_headers)
+            answer_error(self.request, error, [*self._error_headers, *headers])
         self.finished(Outcome.failed(error, len(error.envelope())))
 
     def finished(self, outcome: Outcome) -> None:
@@ -131,7 +135,7 @@ class Exchange:
             self.request.method,
             self._path,
             self._origin,
-            self._flow.how if self._flow is not None else "passed",
+            self._flow.how if self._flow is not None else self._how,
             self.clock.seconds() - self._began,
             outcome,
         )

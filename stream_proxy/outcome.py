@@ -39,12 +39,7 @@ class Outcome:
     @classmethod
     def failed(cls, error: APIError, sent: int) -> Outcome:
         """Answered with an error."""
-        return cls(error.status, sent, loggable(error))
-
-
-def loggable(error: APIError) -> str:
-    """What the log may say of an error."""
-    return "the upstream reported an error in its stream" if error.from_upstream else error.message
+        return cls(error.status, sent, error.for_log)
 
 
 class RequestLog:

@@ -12,6 +12,7 @@ from twisted.application.internet import TCPServer
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
+from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.config import Config, ConfigError, Rule
 from stream_proxy.downstream import ProxySite
 from stream_proxy.outcome import RequestLog
@@ -28,9 +29,15 @@ class RuleService(TCPServer):
     """
 
     def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog) -> None:
-        self.proxy = ProxyResource(
-            rule.upstream_url, reactor=reactor, include_usage=rule.include_usage, limits=config, log=log
-        )
+        self.proxy: ProxyResource | AdapterResource
+        if rule.adapter is not None:
+            self.proxy = AdapterResource(
+                rule.upstream_url, rule.adapter, reactor=reactor, limits=config, log=log
+            )
+        else:
+            self.proxy = ProxyResource(
+                rule.upstream_url, reactor=reactor, include_usage=rule.include_usage, limits=config, log=log
+            )
         self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
         self._grace = config.shutdown_grace_seconds
         self._log = log

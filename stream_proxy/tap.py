@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,40 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
     """
+    return start_up(lambda reactor, log: _make_service(options, reactor, log))
+
+
+def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
+    """The service that `make` makes of a reactor and a log.
+
+    :raises SystemExit: with one line, for a :class:`ConfigError`.
+    """
     from twisted.internet import reactor
 
     try:
-        return _make_service(options, reactor)
+        try:
+            log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
+        except ValueError as error:
+            raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
+        return make(reactor, log)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
 
 
-def _make_service(options: Options, reactor: Any) -> IService:
-    try:
-        log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
-    except ValueError as error:
-        raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
+def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
+    """The service of a config file.
+
+    :raises ConfigError: it cannot be used, or a port of its rules cannot be listened on.
+    """
+    config, warnings = load_config(path)
+    for warning in warnings:
+        log.warn(warning)
+    for index, rule in enumerate(config.rules):
+        check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
+    return ProxyService(reactor, config, log=log, handle_signals=True)
+
+
+def _make_service(options: Options, reactor: Any, log: RequestLog) -> IService:
     if options["demo"]:
         if options["config"]:
             raise ConfigError("--demo takes no config file; leave out --demo or --config")
@@ -63,12 +85,7 @@ def _make_service(options: Options, reactor: Any) -> IService:
     path = Path(options["config"] or os.environ.get("CONFIG_PATH") or _DEFAULT_CONFIG)
     if path == _DEFAULT_CONFIG and not path.exists():
         raise ConfigError(f"{path}: the config file does not exist; name one with --config, or try --demo")
-    config, warnings = load_config(path)
-    for warning in warnings:
-        log.warn(warning)
-    for index, rule in enumerate(config.rules):
-        check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
-    return ProxyService(reactor, config, log=log, handle_signals=True)
+    return configured(path, reactor, log)
 
 
 class _Listening(Service):

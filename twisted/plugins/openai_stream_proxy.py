@@ -8,3 +8,10 @@ openai_stream_proxy = ServiceMaker(
     "A transparent proxy that answers ordinary OpenAI calls out of an upstream stream.",
     "openai-stream-proxy",
 )
+
+openai_stream_adapter = ServiceMaker(
+    "openai-stream-adapter",
+    "stream_proxy.adapter.tap",
+    "A facade that makes any streaming service an OpenAI model.",
+    "openai-stream-adapter",
+)

@@ -1,0 +1,42 @@
+"""``"adapter": {…}`` in a rule: what it may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from stream_proxy.adapter.payloads import Format
+
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
+    """A rule's ``adapter``; README and docs/adapter.md say what each key means."""
+
+    models: Annotated[tuple[Name, ...], Meta(min_length=1)] = ("gpt-3.5-turbo",)
+
+    # What to send.
+    method: Literal["POST", "GET"] = "POST"
+    headers: dict[Name, str] = msgspec.field(default_factory=dict)
+    request: dict[str, Any] | UnsetType = UNSET
+    forward_authorization: bool = False
+
+    # How the answer comes.
+    format: Format = "auto"
+    payload: Literal["auto", "json", "text"] = "auto"
+    mode: Literal["delta", "cumulative"] = "delta"
+    events: tuple[Name, ...] | None = None
+    skip_events: tuple[Name, ...] = ()
+    end_events: tuple[Name, ...] = ()
+    end_marker: Name | None = None
+
+    # What to take out of it.
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: str | None = None
+    finish_reason: str | None = None
+    usage: str | None = None
+    error: str | None = None
+    done: str | None = None

@@ -1,0 +1,188 @@
+"""An adapter's configuration, compiled: what to send to its service, and how to read the answer."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from msgspec import UnsetType
+
+from stream_proxy.adapter.chunks import ChunkWriter
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.adapter.expressions import ExpressionError
+from stream_proxy.adapter.payloads import PayloadDecoder
+from stream_proxy.adapter.reader import Reader
+from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
+from stream_proxy.adapter.translation import Translation
+from stream_proxy.headers import HOP_BY_HOP, RawHeader
+from stream_proxy.jsontext import encode_json
+from stream_proxy.url import UpstreamURL, parse_upstream_url
+
+_URL = re.compile(r"\s*(https?://[^/?#]*)([^#]*)\s*", re.IGNORECASE)
+_TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+# Framing and connections are the proxy's own.
+_RESERVED = HOP_BY_HOP | {b"content-length", b"host"}
+
+
+class DialectError(ValueError):
+    """A configuration that cannot be used; the text begins with the key at fault."""
+
+
+@dataclass(frozen=True)
+class ServiceRequest:
+    """What to send to a service."""
+
+    method: bytes
+    target: bytes
+    headers: list[RawHeader]
+    body: bytes | None
+
+
+class Dialect:
+    """How to talk with one service.
+
+    :param url: the rule's ``upstreamUrl``: the very URL that is called, ``{{expressions}}`` in its path and
+        query filled in and percent-encoded.
+    :param environ: where ``${NAME}`` in headers comes from.
+    :raises DialectError: something in them cannot be used.
+    """
+
+    def __init__(self, url: str, config: AdapterConfig, environ: Mapping[str, str] = os.environ) -> None:
+        self.config = config
+        self.models = tuple(dict.fromkeys(config.models))
+        self.url, self._target = _service_url(url)
+        self._headers = [(name, _header(name, value, environ)) for name, value in config.headers.items()]
+        given = config.request
+        try:
+            self._request = None if isinstance(given, UnsetType) else Template(given, "adapter.request")
+            self._reader = Reader(config)
+        except TemplateError as error:
+            raise DialectError(str(error)) from None
+        except ExpressionError as error:
+            raise DialectError(f"adapter.{error}") from None
+        self._helpers = helpers_of([self._target, *(value for _, value in self._headers)])
+        if self._request is not None:
+            self._helpers |= self._request.helpers
+
+    @property
+    def reader(self) -> Reader:
+        """How payloads are read."""
+        return self._reader
+
+    def request(self, call: dict[str, Any], authorization: Sequence[bytes]) -> ServiceRequest:
+        """What to send for an OpenAI chat request.
+
+        :param authorization: the client's ``Authorization`` fields.
+        """
+        config = self.config
+        context = Context(call, self._helpers)
+        body = {**call, "stream": True} if self._request is None else self._request.fill(context)
+        target = self._target.text(context, _percent)
+        accept = b"application/x-ndjson" if config.format == "ndjson" else b"text/event-stream"
+        headers: dict[bytes, tuple[bytes, bytes]] = {b"accept": (b"Accept", accept)}
+        headers[b"accept-encoding"] = (b"Accept-Encoding", b"identity")
+        if config.forward_authorization and authorization:
+            headers[b"authorization"] = (b"Authorization", authorization[0])
+        # So that the two headers which event streams are asked for with are there whatever the method.
+        headers[b"content-type"] = (b"Content-Type", b"application/json")
+        for name, template in self._headers:
+            field = name.encode("ascii")
+            headers[field.lower()] = (field, _field_value(template.text(context)))
+        if config.method == "GET":
+            query = urlencode([(key, _query_value(value)) for key, value in body.items()])
+            if query:
+                target += ("&" if "?" in target else "?") + query
+            return ServiceRequest(b"GET", target.encode("ascii"), list(headers.values()), None)
+        return ServiceRequest(b"POST", target.encode("ascii"), list(headers.values()), encode_json(body))
+
+    def translation(
+        self, media: bytes, identity: tuple[str, int, str], *, include_usage: bool, max_bytes: int
+    ) -> Translation:
+        """What reads one answer.
+
+        :param media: its media type, in lower case.
+        :param identity: the completion's ``id``, ``created`` and ``model``.
+        :param include_usage: whether the chunks say how many tokens were used.
+        :param max_bytes: how large one payload may be.
+        """
+        config = self.config
+        return Translation(
+            self._reader,
+            PayloadDecoder(config.format, media, max_bytes),
+            ChunkWriter(identity, cumulative=config.mode == "cumulative", include_usage=include_usage),
+        )
+
+
+def _service_url(url: str) -> tuple[UpstreamURL, TextTemplate]:
+    match = _URL.fullmatch(url)
+    if match is None:
+        parse_url(url)
+        raise DialectError("upstreamUrl: must not have a fragment")
+    base = parse_url(match[1])
+    path = match[2].rstrip()
+    try:
+        target = TextTemplate(path if path.startswith("/") else "/" + path, "upstreamUrl")
+    except TemplateError as error:
+        raise DialectError(str(error)) from None
+    if not all(_TARGET.fullmatch(literal) for literal in target.literals):
+        raise DialectError("upstreamUrl: has characters that must be percent-encoded")
+    return base, target
+
+
+def parse_url(url: str) -> UpstreamURL:
+    """As :func:`parse_upstream_url`.
+
+    :raises DialectError: it is none.
+    """
+    try:
+        return parse_upstream_url(url)
+    except ValueError as error:
+        raise DialectError(f"upstreamUrl: {error}") from None
+
+
+def _header(name: str, value: str, environ: Mapping[str, str]) -> TextTemplate:
+    place = f"adapter.headers.{name}"
+    if not _TOKEN.fullmatch(name):
+        raise DialectError(f"{place}: is no name of a header field")
+    if name.lower().encode("ascii") in _RESERVED:
+        raise DialectError(f"{place}: is set by the proxy itself")
+
+    def variable(match: re.Match[str]) -> str:
+        found = environ.get(match[1])
+        if not found:
+            raise DialectError(f"{place}: the environment has no {match[1]}")
+        if not _FIELD.fullmatch(found):
+            raise DialectError(
+                f"{place}: the environment's {match[1]} has characters that no header may hold"
+            )
+        # In a template these would begin an expression.
+        return found.replace("{{", "{{'{{'}}")
+
+    filled = _VARIABLE.sub(variable, value)
+    if not _FIELD.fullmatch(filled):
+        raise DialectError(f"{place}: has characters that no header may hold")
+    try:
+        return TextTemplate(filled, place)
+    except TemplateError as error:
+        raise DialectError(str(error)) from None
+
+
+def _field_value(text: str) -> bytes:
+    # What a client wrote must not end the field and begin another (RFC 9110 section 5.5).
+    return _CONTROLS.sub(" ", text).strip().encode("utf-8", "replace")
+
+
+def _percent(text: str) -> str:
+    return quote(text, safe="", errors="replace")
+
+
+def _query_value(value: Any) -> str:
+    return value if isinstance(value, str) else encode_json(value).decode()

@@ -1,0 +1,130 @@
+"""JMESPath as configurations use it: checked when it is compiled, harmless when it is searched.
+
+The language is that of https://jmespath.org with two functions more: ``from_json(text)``, the value that a
+string of JSON holds (``null`` if it holds none), and ``text(content)``, the text of a message's content,
+which may be a string or a list of parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jmespath
+from jmespath import functions
+from jmespath.exceptions import EmptyExpressionError, JMESPathError, LexerError, ParseError
+
+from stream_proxy.adapter.conversation import content_text
+from stream_proxy.jsontext import decode_json
+
+_Node = Mapping[str, Any]
+
+
+class ExpressionError(ValueError):
+    """An expression that cannot be used; the text says where and why, in one line."""
+
+
+class _Functions(functions.Functions):
+    @functions.signature({"types": ["string", "null"]})
+    def _func_from_json(self, text: str | None) -> Any:
+        try:
+            return None if text is None else decode_json(text.encode("utf-8", "surrogatepass"))
+        except ValueError:
+            return None
+
+    @functions.signature({"types": ["string", "array", "null"]})
+    def _func_text(self, content: Any) -> str:
+        return content_text(content)
+
+
+_FUNCTIONS = _Functions()
+_OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
+
+
+class Expression:
+    """A compiled expression.
+
+    :param source: as it was written.
+    :raises ExpressionError: it does not parse, or calls a function that there is not, or wrongly.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip()
+        try:
+            self._compiled = jmespath.compile(self.source)
+        except EmptyExpressionError:
+            raise ExpressionError("is empty; it must be a JMESPath expression") from None
+        except LexerError as error:
+            raise self._wrong(error.lexer_position, error.message) from None
+        except ParseError as error:
+            what = "it ends too early" if error.token_value is None else f"unexpected {error.token_value!r}"
+            raise self._wrong(error.lex_position, what) from None
+        except (JMESPathError, RecursionError, ValueError) as error:
+            raise ExpressionError(" ".join(f"is no JMESPath expression: {error}".split())) from None
+        for node in _walk(self._compiled.parsed):
+            if node["type"] == "function_expression":
+                self._check_call(node)
+
+    def search(self, value: Any) -> Any:
+        """What the expression finds in `value`; ``None`` also where it cannot be applied to it."""
+        try:
+            return self._compiled.search(value, options=_OPTIONS)
+        except (JMESPathError, RecursionError, ValueError, TypeError, OverflowError):
+            return None  # such as the length of a number; to its reader that is a path that finds nothing
+
+    def leading_fields(self) -> set[str]:
+        """The fields that the expression looks for in the value itself, rather than inside one of them.
+
+        Those written after ``@.`` are not among them.
+        """
+        return set(_leading(self._compiled.parsed))
+
+    def _wrong(self, position: int, what: str) -> ExpressionError:
+        return ExpressionError(f"column {position + 1}: {what}, in {self.source}")
+
+    def _check_call(self, node: _Node) -> None:
+        name = node["value"]
+        known = _FUNCTIONS.FUNCTION_TABLE.get(name)
+        place = self.source.find(name)
+        if known is None:
+            raise self._wrong(place, f"there is no function {name}()")
+        signature = known["signature"]
+        given, wanted = len(node["children"]), len(signature)
+        variadic = bool(signature) and signature[-1].get("variadic", False)
+        if given < wanted or (given > wanted and not variadic):
+            at_least = "at least " if variadic else ""
+            raise self._wrong(place, f"{name}() takes {at_least}{wanted} arguments, not {given}")
+
+
+def _walk(node: _Node) -> Iterator[_Node]:
+    todo = [node]
+    while todo:
+        one = todo.pop()
+        yield one
+        todo.extend(child for child in one["children"] if isinstance(child, dict))
+
+
+# The nodes whose first child alone looks at the value; the others look at what that child found.
+_CHAINS = frozenset(
+    {
+        "filter_projection",
+        "flatten",
+        "index_expression",
+        "pipe",
+        "projection",
+        "slice",
+        "subexpression",
+        "value_projection",
+    }
+)
+
+
+def _leading(node: _Node) -> Iterator[str]:
+    if node["type"] == "field":
+        yield node["value"]
+        return
+    if node["type"] in ("literal", "current", "expref"):
+        return
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    for child in children[:1] if node["type"] in _CHAINS else children:
+        yield from _leading(child)

@@ -1,0 +1,200 @@
+"""Payloads in, what they say of the answer out: by expressions, or by the shape they have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream_proxy.adapter import shapes
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.adapter.expressions import Expression, ExpressionError
+from stream_proxy.adapter.payloads import Payload
+from stream_proxy.errors import chat_stream_error, upstream_error
+from stream_proxy.jsontext import decode_json, encode_json
+
+_FIELDS = ("content", "reasoning", "tool_calls", "finish_reason", "usage", "error", "done")
+_DONE = "[DONE]"
+_BEGUN_JSON = re.compile(rb"\s*(\{\s*[\"}]|\[\s*[\[{\"])")
+_FINISHES = {
+    "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
+    "tool_calls": ("tool_calls", "tool_use", "function_call", "tool_call"),
+    "content_filter": (
+        "blocklist",
+        "content_filter",
+        "prohibited_content",
+        "recitation",
+        "refusal",
+        "safety",
+        "sensitive",
+        "spii",
+    ),
+}
+_OPENAI_FINISHES = {name: finish for finish, names in _FINISHES.items() for name in names}
+_NO_FINISH = ("", "null", "none", "finish_reason_unspecified")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one payload says. ``done``: it is the last one."""
+
+    text: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    done: bool = False
+
+
+class Reader:
+    """How a service's payloads are read. It holds no state of a stream.
+
+    :raises ExpressionError: the text begins with the name of the key whose expression cannot be used.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        self._config = config
+        self._skipped = frozenset(config.skip_events)
+        self._used = None if config.events is None else frozenset((*config.events, *config.end_events))
+        self._marker = (config.end_marker or _DONE).strip()
+        self._given: dict[str, Expression] = {}
+        for name in _FIELDS:
+            source = getattr(config, name)
+            if source is not None:
+                try:
+                    self._given[name] = Expression(source)
+                except ExpressionError as error:
+                    raise ExpressionError(f"{_camel(name)}: {error}") from None
+        #: The service says itself where its stream ends: an end without that is a broken stream.
+        self.announces_end = bool("done" in self._given or config.end_marker or config.end_events)
+
+    @property
+    def content(self) -> str:
+        """Where the text is looked for, in words."""
+        given = self._given.get("content")
+        return "any place that the adapter knows" if given is None else given.source
+
+    def is_marker(self, data: bytes) -> bool:
+        """Whether `data` is what ends the stream."""
+        return data.strip() == self._marker.encode()
+
+    def read(self, payload: Payload) -> Reading | None:
+        """What `payload` says; ``None`` if it is to be skipped.
+
+        :raises APIError: it reports an error, or is not what the configuration says.
+        """
+        if payload.event in self._skipped:
+            return None
+        if payload.event != "error" and self._used is not None and payload.event not in self._used:
+            return None
+        if self.is_marker(payload.data):
+            return Reading(done=True)
+        value = self._value(payload)
+        if value == self._marker:  # as a JSON string
+            return Reading(done=True)
+        if payload.event == "error":
+            raise chat_stream_error(self._error(value) or value)
+        error = self._error(value)
+        if error is not None:
+            raise chat_stream_error(error)
+        reading = self._reading(value)
+        reading.done = self._is_done(value) or payload.event in self._config.end_events
+        return reading
+
+    def failure(self, body: bytes) -> object:
+        """The error that the body of a refusal holds: an object, or a sentence; ``None`` if it holds none."""
+        try:
+            value = decode_json(body)
+        except ValueError:
+            return None
+        error = self._error(value)
+        if error is None and isinstance(value, dict):
+            error = next((value[key] for key in ("detail", "message", "msg") if value.get(key)), None)
+        return error
+
+    def _value(self, payload: Payload) -> Any:
+        data, kind = payload.data, self._config.payload
+        if kind == "text":
+            return data.decode("utf-8", "replace")
+        try:
+            value = decode_json(data)
+        except ValueError:
+            cut = _BEGUN_JSON.match(data) is not None
+            if payload.event != "error" and (kind == "json" or "content" in self._given or cut):
+                raise upstream_error(
+                    "The service sent a payload that is no complete JSON; if its payloads are plain text, "
+                    'set the adapter\'s payload to "text".'
+                ) from None
+            return data.decode("utf-8", "replace")
+        if kind == "auto" and not isinstance(value, dict | list | str):
+            return data.decode("utf-8", "replace")  # a text can be made of digits
+        return value
+
+    def _error(self, value: Any) -> object:
+        if "error" not in self._given:
+            return shapes.error_of(value)
+        found = self._given["error"].search(value)
+        if _says_no(found):
+            return None
+        return value if found is True else found
+
+    def _reading(self, value: Any) -> Reading:
+        given = self._given
+        reading = Reading()
+        if not ({"content", "reasoning", "tool_calls"} <= given.keys()):
+            said = shapes.said(value)
+            reading.text, reading.reasoning = said.text, said.reasoning
+            reading.tool_calls = said.tool_calls or []
+        if "content" in given:
+            reading.text = _text(given["content"].search(value), "content", given["content"])
+        if "reasoning" in given:
+            reading.reasoning = _text(given["reasoning"].search(value), "reasoning", given["reasoning"])
+        if "tool_calls" in given:
+            calls = given["tool_calls"].search(value)
+            reading.tool_calls = calls if isinstance(calls, list) else [calls] if calls else []
+        reading.finish_reason = openai_finish(self._find("finish_reason", shapes.finish_of, value))
+        usage = self._find("usage", shapes.usage_of, value)
+        reading.usage = usage if isinstance(usage, dict) else None
+        return reading
+
+    def _find(self, name: str, default: Any, value: Any) -> Any:
+        return self._given[name].search(value) if name in self._given else default(value)
+
+    def _is_done(self, value: Any) -> bool:
+        if "done" in self._given:
+            return not _says_no(self._given["done"].search(value))
+        # Where the configuration names another end, the shapes' guess does not count.
+        return not self.announces_end and shapes.done_of(value)
+
+
+def openai_finish(reason: object) -> str | None:
+    """A service's word for why an answer ended, as OpenAI's; what is not known is ``"stop"``."""
+    if reason is None or reason is False:
+        return None
+    word = reason.strip().lower() if isinstance(reason, str) else "stop"
+    return None if word in _NO_FINISH else _OPENAI_FINISHES.get(word, "stop")
+
+
+def _says_no(found: object) -> bool:
+    return not found or found == "false"
+
+
+def _text(value: Any, key: str, expression: Expression) -> str | None:
+    """A found value as text: strings as they are, lists joined, numbers as JSON writes them."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [part for item in value if (part := _text(item, key, expression)) is not None]
+        return "".join(parts) if parts else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return encode_json(value).decode()
+    kind = "an object" if isinstance(value, dict) else "a boolean"
+    raise upstream_error(
+        f"The adapter's {_camel(key)} expression found {kind}, not a text, in the service's payload: "
+        f"{expression.source}"
+    )
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)

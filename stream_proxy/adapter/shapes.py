@@ -1,0 +1,314 @@
+"""The shapes that streaming services have in common: where each says what, if nobody told us.
+
+Each function looks at one payload, a JSON value. ``None`` means that it does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stream_proxy.adapter.usage import NAMES as USAGE_NAMES
+from stream_proxy.jsontext import decode_json
+
+_DEPTH = 6
+
+# Where the text itself is, in the order of preference.
+_TEXTS = ("delta", "content", "text", "answer", "output_text", "token", "response", "generated_text", "reply")
+# What the text may be inside of. A string here is JSON if it can be read as such, else the text.
+_CONTAINERS = (
+    "data",
+    "message",
+    "delta",
+    "output",
+    "result",
+    "response",
+    "payload",
+    "content",
+    "token",
+    "body",
+)
+_REASONINGS = ("reasoning_content", "reasoning", "thinking", "thought")
+_FINISHES = ("finish_reason", "finishReason", "stop_reason", "done_reason", "finish")
+_USAGES = ("usage", "usageMetadata", "usage_metadata", "metrics")
+# The roles of the one whose answer it is; a payload may also repeat what others said.
+_SPEAKERS = (None, "assistant", "ai", "model", "bot")
+# Dify tells with "event" what a payload is; these carry the answer.
+_DIFY_ANSWERS = frozenset({"message", "agent_message", "text_chunk"})
+_DIFY_OTHERS = frozenset(
+    {
+        "agent_log",
+        "agent_thought",
+        "iteration_completed",
+        "iteration_next",
+        "iteration_started",
+        "loop_completed",
+        "loop_next",
+        "loop_started",
+        "message_end",
+        "message_file",
+        "message_replace",
+        "node_finished",
+        "node_retry",
+        "node_started",
+        "parallel_branch_finished",
+        "parallel_branch_started",
+        "ping",
+        "tts_message",
+        "tts_message_end",
+        "workflow_finished",
+        "workflow_started",
+    }
+)
+_ANTHROPIC = frozenset(
+    {
+        "content_block_delta",
+        "content_block_start",
+        "content_block_stop",
+        "message_delta",
+        "message_start",
+        "message_stop",
+        "ping",
+    }
+)
+
+
+@dataclass(slots=True)
+class Said:
+    """What a payload says of the answer: each ``None`` where it has no place for it."""
+
+    text: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[Any] | None = None
+
+    def add(self, other: Said) -> None:
+        """Append what another payload says."""
+        if other.text is not None:
+            self.text = (self.text or "") + other.text
+        if other.reasoning is not None:
+            self.reasoning = (self.reasoning or "") + other.reasoning
+        if other.tool_calls is not None:
+            self.tool_calls = [*(self.tool_calls or ()), *other.tool_calls]
+
+
+def said(payload: Any, depth: int = 0) -> Said:
+    """The text, reasoning and tool calls in a payload of a common shape."""
+    if depth > _DEPTH:
+        return Said()
+    if isinstance(payload, str):
+        inner = inner_json(payload)
+        return Said(payload) if inner is None else said(inner, depth + 1)
+    if isinstance(payload, list):
+        whole = Said()
+        for item in payload:
+            whole.add(said(item, depth + 1))
+        return whole
+    if not isinstance(payload, dict) or payload.get("role") not in _SPEAKERS:
+        return Said()
+    for shape in (_openai, _gemini, _by_type, _dify):
+        found = shape(payload)
+        if found is not None:
+            return found
+    return _generic(payload, depth)
+
+
+def finish_of(payload: Any) -> object:
+    """Why the answer ended."""
+    for part in _parts(payload):
+        for key in _FINISHES:
+            if isinstance(part.get(key), str) and part[key]:
+                return part[key]
+    return None
+
+
+def usage_of(payload: Any) -> dict[str, Any] | None:
+    """The token counts, under their service's names."""
+    found: dict[str, Any] = {}
+    for part in (*_parts(payload), *_nested(payload, "metadata"), *_nested(payload, "meta")):
+        for key in _USAGES:
+            if isinstance(part.get(key), dict):
+                found.update({name: count for name, count in part[key].items() if count is not None})
+        if "eval_count" in part or "prompt_eval_count" in part:  # Ollama's stand beside the message
+            found.update({name: count for name, count in part.items() if name in USAGE_NAMES})
+    return found or None
+
+
+def error_of(payload: Any) -> object:
+    """The error that a payload reports."""
+    if isinstance(payload, list):
+        return next((error for item in payload if (error := error_of(item)) is not None), None)
+    if not isinstance(payload, dict):
+        return None
+    error = payload.get("error")
+    if isinstance(error, str | dict) and error:
+        return payload if isinstance(error, str) and "message" in payload else error
+    if error is True or payload.get("type") == "error" or payload.get("event") == "error":
+        return payload
+    if payload.get("object") == "error":
+        return payload
+    code = payload.get("code")
+    if _is_error_code(code) and _string(payload, ("message", "msg")):
+        rest = {key: value for key, value in payload.items() if key != "message"}
+        return payload if said(rest).text is None else None
+    return None
+
+
+def done_of(payload: Any) -> bool:
+    """Whether a payload says that it is the last."""
+    if not isinstance(payload, dict):
+        return False
+    return (
+        payload.get("done") is True
+        or payload.get("type") in ("message_stop", "response.completed", "response.incomplete")
+        or payload.get("event") == "message_end"
+    )
+
+
+def inner_json(text: str) -> Any:
+    """The object or list that a string holds as JSON, or ``None``."""
+    start = text.lstrip()[:1]
+    if start not in ("{", "[", '"'):
+        return None
+    try:
+        value = decode_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _openai(payload: dict[str, Any]) -> Said | None:
+    choices = payload.get("choices")
+    if not isinstance(choices, list):
+        return None
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    for key in ("delta", "message"):
+        if isinstance(choice.get(key), dict):
+            return _message(choice[key])
+    return Said(choice["text"]) if isinstance(choice.get("text"), str) else Said("")
+
+
+def _message(message: dict[str, Any]) -> Said:
+    found = Said(_parts_text(message.get("content")))
+    found.reasoning = _string(message, _REASONINGS)
+    calls = message.get("tool_calls")
+    found.tool_calls = calls if isinstance(calls, list) and calls else None
+    if found.text is None:
+        found.text = ""  # it is the answer's place, even if nothing is said there
+    return found
+
+
+def _gemini(payload: dict[str, Any]) -> Said | None:
+    candidates = payload.get("candidates")
+    if not isinstance(candidates, list) or not candidates or not isinstance(candidates[0], dict):
+        return None
+    content = candidates[0].get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    found = Said("")
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            found.add(Said(reasoning=part["text"]) if part.get("thought") is True else Said(part["text"]))
+    return found
+
+
+def _by_type(payload: dict[str, Any]) -> Said | None:
+    """Anthropic's Messages and OpenAI's Responses: the type says what a payload is."""
+    kind = payload.get("type")
+    if not isinstance(kind, str):
+        return None
+    if kind in _ANTHROPIC:
+        block = payload.get("delta") if kind == "content_block_delta" else payload.get("content_block")
+        if not isinstance(block, dict):
+            return Said()
+        return Said(_string(block, ("text",)), _string(block, ("thinking",)))
+    if kind.startswith("response."):
+        delta = payload.get("delta")
+        if not isinstance(delta, str):
+            return Said()
+        if kind == "response.output_text.delta":
+            return Said(delta)
+        return Said(reasoning=delta) if kind.startswith("response.reasoning") else Said()
+    return None
+
+
+def _dify(payload: dict[str, Any]) -> Said | None:
+    event = payload.get("event")
+    if event in _DIFY_OTHERS:
+        return Said()
+    if event not in _DIFY_ANSWERS:
+        return None
+    if isinstance(payload.get("answer"), str):
+        return Said(payload["answer"])
+    data = payload.get("data")
+    return Said(data["text"]) if isinstance(data, dict) and isinstance(data.get("text"), str) else None
+
+
+def _generic(payload: dict[str, Any], depth: int) -> Said:
+    found = Said(reasoning=_string(payload, _REASONINGS))
+    calls = payload.get("tool_calls")
+    found.tool_calls = calls if isinstance(calls, list) and calls else None
+    for key in _TEXTS:
+        text = _parts_text(payload.get(key))
+        if text is not None:
+            found.text = text
+            return found
+    messages = payload.get("messages")
+    if isinstance(messages, list):
+        for message in messages:
+            found.add(said(message, depth + 1))
+        return found
+    for key in _CONTAINERS:
+        value = payload.get(key)
+        if isinstance(value, str | dict | list) and value:
+            if key == "message" and isinstance(value, str) and payload.keys() & {"code", "status", "event"}:
+                continue  # a remark on the payload
+            inner = said(value, depth + 1)
+            if inner.text is not None or inner.reasoning is not None or inner.tool_calls is not None:
+                found.add(inner)
+                return found
+    return found
+
+
+def _parts_text(content: Any) -> str | None:
+    """A string, or the texts of a list of content parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        return None
+    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    said_texts = [text for text in texts if isinstance(text, str)]
+    return "".join(said_texts) if said_texts else None
+
+
+def _string(payload: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((payload[key] for key in keys if isinstance(payload.get(key), str)), None)
+
+
+def _is_error_code(code: object) -> bool:
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code not in (0, 200)
+    return isinstance(code, str) and code.lower() not in ("", "0", "200", "ok", "success")
+
+
+def _parts(payload: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The objects of a payload in which it speaks of the answer as a whole."""
+    if isinstance(payload, str):
+        payload = inner_json(payload)
+    if isinstance(payload, list) and depth == 0:
+        for item in payload:
+            yield from _parts(item, depth + 1)
+    if not isinstance(payload, dict) or depth > _DEPTH:
+        return
+    for key in ("choices", "candidates"):
+        entries = payload.get(key)
+        if isinstance(entries, list) and entries and isinstance(entries[0], dict):
+            yield entries[0]
+    yield payload
+    for key in ("delta", "data", "message", "output", "result", "response"):
+        yield from _parts(payload.get(key), depth + 1)
+
+
+def _nested(payload: Any, key: str) -> Iterator[dict[str, Any]]:
+    for part in list(_parts(payload)):
+        if isinstance(part.get(key), dict):
+            yield part[key]

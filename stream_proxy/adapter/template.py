@@ -1,0 +1,221 @@
+"""Templates: JSON with ``{{expressions}}`` over the OpenAI request in its strings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from stream_proxy.adapter.conversation import HELPERS, helper
+from stream_proxy.adapter.expressions import Expression, ExpressionError
+from stream_proxy.jsontext import encode_json
+
+#: The fields of a chat completion request, of the OpenAI API reference.
+REQUEST_FIELDS = frozenset(
+    {
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
+)
+
+_KNOWN = REQUEST_FIELDS | HELPERS
+_Piece = str | Expression
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used: where in it, and why."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"{place}: {problem}")
+
+
+class Context(dict[str, Any]):
+    """What the expressions of templates look at: the request, and the helpers as far as they are used."""
+
+    def __init__(self, request: dict[str, Any], helpers: frozenset[str] = HELPERS) -> None:
+        super().__init__(request)
+        for name in helpers:
+            self[name] = helper(name, request)
+
+
+class TextTemplate:
+    """A string with any number of ``{{expressions}}`` in it.
+
+    :param place: where it stands, for errors.
+    :raises TemplateError: it does not parse, or refers to a field that no request has.
+    """
+
+    def __init__(self, text: str, place: str) -> None:
+        self.place = place
+        self._pieces = _pieces(text, place)
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """What is to be filled in."""
+        return [piece for piece in self._pieces if isinstance(piece, Expression)]
+
+    @property
+    def literals(self) -> list[str]:
+        """What is not."""
+        return [piece for piece in self._pieces if isinstance(piece, str)]
+
+    def value(self, context: Context) -> Any:
+        """The value of an expression that stands alone, of any type; else a string."""
+        if len(self._pieces) == 1 and isinstance(self._pieces[0], Expression):
+            return self._pieces[0].search(context)
+        return self.text(context)
+
+    def text(self, context: Context, quote: Callable[[str], str] = str) -> str:
+        """A string: strings as they are, nothing for ``null``, other values as JSON; each through `quote`."""
+        return "".join(
+            piece if isinstance(piece, str) else quote(_as_text(piece.search(context)))
+            for piece in self._pieces
+        )
+
+
+class Template:
+    """A JSON value in whose strings expressions are filled in.
+
+    :raises TemplateError: as :class:`TextTemplate`.
+    """
+
+    def __init__(self, value: Any, place: str) -> None:
+        self._texts: list[TextTemplate] = []
+        self._value = self._compile(value, place)
+
+    @property
+    def helpers(self) -> frozenset[str]:
+        """Which helpers its expressions use."""
+        return helpers_of(self._texts)
+
+    def fill(self, context: Context) -> Any:
+        """The value. A member whose expression finds nothing is left out of its object."""
+        return self._fill(self._value, context)
+
+    def _compile(self, value: Any, place: str) -> Any:
+        if isinstance(value, str):
+            text = TextTemplate(value, place)
+            if not text.expressions:
+                return value
+            self._texts.append(text)
+            return text
+        if isinstance(value, list):
+            return [self._compile(item, f"{place}[{index}]") for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: self._compile(item, f"{place}.{key}") for key, item in value.items()}
+        return value
+
+    def _fill(self, value: Any, context: Context) -> Any:
+        if isinstance(value, TextTemplate):
+            return value.value(context)
+        if isinstance(value, list):
+            return [self._fill(item, context) for item in value]
+        if isinstance(value, dict):
+            filled = {key: self._fill(item, context) for key, item in value.items()}
+            absent = [key for key, item in filled.items() if item is None and value[key] is not None]
+            for key in absent:
+                del filled[key]
+            return filled
+        return value
+
+
+def helpers_of(texts: list[TextTemplate]) -> frozenset[str]:
+    """Which helpers the expressions of these templates use."""
+    used: set[str] = set()
+    for text in texts:
+        for expression in text.expressions:
+            # Also where one is only spelled, as in @.history: too many cost little, a missing one is wrong.
+            used.update(name for name in HELPERS if name in expression.source)
+    return frozenset(used)
+
+
+def _pieces(text: str, place: str) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    at = 0
+    while (start := text.find("{{", at)) >= 0:
+        end = _closing(text, start + 2)
+        if end < 0:
+            raise TemplateError(place, f"column {start + 1}: {{{{ without its }}}}")
+        if start > at:
+            pieces.append(text[at:start])
+        pieces.append(_expression(text[start + 2 : end], place))
+        at = end + 2
+    if at < len(text):
+        pieces.append(text[at:])
+    return pieces
+
+
+def _closing(text: str, at: int) -> int:
+    """Where the ``}}`` is that ends the expression which begins at `at`; -1 if nowhere."""
+    depth = 0
+    quote = ""
+    while at < len(text):
+        char = text[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char in "'\"`":
+            quote = char
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            if depth == 0:
+                return at if text.startswith("}}", at) else -1
+            depth -= 1
+        at += 1
+    return -1
+
+
+def _expression(source: str, place: str) -> Expression:
+    try:
+        expression = Expression(source)
+    except ExpressionError as error:
+        raise TemplateError(place, str(error)) from None
+    for name in sorted(expression.leading_fields() - _KNOWN):
+        near = difflib.get_close_matches(name, _KNOWN, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; for a field of your clients' own write @.{name}"
+        raise TemplateError(
+            place, f"{{{{{source.strip()}}}}} refers to {name}, which no chat completion request has{hint}"
+        )
+    return expression
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else encode_json(value).decode()

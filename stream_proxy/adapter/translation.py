@@ -1,0 +1,127 @@
+"""One answer of a service, translated: its body in, the chunks of a chat completion out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stream_proxy.adapter.chunks import ChunkWriter
+from stream_proxy.adapter.payloads import Payload, PayloadDecoder
+from stream_proxy.adapter.reader import Reader
+from stream_proxy.errors import APIError, upstream_error
+from stream_proxy.jsontext import decode_json, encode_json
+
+_SHAPE_LENGTH = 200
+
+
+class Translation:
+    """Translates one body.
+
+    :param reader: how its payloads are read.
+    :param decoder: how it is cut into them.
+    :param writer: what writes the chunks.
+    """
+
+    def __init__(self, reader: Reader, decoder: PayloadDecoder, writer: ChunkWriter) -> None:
+        self._reader = reader
+        self._decoder = decoder
+        self._writer = writer
+        self._payloads = 0
+        self._shape = ""
+        #: The service has said all; what still comes is not part of the answer.
+        self.complete = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes, give the chunks (JSON) that they make; those before an error come before it.
+
+        :raises APIError: the service reports an error, or what it sends cannot be read.
+        """
+        if not self.complete:
+            yield from self._take(self._decoder.feed(data))
+
+    def end(self) -> Iterator[bytes]:
+        """The body has ended as its framing said; give the last chunks.
+
+        :raises APIError: the stream had not come to its end, or there was no answer in it.
+        """
+        if self.complete:
+            return
+        yield from self._take(self._decoder.end())
+        if self.complete:
+            return
+        if not self._payloads:
+            raise upstream_error("The service ended its answer without a single event; nothing was said.")
+        if self._reader.announces_end:
+            raise upstream_error("The service's stream ended before the end that the adapter was told of.")
+        yield from self._finish()
+
+    def _take(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
+        for payload in payloads:
+            if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
+                raise self._broken()
+            reading = self._reader.read(payload)
+            if reading is None:
+                continue
+            self._payloads += 1
+            for chunk in self._writer.add(reading):
+                yield encode_json(chunk)
+            if reading.done:
+                yield from self._finish()
+                return
+            if not self._writer.answered:
+                self._shape = _shape(payload.data)
+
+    def _finish(self) -> Iterator[bytes]:
+        writer = self._writer
+        if not writer.answered and writer.finish_reason != "content_filter":
+            raise self._not_found()
+        self.complete = True
+        for chunk in writer.end():
+            yield encode_json(chunk)
+
+    def _broken(self) -> APIError:
+        if not self._payloads:
+            return upstream_error("The service's answer is no stream of events; check upstreamUrl.")
+        return upstream_error("The service's stream ended in the middle of an event.")
+
+    def _not_found(self) -> APIError:
+        if self._payloads == 1:
+            what = f"The service's one payload holds no text in {self._reader.content}"
+        else:
+            what = f"None of the service's {self._payloads} payloads holds a text in {self._reader.content}"
+        seen = f"; the last one is {self._shape}" if self._shape else ""
+        advice = "Set the adapter's content to where the text is."
+        return upstream_error(f"{what}{seen}. {advice}", should_retry=False)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        return isinstance(decode_json(data), dict | list)
+    except ValueError:
+        return False
+
+
+def _shape(data: bytes) -> str:
+    """What a payload looks like: its keys and types, not what it says."""
+    try:
+        value = decode_json(data)
+    except ValueError:
+        return "plain text"
+    text = _outline(value, 3)
+    return text if len(text) <= _SHAPE_LENGTH else text[:_SHAPE_LENGTH] + "…"
+
+
+def _outline(value: Any, depth: int) -> str:
+    match value:
+        case dict():
+            if depth == 0:
+                return "{…}"
+            inner = ", ".join(f"{key}: {_outline(member, depth - 1)}" for key, member in value.items())
+            return f"{{{inner}}}"
+        case list():
+            return f"[{_outline(value[0], depth - 1)}]" if value and depth else "[]"
+        case str():
+            return "string"
+        case bool() | None:
+            return encode_json(value).decode()
+    return "number"

@@ -1,0 +1,75 @@
+"""Token counts, whatever a service calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PROMPT = (
+    "prompt_tokens",
+    "input_tokens",
+    "promptTokenCount",
+    "prompt_eval_count",
+    "promptTokens",
+    "inputTokens",
+)
+_COMPLETION = (
+    "completion_tokens",
+    "output_tokens",
+    "candidatesTokenCount",
+    "eval_count",
+    "completionTokens",
+    "outputTokens",
+)
+_TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
+# Anthropic counts what it read from or wrote to its cache beside input_tokens, OpenAI inside prompt_tokens.
+_CACHED_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_CACHED = ("cache_read_input_tokens", "cachedContentTokenCount")
+# Gemini counts thoughts beside the answer, OpenAI inside completion_tokens.
+_THOUGHTS_BESIDE = "thoughtsTokenCount"
+_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+
+#: Every name of a count; an object with one of them is a usage.
+NAMES = frozenset((*_PROMPT, *_COMPLETION, *_TOTAL))
+
+
+def openai_usage(counts: dict[str, Any]) -> dict[str, Any] | None:
+    """Counts as OpenAI's ``usage`` object, or ``None`` if there are none among them.
+
+    A missing total is the sum; a missing part is what the total leaves, else 0.
+    """
+    prompt, completion, total = (_first(counts, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
+    if prompt is None and completion is None and total is None:
+        return None
+    if prompt is not None:
+        prompt += sum(_count(counts.get(name)) or 0 for name in _CACHED_BESIDE)
+    thoughts = _count(counts.get(_THOUGHTS_BESIDE))
+    if thoughts is not None:
+        completion = (completion or 0) + thoughts
+    if prompt is None:
+        prompt = max((total or 0) - (completion or 0), 0)
+    if completion is None:
+        completion = max((total or 0) - prompt, 0)
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion if total is None else total,
+    }
+    cached = _first(counts, _CACHED)
+    if cached is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    if thoughts is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+    usage.update({name: counts[name] for name in _DETAILS if isinstance(counts.get(name), dict)})
+    return usage
+
+
+def _first(counts: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((count for name in names if (count := _count(counts.get(name))) is not None), None)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    return None
