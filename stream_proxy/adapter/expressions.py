@@ -57,10 +57,11 @@ class Expression:
         except LexerError as error:
             raise self._wrong(error.lexer_position, error.message) from None
         except ParseError as error:
-            what = "it ends too early" if error.token_value is None else f"unexpected {error.token_value!r}"
+            what = "it ends too early" if not error.token_value else f"unexpected {error.token_value!r}"
             raise self._wrong(error.lex_position, what) from None
         except (JMESPathError, RecursionError, ValueError) as error:
-            raise ExpressionError(" ".join(f"is no JMESPath expression: {error}".split())) from None
+            words = " ".join(str(error).split())
+            raise ExpressionError(_printable(f"is no JMESPath expression: {words}")) from None
         for node in _walk(self._compiled.parsed):
             if node["type"] == "function_expression":
                 self._check_call(node)
@@ -80,7 +81,7 @@ class Expression:
         return set(_leading(self._compiled.parsed))
 
     def _wrong(self, position: int, what: str) -> ExpressionError:
-        return ExpressionError(f"column {position + 1}: {what}, in {self.source}")
+        return ExpressionError(_printable(f"column {position + 1}: {what}, in {self.source}"))
 
     def _check_call(self, node: _Node) -> None:
         name = node["value"]
@@ -94,6 +95,11 @@ class Expression:
         if given < wanted or (given > wanted and not variadic):
             at_least = "at least " if variadic else ""
             raise self._wrong(place, f"{name}() takes {at_least}{wanted} arguments, not {given}")
+
+
+def _printable(text: str) -> str:
+    """`text` on one line."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def _walk(node: _Node) -> Iterator[_Node]:

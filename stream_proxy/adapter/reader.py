@@ -89,6 +89,8 @@ class Reader:
             return None
         if self.is_marker(payload.data):
             return Reading(done=True)
+        if self._config.payload == "text" and payload.event != "error":
+            return Reading(payload.data.decode("utf-8", "replace"), done=self._ends(payload))
         value = self._value(payload)
         if value == self._marker:  # as a JSON string
             return Reading(done=True)
@@ -98,7 +100,7 @@ class Reader:
         if error is not None:
             raise chat_stream_error(error)
         reading = self._reading(value)
-        reading.done = self._is_done(value) or payload.event in self._config.end_events
+        reading.done = self._ends(payload) or self._is_done(value)
         return reading
 
     def failure(self, body: bytes) -> object:
@@ -114,8 +116,6 @@ class Reader:
 
     def _value(self, payload: Payload) -> Any:
         data, kind = payload.data, self._config.payload
-        if kind == "text":
-            return data.decode("utf-8", "replace")
         try:
             value = decode_json(data)
         except ValueError:
@@ -159,6 +159,9 @@ class Reader:
 
     def _find(self, name: str, default: Any, value: Any) -> Any:
         return self._given[name].search(value) if name in self._given else default(value)
+
+    def _ends(self, payload: Payload) -> bool:
+        return payload.event in self._config.end_events
 
     def _is_done(self, value: Any) -> bool:
         if "done" in self._given:

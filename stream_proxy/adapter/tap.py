@@ -27,8 +27,8 @@ class Options(usage.Options):
     ]
     longdesc = (
         "Makes a service that streams look like an OpenAI model. Without a config: the service "
-        f"{_SERVICE} as the model {AdapterConfig().models[0]} on port {_PORT}. The environment's LOG_LEVEL is "
-        "debug, info (default), warn or error."
+        f"{_SERVICE} as the model {AdapterConfig().models[0]} on port {_PORT}. The environment's LOG_LEVEL "
+        "is debug, info (default), warn or error."
     )
 
     def opt_config_file(self, path: str) -> None:

@@ -1,0 +1,495 @@
+"""What adapters make of payloads: the known shapes, expressions, modes, chunks; sans-I/O."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase as TestCase
+
+from stream_proxy import APIError, ChatCompletionsAccumulator, ServerSentEvent
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.adapter.reader import openai_finish
+from stream_proxy.adapter.shapes import error_of, said
+from stream_proxy.adapter.usage import openai_usage
+
+SSE = b"text/event-stream"
+IDENTITY = ("chatcmpl-1", 1750000000, "m")
+
+
+def sse(*payloads: object, event: str | None = None) -> bytes:
+    """Events of these payloads; strings as they are, all else as JSON."""
+    head = f"event: {event}\n" if event else ""
+    texts = (payload if isinstance(payload, str) else json.dumps(payload) for payload in payloads)
+    return "".join(f"{head}data: {text}\n\n" for text in texts).encode()
+
+
+class Answer:
+    """The chunks of one translated body."""
+
+    def __init__(self, *reads: bytes, **keys: Any) -> None:
+        media = keys.pop("media", SSE)
+        max_bytes = keys.pop("max_bytes", 10_000)
+        dialect = Dialect("http://service", AdapterConfig(**keys))
+        translation = dialect.translation(media, IDENTITY, include_usage=True, max_bytes=max_bytes)
+        self.error: APIError | None = None
+        self.chunks: list[dict[str, Any]] = []
+        try:
+            for read in reads:
+                self.chunks += map(json.loads, translation.feed(read))
+            self.chunks += map(json.loads, translation.end())
+        except APIError as error:
+            self.error = error
+        self.complete = translation.complete
+
+    def deltas(self, key: str) -> list[Any]:
+        """What the chunks have under `key`."""
+        choices = (chunk["choices"][0]["delta"] for chunk in self.chunks if chunk["choices"])
+        return [delta[key] for delta in choices if delta.get(key)]
+
+    @property
+    def text(self) -> str:
+        """All content."""
+        return "".join(self.deltas("content"))
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning."""
+        return "".join(self.deltas("reasoning_content"))
+
+    @property
+    def finish(self) -> str | None:
+        """The last finish reason."""
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in self.chunks if chunk["choices"]]
+        return reasons[-1] if reasons else None
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What the last chunk says was used."""
+        usage: dict[str, Any] | None = self.chunks[-1]["usage"]
+        return usage
+
+    def whole(self) -> dict[str, Any]:
+        """The chat completion that the chunks make."""
+        accumulator = ChatCompletionsAccumulator()
+        for chunk in self.chunks:
+            accumulator.feed(ServerSentEvent(data=json.dumps(chunk).encode()))
+        accumulator.feed(ServerSentEvent(data=b"[DONE]"))
+        return accumulator.result()
+
+
+class ShapeTests(TestCase):
+    """Where the text is if nobody told us."""
+
+    def test_texts(self) -> None:
+        """The common shapes."""
+        for payload in (
+            {"choices": [{"index": 0, "delta": {"content": "x"}}]},
+            {"choices": [{"message": {"role": "assistant", "content": "x"}}]},
+            {"choices": [{"text": "x"}]},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+            {"type": "content_block_start", "content_block": {"type": "text", "text": "x"}},
+            {"type": "message", "content": [{"type": "text", "text": "x"}]},
+            {"type": "response.output_text.delta", "delta": "x"},
+            {"event": "message", "answer": "x", "conversation_id": "c"},
+            {"event": "agent_message", "answer": "x"},
+            {"event": "text_chunk", "data": {"text": "x"}},
+            {"model": "m", "message": {"role": "assistant", "content": "x"}, "done": False},
+            {"model": "m", "response": "x", "done": False},
+            {"candidates": [{"content": {"parts": [{"text": "x"}], "role": "model"}}]},
+            {"data": {"content": "x"}},
+            {"data": '{"content": "x"}'},
+            {"data": {"data": '{"message": {"content": "x"}}'}},
+            '{"content": "x"}',
+            {"code": 0, "message": "success", "data": {"answer": "x"}},
+            {"output": {"text": "x", "finish_reason": "null"}},
+            {"output": {"choices": [{"message": {"content": "x"}}]}},
+            {"token": {"id": 1, "text": "x"}, "generated_text": None},
+            {"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "x"}]},
+            [{"content": "x"}],
+            {"content": [{"type": "text", "text": "x"}]},
+            {"result": "x"},
+            {"text": "x"},
+            {"delta": "x"},
+            "x",
+        ):
+            self.assertEqual(said(payload).text, "x", payload)
+
+    def test_no_text(self) -> None:
+        """What has no place for a text says none, and what has one may say nothing there."""
+        for payload in (
+            {"type": "ping"},
+            {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+            {"type": "response.created", "response": {"output": []}},
+            {"type": "response.output_text.done", "text": "all of it again"},
+            {"event": "workflow_finished", "data": {"outputs": {"answer": "all of it again"}}},
+            {"event": "message_end", "metadata": {}},
+            {"event": "node_started", "data": {"title": "x"}},
+            {"id": 7, "status": "running", "message": "working on it"},
+            {"role": "user", "content": "what was asked"},
+            {},
+            [],
+            None,
+            5,
+        ):
+            self.assertIsNone(said(payload).text, payload)
+        for payload in ({"choices": []}, {"choices": [{"delta": {"role": "assistant"}}]}, {"content": ""}):
+            self.assertEqual(said(payload).text, "", payload)
+
+    def test_reasoning(self) -> None:
+        """Thoughts are told from the answer."""
+        for payload in (
+            {"choices": [{"delta": {"reasoning_content": "t"}}]},
+            {"choices": [{"delta": {"reasoning": "t", "content": ""}}]},
+            {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "t"}},
+            {"message": {"role": "assistant", "content": "", "thinking": "t"}},
+            {"candidates": [{"content": {"parts": [{"text": "t", "thought": True}]}}]},
+            {"type": "response.reasoning_summary_text.delta", "delta": "t"},
+        ):
+            found = said(payload)
+            self.assertEqual((found.reasoning, found.text or ""), ("t", ""), payload)
+
+    def test_errors(self) -> None:
+        """Errors in the common shapes, and what only looks like one."""
+        for payload in (
+            {"error": {"message": "m"}},
+            {"error": "m"},
+            {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
+            {"event": "error", "status": 400, "code": "invalid_param", "message": "m"},
+            {"code": 401, "message": "m"},
+            {"code": "InvalidApiKey", "message": "m", "request_id": "r"},
+            {"code": 1002, "msg": "m", "data": None},
+            [{"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}],
+        ):
+            self.assertIsNotNone(error_of(payload), payload)
+        for payload in (
+            {"error": None, "content": "x"},
+            {"error": "", "content": "x"},
+            {"error": False},
+            {"error": {}},
+            {"code": 0, "message": "ok"},
+            {"code": 200, "msg": "success", "data": {"content": "x"}},
+            {"code": 1, "message": "odd", "data": {"content": "x"}},
+            {"content": "error"},
+        ):
+            self.assertIsNone(error_of(payload), payload)
+
+    def test_usage(self) -> None:
+        """Counts of any name are OpenAI's usage."""
+        for counts, expected in (
+            ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, (1, 2, 3)),
+            ({"input_tokens": 1, "output_tokens": 2}, (1, 2, 3)),
+            ({"input_tokens": 1, "cache_read_input_tokens": 4, "output_tokens": 2}, (5, 2, 7)),
+            ({"promptTokenCount": 1, "candidatesTokenCount": 2, "totalTokenCount": 3}, (1, 2, 3)),
+            ({"promptTokenCount": 1, "thoughtsTokenCount": 4, "totalTokenCount": 5}, (1, 4, 5)),
+            ({"prompt_eval_count": 1, "eval_count": 2}, (1, 2, 3)),
+            ({"total_tokens": 3}, (3, 0, 3)),
+            ({"output_tokens": 2, "total_tokens": 3}, (1, 2, 3)),
+            ({"prompt_tokens": 2.0, "completion_tokens": True}, (2, 0, 2)),
+        ):
+            usage = openai_usage(counts)
+            assert usage is not None
+            found = (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"])
+            self.assertEqual(found, expected, counts)
+        self.assertIsNone(openai_usage({"seconds": 3, "prompt_tokens": -1}))
+
+    def test_finish(self) -> None:
+        """A service's words for the end, as OpenAI's."""
+        for word, expected in (
+            ("end_turn", "stop"),
+            ("STOP", "stop"),
+            ("MAX_TOKENS", "length"),
+            ("tool_use", "tool_calls"),
+            ("SAFETY", "content_filter"),
+            ("whatever", "stop"),
+            (True, "stop"),
+            (False, None),
+            ("null", None),
+            (None, None),
+        ):
+            self.assertEqual(openai_finish(word), expected, word)
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["data", "content", "choices", "delta", "message", "messages", "type", "usage"]
+                    ),
+                    inner,
+                    max_size=3,
+                )
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_any_payload(self, payload: object) -> None:
+        """No payload, however odd, is more than an answer or an error of the upstream's."""
+        answer = Answer(sse({"text": "a"}, {"x": payload}, [payload]), media=SSE)
+        self.assertTrue(answer.complete or answer.error is not None)
+
+
+class StreamTests(TestCase):
+    """From bytes to chunks."""
+
+    def test_chunks(self) -> None:
+        """A role, the deltas, a finish reason, the usage: with one identity, in OpenAI's shape."""
+        answer = Answer(
+            sse(
+                {"text": "He"},
+                {"text": "llo"},
+                {"text": "", "usage": {"input_tokens": 1, "output_tokens": 2}},
+            )
+        )
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1750000000, "model": "m"}
+        deltas: list[dict[str, Any]] = [
+            {"role": "assistant", "content": ""},
+            {"content": "He"},
+            {"content": "llo"},
+            {},
+        ]
+        expected: list[dict[str, Any]] = [
+            {
+                **head,
+                "choices": [
+                    {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None if delta else "stop"}
+                ],
+                "usage": None,
+            }
+            for delta in deltas
+        ]
+        usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        self.assertEqual(answer.chunks, [*expected, {**head, "choices": [], "usage": usage}])
+
+    def test_whole(self) -> None:
+        """The chat accumulator makes the ordinary answer of the same chunks."""
+        answer = Answer(sse({"text": "He", "thinking": "hm"}, {"text": "llo", "finish_reason": "length"}))
+        choice = answer.whole()["choices"][0]
+        message = {"role": "assistant", "content": "Hello", "reasoning_content": "hm"}
+        self.assertEqual((choice["message"], choice["finish_reason"]), (message, "length"))
+
+    def test_expressions(self) -> None:
+        """Expressions say where everything is."""
+        answer = Answer(
+            sse(
+                {"k": "say", "v": {"t": ["a", {"u": "?"}, "b"], "w": "hm"}},
+                {"k": "say", "v": {"t": [1.5]}},
+                {"k": "end", "why": "LEN", "n": {"i": 1, "o": 2}},
+                {"k": "say", "v": {"t": ["not part of it"]}},
+            ),
+            content="v.t[?type(@)!='object']",
+            reasoning="v.w",
+            finish_reason="why && 'length'",
+            usage="n.{input_tokens: i, output_tokens: o}",
+            done="k == 'end'",
+            error="k == 'no'",
+        )
+        self.assertEqual((answer.text, answer.reasoning, answer.finish), ("ab1.5", "hm", "length"))
+        self.assertEqual(answer.usage, {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3})
+        self.assertTrue(answer.complete)
+
+    def test_cumulative(self) -> None:
+        """Of a text that is resent whole only what is new goes out; half characters wait."""
+        answer = Answer(
+            sse(
+                {"text": "Gr"},
+                {"text": "Gr\ufffd"},
+                {"text": "Grü"},
+                {"text": "Grüße"},
+                {"text": ""},
+                {"text": "Grüße"},
+            ),
+            mode="cumulative",
+        )
+        self.assertEqual(answer.deltas("content"), ["Gr", "ü", "ße"])
+        self.assertEqual(Answer(sse({"text": "x\ufffd"}), mode="cumulative").text, "x\ufffd")
+
+    def test_cumulative_changes(self) -> None:
+        """A text that was changed after it was sent is an error: it cannot be taken back."""
+        answer = Answer(sse({"text": "Hello"}, {"text": "Help me"}), mode="cumulative")
+        assert answer.error is not None
+        self.assertEqual((answer.text, answer.error.status), ("Hello", 502))
+        self.assertIn("mode", answer.error.message)
+
+    def test_events(self) -> None:
+        """Named events are used or skipped, and one can be the end."""
+        body = sse({"text": "a"}, event="piece") + sse({"text": "whole: a"}, event="all")
+        body += sse({"text": "no"}, event="end") + sse({"text": "after"}, event="piece")
+        self.assertEqual(Answer(body, skip_events=("all", "end")).text, "aafter")
+        self.assertEqual(Answer(body, events=("piece",)).text, "aafter")
+        ended = Answer(body, events=("piece",), end_events=("end",), content="text")
+        self.assertEqual((ended.text, ended.complete), ("ano", True))
+
+    def test_error_event(self) -> None:
+        """An event called error is one, whatever is in it, also if only others are to be used."""
+        for payload in ({"message": "no", "code": 429}, "no"):
+            error = Answer(sse(payload, event="error"), events=("piece",)).error
+            assert error is not None
+            self.assertEqual(error.message, "no")
+
+    def test_ends(self) -> None:
+        """[DONE], the service's own marker and its done expression end the answer; else its body does."""
+        for keys, end in (
+            ({}, "[DONE]"),
+            ({}, '"[DONE]"'),
+            ({}, {"done": True}),
+            ({}, {"type": "message_stop"}),
+            ({"end_marker": "EOF"}, "EOF"),
+            ({"done": "last"}, {"last": 1}),
+        ):
+            answer = Answer(sse({"text": "a"}, end, {"text": "b"}), **keys)
+            self.assertEqual((answer.text, answer.complete), ("a", True), end)
+        self.assertEqual(Answer(sse({"text": "a"}, {"done": False, "text": "b"})).text, "ab")
+
+    def test_no_end(self) -> None:
+        """A service that announces its end has not answered without it."""
+        for keys in ({"end_marker": "EOF"}, {"done": "last"}, {"end_events": ("end",)}):
+            answer = Answer(sse({"text": "a"}), **keys)
+            assert answer.error is not None
+            self.assertEqual((answer.text, answer.error.status), ("a", 502))
+
+    def test_formats(self) -> None:
+        """Event streams, lines of JSON and one document are told by their type, or else by their looks."""
+        lines = b'{"text": "a"}\n\r\n{"text": "b"}\r\n{"text": "c"}'
+        whole = b'\n{\n"text":\n"abc"}'
+        for body, media, keys in (
+            (sse({"text": "a"}, {"text": "bc"}), b"", {}),
+            (b": hi\n\n" + sse({"text": "abc"}), b"text/plain", {}),
+            (lines, b"application/x-ndjson", {}),
+            (lines, b"text/plain", {}),
+            (lines, b"application/json", {"format": "ndjson"}),
+            (whole, b"application/json", {}),
+            (b'[{"text": "a"},\n{"text": "bc"}]', b"application/json; charset=UTF-8"[:16], {}),
+            (b'[{"text": "a"},\n{"text": "bc"}]', b"", {}),
+            (b'data: {"text": "abc"}', SSE, {}),
+            (b'data: {"text": "ab"}\n\n{"text": "c"}', SSE, {}),
+        ):
+            for size in (1, 3, 1000):
+                reads = [body[at : at + size] for at in range(0, len(body), size)]
+                answer = Answer(*reads, media=media, **keys)
+                self.assertEqual((answer.text, answer.error), ("abc", None), (body, size))
+
+    def test_texts(self) -> None:
+        """Payloads that are no JSON are the text itself, and so are numbers."""
+        answer = Answer(sse("The ", "answer is ", "42", ", ", "true", "."))
+        self.assertEqual(answer.text, "The answer is 42, true.")
+        answer = Answer(sse('"a"', "{", '{"b": 1}', " c"), payload="text")
+        self.assertEqual(answer.text, '"a"{{"b": 1} c')
+
+    def test_cut(self) -> None:
+        """A payload that was cut is an error, never a text."""
+        for body, keys in (
+            (sse({"text": "a"}) + b'data: {"text": "b', {}),
+            (sse({"text": "a"}) + b"dat", {}),
+            (b'{"text": "a"}\n{"text": "b', {"format": "ndjson"}),
+            (sse({"text": "a"}) + b"data: oops\n\n", {"content": "text"}),
+            (sse({"text": "a"}) + b"data: oops\n\n", {"payload": "json"}),
+        ):
+            answer = Answer(body, **keys)
+            assert answer.error is not None, body
+            self.assertEqual((answer.text, answer.error.status, answer.complete), ("a", 502, False))
+
+    def test_nothing(self) -> None:
+        """A body without events, or of another kind, is an error that says so."""
+        for body, media in ((b"", SSE), (b": ping\n\n", SSE), (b"<html>hello</html>", b"text/html")):
+            error = Answer(body, media=media).error
+            assert error is not None, body
+            self.assertEqual(error.status, 502)
+
+    def test_not_found(self) -> None:
+        """Where the expression finds nothing, the error shows it, and what the payloads look like."""
+        error = Answer(sse({"data": {"words": "secret"}, "n": 1}, {"k": [True]}), content="data.text").error
+        assert error is not None
+        self.assertEqual(
+            error.message,
+            "None of the service's 2 payloads holds a text in data.text; the last one is {k: [true]}. "
+            "Set the adapter's content to where the text is.",
+        )
+        error = Answer(sse({"data": {"words": "secret"}, "n": 1}), content="data.text").error
+        assert error is not None
+        self.assertIn("one payload holds no text in data.text", error.message)
+        self.assertIn("{data: {words: string}, n: number}", error.message)
+        self.assertIsNone(Answer(sse({"data": {"text": ""}}), content="data.text").error)
+        filtered = Answer(sse({"candidates": [{"finishReason": "SAFETY"}]}))
+        self.assertEqual((filtered.error, filtered.finish), (None, "content_filter"))
+
+    def test_wrong_kind(self) -> None:
+        """An expression that finds an object where a text should be says so."""
+        error = Answer(sse({"data": {"text": {"x": 1}}}), content="data.text").error
+        assert error is not None
+        self.assertIn("content expression found an object", error.message)
+
+    def test_tool_calls(self) -> None:
+        """OpenAI's calls pass in pieces; whole ones without an index or an id get them."""
+        piece = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+        rest = {"index": 0, "function": {"arguments": "{}"}}
+        answer = Answer(
+            sse(
+                {"choices": [{"delta": {"tool_calls": [piece]}}]},
+                {"choices": [{"delta": {"tool_calls": [rest]}}]},
+            )
+        )
+        self.assertEqual(answer.deltas("tool_calls"), [[piece], [rest]])
+        self.assertEqual(answer.finish, "tool_calls")
+        self.assertIsNone(answer.whole()["choices"][0]["message"]["content"])
+        calls = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"function": {"name": "g"}}]
+        answer = Answer(
+            sse({"message": {"content": "", "tool_calls": calls}, "done": True, "done_reason": "stop"})
+        )
+        self.assertEqual(
+            answer.whole()["choices"][0]["message"]["tool_calls"],
+            [
+                {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
+                {"id": "call_1", "type": "function", "function": {"name": "g", "arguments": ""}},
+            ],
+        )
+        self.assertEqual(answer.finish, "tool_calls")
+
+    def test_calls_of_another_kind(self) -> None:
+        """A finish reason of calls that cannot be told is none: clients would look for them."""
+        self.assertEqual(Answer(sse({"text": "a", "stop_reason": "tool_use"})).finish, "stop")
+
+    def test_cumulative_calls(self) -> None:
+        """Calls that are resent whole go out once."""
+        calls = [{"id": "c", "function": {"name": "f", "arguments": "{"}}]
+        more = [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]
+        answer = Answer(
+            sse(*({"message": {"tool_calls": each}} for each in (calls, more, more))), mode="cumulative"
+        )
+        found = answer.whole()["choices"][0]["message"]["tool_calls"]
+        self.assertEqual(
+            found, [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+        )
+
+    def test_too_large(self) -> None:
+        """One payload has a bound."""
+        for body, media in (
+            (sse({"text": "x" * 200}), SSE),
+            (b'{"text": "' + b"x" * 200 + b'"}\n', b"application/x-ndjson"),
+            (b'{"text": "' + b"x" * 200, b"application/json"),
+        ):
+            error = Answer(body, media=media, max_bytes=100).error
+            assert error is not None
+            self.assertIn("maxResponseBytes", error.message)
+
+    @given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
+    def test_any_splitting(self, texts: list[str], data: st.DataObject) -> None:
+        """However the bytes are cut, the text is what the service said, and its deltas are the same."""
+        for body, media in (
+            (sse(*({"data": {"content": text}} for text in texts), "[DONE]"), SSE),
+            (
+                "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode(),
+                b"application/x-ndjson",
+            ),
+        ):
+            cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
+            reads = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+            answer = Answer(*reads, media=media)
+            self.assertEqual(answer.chunks, Answer(body, media=media).chunks)
+            self.assertEqual(answer.text, "".join(texts))
