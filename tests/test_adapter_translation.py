@@ -86,7 +86,7 @@ class ShapeTests(TestCase):
 
     def test_texts(self) -> None:
         """The common shapes."""
-        for payload in (
+        payloads: tuple[object, ...] = (
             {"choices": [{"index": 0, "delta": {"content": "x"}}]},
             {"choices": [{"message": {"role": "assistant", "content": "x"}}]},
             {"choices": [{"text": "x"}]},
@@ -115,12 +115,13 @@ class ShapeTests(TestCase):
             {"text": "x"},
             {"delta": "x"},
             "x",
-        ):
+        )
+        for payload in payloads:
             self.assertEqual(said(payload).text, "x", payload)
 
     def test_no_text(self) -> None:
         """What has no place for a text says none, and what has one may say nothing there."""
-        for payload in (
+        nothing: tuple[object, ...] = (
             {"type": "ping"},
             {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
@@ -135,9 +136,15 @@ class ShapeTests(TestCase):
             [],
             None,
             5,
-        ):
+        )
+        for payload in nothing:
             self.assertIsNone(said(payload).text, payload)
-        for payload in ({"choices": []}, {"choices": [{"delta": {"role": "assistant"}}]}, {"content": ""}):
+        empty: tuple[object, ...] = (
+            {"choices": []},
+            {"choices": [{"delta": {"role": "assistant"}}]},
+            {"content": ""},
+        )
+        for payload in empty:
             self.assertEqual(said(payload).text, "", payload)
 
     def test_reasoning(self) -> None:
@@ -155,7 +162,7 @@ class ShapeTests(TestCase):
 
     def test_errors(self) -> None:
         """Errors in the common shapes, and what only looks like one."""
-        for payload in (
+        errors: tuple[object, ...] = (
             {"error": {"message": "m"}},
             {"error": "m"},
             {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
@@ -164,9 +171,10 @@ class ShapeTests(TestCase):
             {"code": "InvalidApiKey", "message": "m", "request_id": "r"},
             {"code": 1002, "msg": "m", "data": None},
             [{"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}],
-        ):
+        )
+        for payload in errors:
             self.assertIsNotNone(error_of(payload), payload)
-        for payload in (
+        others: tuple[object, ...] = (
             {"error": None, "content": "x"},
             {"error": "", "content": "x"},
             {"error": False},
@@ -175,7 +183,8 @@ class ShapeTests(TestCase):
             {"code": 200, "msg": "success", "data": {"content": "x"}},
             {"code": 1, "message": "odd", "data": {"content": "x"}},
             {"content": "error"},
-        ):
+        )
+        for payload in others:
             self.assertIsNone(error_of(payload), payload)
 
     def test_usage(self) -> None:

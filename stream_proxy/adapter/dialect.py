@@ -51,15 +51,18 @@ class Dialect:
 
     :param url: the rule's ``upstreamUrl``: the very URL that is called, ``{{expressions}}`` in its path and
         query filled in and percent-encoded.
-    :param environ: where ``${NAME}`` in headers comes from.
+    :param environ: where ``${NAME}`` in headers comes from; by default the process's environment.
     :raises DialectError: something in them cannot be used.
     """
 
-    def __init__(self, url: str, config: AdapterConfig, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, url: str, config: AdapterConfig, environ: Mapping[str, str] | None = None) -> None:
         self.config = config
         self.models = tuple(dict.fromkeys(config.models))
         self.url, self._target = _service_url(url)
-        self._headers = [(name, _header(name, value, environ)) for name, value in config.headers.items()]
+        self._headers = [
+            (name, _header(name, value, os.environ if environ is None else environ))
+            for name, value in config.headers.items()
+        ]
         given = config.request
         try:
             self._request = None if isinstance(given, UnsetType) else Template(given, "adapter.request")
