@@ -1,5 +1,7 @@
 """An OpenAI-compatible upstream without a key or a network: for ``--demo``, the examples and the tests.
 
+``twistd -n openai-stream-mock`` serves it by itself.
+
 It serves ``/v1/chat/completions``, ``/v1/responses``, ``/v1/models``, ``/v1/embeddings`` and ``/v1/files``,
 also below other prefixes and Azure's ``/openai/deployments/NAME/``. One full answer is made per request and
 a stream is derived from it, so that both modes say the same. The same request always gets the same answer:
@@ -18,6 +20,18 @@ text: ``session.update``, ``conversation.item.create``, ``.retrieve`` and ``.del
 ``error`` event. Any path that ends in ``/echo`` repeats text and binary messages. Of the subprotocols offered
 ``realtime`` is chosen, else the first that is no ``openai-insecure-api-key.*``. There is no compression. A
 message counts as an event of a stream below; the failures are ``break``, ``break-mid-event`` and ``hang``.
+
+An SSE service that is not OpenAI's, for the adapter: any path that ends in ``/stream``. It wants a POST of a
+JSON object with ``messages`` (the user's last is answered) or with a text as ``prompt``, ``query`` or
+``input``; ``model`` is optional. ``Content-Type: application/json`` and ``Accept: text/event-stream`` must be
+there, else it answers 415 or 406. Its events have no name, and no ``[DONE]`` follows the last one::
+
+    data: {"seq": 1, "data": {"content": "You"}, "final": false}
+    data: {"seq": 40, "data": {"content": ""}, "final": true, "finish": "stop",
+           "usage": {"input_tokens": 5, "output_tokens": 39}}
+
+(the last is one line). Its errors are ``{"error": {"message": ..., "code": ...}}``, in a stream too. It knows
+no ``failed``, and has nothing to refuse or to require about ``stream``.
 
 Everything else is chosen by request headers, which pass through any proxy:
 

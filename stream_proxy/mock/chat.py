@@ -15,23 +15,14 @@ def completion(body: JSONObject, words: int | None) -> JSONObject:
 
     :raises ApiError: 400 for a request that makes no sense.
     """
-    messages = optional(body, "messages", list)
-    if not messages:
-        raise missing("messages")
-    if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
-        raise ApiError(
-            400,
-            "Invalid type for 'messages': expected objects with a role.",
-            param="messages",
-            code="invalid_type",
-        )
+    messages = conversation(body)
     if optional(body, "top_logprobs", int) is not None and not body.get("logprobs"):
         raise ApiError(400, "'logprobs' must be set to true if 'top_logprobs' is used.", param="top_logprobs")
     heard = _heard(messages)
     identity = fingerprint(body)
     number = count(body, "n", 1, 128) or 1
     choices = [_choice(body, heard, words, index, identity) for index in range(number)]
-    prompt = sum(3 + len(tokens(content_text(message.get("content")))) for message in messages)
+    prompt = prompt_tokens(messages)
     reasoning = sum(len(tokens(choice["message"].get("reasoning_content", ""))) for choice in choices)
     answer = reasoning + sum(len(tokens(said)) for choice in choices for said in _said(choice["message"]))
     return {
@@ -75,19 +66,39 @@ def chunks(whole: JSONObject, *, include_usage: bool = False, obfuscate: bool = 
         yield {**head, "choices": [], "usage": usage}
 
 
+def conversation(body: JSONObject) -> list[JSONObject]:
+    """The ``messages`` of `body`: at least one, each with a role.
+
+    :raises ApiError: 400 for anything else.
+    """
+    messages = optional(body, "messages", list)
+    if not messages:
+        raise missing("messages")
+    if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
+        raise ApiError(
+            400,
+            "Invalid type for 'messages': expected objects with a role.",
+            param="messages",
+            code="invalid_type",
+        )
+    return messages
+
+
+def prompt_tokens(messages: list[JSONObject]) -> int:
+    """How many tokens `messages` are: their text, and three more for each."""
+    return sum(3 + len(tokens(content_text(message.get("content")))) for message in messages)
+
+
+def last_said(messages: list[JSONObject]) -> str:
+    """What the user said last; without a user, nothing."""
+    said = (message for message in reversed(messages) if message["role"] == "user")
+    return content_text(next(said, {}).get("content"))
+
+
 def _heard(messages: list[JSONObject]) -> Heard:
     if messages[-1]["role"] in ("tool", "function"):
         return Heard(content_text(messages[-1].get("content")), from_tool=True)
-    return Heard(
-        next(
-            (
-                content_text(message.get("content"))
-                for message in reversed(messages)
-                if message["role"] == "user"
-            ),
-            "",
-        )
-    )
+    return Heard(last_said(messages))
 
 
 def _choice(body: JSONObject, heard: Heard, words: int | None, index: int, identity: str) -> JSONObject:

@@ -22,6 +22,7 @@ from stream_proxy.mock.embeddings import embeddings, model, models
 from stream_proxy.mock.files import FileStore
 from stream_proxy.mock.realtime import Dialogue
 from stream_proxy.mock.responses import events, failed, response
+from stream_proxy.mock.service import answer, is_service, refusal
 from stream_proxy.mock.speaker import Echo, Speaker
 from stream_proxy.mock.websocket import serve
 from stream_proxy.mock.wire import ApiError, JSONObject, Reply, decode_object, digest, encode, sse
@@ -37,6 +38,7 @@ class Inbound:
 
     content: BinaryIO
     content_type: str
+    accept: str
     query: dict[bytes, list[bytes]]
     path: str
     name: str
@@ -88,15 +90,18 @@ class MockUpstream(Resource):
                 return NOT_DONE_YET
             reply = self._answer(request, control)
         except ApiError as refused:
-            reply = refused.reply()
+            reply = refusal(refused) if is_service(request.path) else refused.reply()
         reply = replace(reply, headers=(*self._headers(request), *reply.headers))
         Delivery(self._reactor, request, reply, control.delay, control.pace)
         return NOT_DONE_YET
 
     def _headers(self, request: Request) -> tuple[tuple[str, str], ...]:
         identity = digest(request.method.decode("latin-1"), request.uri.decode("latin-1"))
+        named = ("x-request-id", f"req_{identity[:32]}")
+        if is_service(request.path):
+            return (named,)
         return (
-            ("x-request-id", f"req_{identity[:32]}"),
+            named,
             ("openai-processing-ms", str(100 + int(identity[:2], 16))),
             ("openai-version", "2020-10-01"),
             ("openai-organization", "mock"),
@@ -128,7 +133,9 @@ class MockUpstream(Resource):
             assert request.content is not None
             name = unquote(match.groupdict().get("name", ""))
             content_type = request.getHeader("content-type") or ""
-            reply = endpoint(self, Inbound(request.content, content_type, request.args, path, name, control))
+            accept = ",".join(request.requestHeaders.getRawHeaders("accept", []))
+            inbound = Inbound(request.content, content_type, accept, request.args, path, name, control)
+            reply = endpoint(self, inbound)
             return spoil(control, reply) if isinstance(reply.body, bytes) else reply
         raise ApiError(404, f"Invalid URL ({method} {path or '/'})")
 
@@ -180,6 +187,9 @@ class MockUpstream(Resource):
 
         parts = events(whole, obfuscate=options.get("include_obfuscation") is not False)
         return spoil_stream(control, (sse(encode(part), part["type"]) for part in parts), failure)
+
+    def _service(self, inbound: Inbound) -> Reply:
+        return answer(inbound.content, inbound.content_type, inbound.accept, inbound.control)
 
     def _embeddings(self, inbound: Inbound) -> Reply:
         return Reply(encode(embeddings(inbound.body())))
@@ -243,6 +253,7 @@ def _route(pattern: str, endpoints: _Methods) -> tuple[re.Pattern[str], _Methods
 
 
 _ROUTES = (
+    _route(_ANY + "/stream", {"POST": MockUpstream._service}),
     _route(_ANY + "/chat/completions", {"POST": MockUpstream._chat}),
     _route(_ANY + "/responses", {"POST": MockUpstream._responses}),
     _route(_ANY + "/embeddings", {"POST": MockUpstream._embeddings}),
