@@ -3,6 +3,7 @@
 #
 #   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network
 #   make run CONFIG=config.json    what the config says
+#   make run-mock                  the mock alone, on http://127.0.0.1:28080: an upstream below /v1, a service at /stream
 #   make test                      the tests; make test TESTS=tests.test_sse for some of them
 #   make test-heavy                the slow ones
 #   make lint, make types          ruff; mypy
@@ -24,10 +25,13 @@ TOOLS := $(VENV)/.stamp-dev
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: run test test-heavy test-floors autobahn lint types build check-wheel clean distclean
+.PHONY: run run-mock test test-heavy test-floors autobahn lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
+
+run-mock: $(RUNTIME)
+	$(BIN)/twistd -n --pidfile= openai-stream-mock
 
 test: $(TOOLS)
 	$(BIN)/python -m tests -j$(JOBS) $(TESTS)

@@ -101,7 +101,9 @@ class Process(ProcessProtocol):
 
 
 class ProcessTestCase(LoopbackTestCase):
-    """Starts ``twistd openai-stream-proxy``."""
+    """Starts ``twistd openai-stream-proxy``, or another `plugin`."""
+
+    plugin = "openai-stream-proxy"
 
     def directory(self) -> Path:
         """A new directory."""
@@ -124,7 +126,7 @@ class ProcessTestCase(LoopbackTestCase):
     ) -> Process:
         """Start it with `arguments`, in a directory of its own unless there is a `path`."""
         process = Process(
-            [TWISTD, *options, "openai-stream-proxy", *arguments],
+            [TWISTD, *options, self.plugin, *arguments],
             path=str(path or self.directory()),
             env=env,
         )

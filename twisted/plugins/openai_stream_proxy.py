@@ -15,3 +15,10 @@ openai_stream_adapter = ServiceMaker(
     "A facade that makes any streaming service an OpenAI model.",
     "openai-stream-adapter",
 )
+
+openai_stream_mock = ServiceMaker(
+    "openai-stream-mock",
+    "stream_proxy.mock.tap",
+    "A mock of an OpenAI-compatible upstream and of another streaming service.",
+    "openai-stream-mock",
+)

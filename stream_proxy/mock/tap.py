@@ -1,0 +1,76 @@
+"""``twistd openai-stream-mock``: options in, service out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.internet import TCPServer
+from twisted.application.service import IService
+from twisted.python import usage
+
+from stream_proxy.config import ConfigError
+from stream_proxy.mock.resource import mock_site
+from stream_proxy.outcome import RequestLog
+from stream_proxy.service import check_port
+
+_MAX_PORT = 65535
+
+
+class Options(usage.Options):
+    """Command line of ``twistd openai-stream-mock``."""
+
+    optParameters = [
+        ["port", "p", "28080", "The port to listen on."],
+        ["host", None, "127.0.0.1", "The address to listen on; :: for all, 0.0.0.0 for all of IPv4."],
+    ]
+    longdesc = (
+        "An OpenAI-compatible upstream without a key or a network, and at /stream an SSE service of another "
+        "shape. What it answers is chosen by request headers: python -m pydoc stream_proxy.mock."
+    )
+
+
+def makeService(options: Options) -> IService:
+    """The service for `options`.
+
+    :raises SystemExit: with one line, if the port cannot be listened on.
+    """
+    from twisted.internet import reactor
+
+    try:
+        return MockService(reactor, options["host"], _port(options["port"]))
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+
+
+class MockService(TCPServer):
+    """The mock upstream on one port.
+
+    :raises ConfigError: if the port cannot be listened on.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        try:
+            check_port(port, host, f"--host {host} --port {port}")
+        except TypeError:
+            # So Python refuses a name that DNS has no form for.
+            raise ConfigError(f"--host {host}: is neither an address nor a host name") from None
+        site = mock_site(reactor)
+        site.noisy = False
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._listening = f"the mock is at {url}/v1 and {url}/stream"
+        super().__init__(port, site, interface=host, backlog=1024, reactor=reactor)
+
+    def startService(self) -> None:
+        """Listen, and say so."""
+        super().startService()
+        RequestLog().info(self._listening)
+
+
+def _port(text: str) -> int:
+    """The port that `text` is.
+
+    :raises ConfigError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _MAX_PORT):
+        raise ConfigError(f"--port {text}: must be a number from 1 to {_MAX_PORT}")
+    return int(text)
