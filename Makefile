@@ -3,6 +3,8 @@
 #
 #   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network
 #   make run CONFIG=config.json    what the config says
+#   make run-adapter               the adapter on http://127.0.0.1:28081/v1, for the service of make run-mock;
+#                                  with CONFIG=… what that says
 #   make run-mock                  the mock alone, on http://127.0.0.1:28080: an upstream below /v1, a service at /stream
 #   make test                      the tests; make test TESTS=tests.test_sse for some of them
 #   make test-heavy                the slow ones
@@ -25,10 +27,13 @@ TOOLS := $(VENV)/.stamp-dev
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: run run-mock test test-heavy test-floors autobahn lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
+
+run-adapter: $(RUNTIME)
+	$(BIN)/twistd -n --pidfile= openai-stream-adapter $(if $(CONFIG),--config '$(CONFIG)')
 
 run-mock: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-mock

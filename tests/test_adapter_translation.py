@@ -404,6 +404,15 @@ class StreamTests(TestCase):
             assert answer.error is not None, body
             self.assertEqual((answer.text, answer.error.status, answer.complete), ("a", 502, False))
 
+    def test_mixed(self) -> None:
+        """Among payloads of JSON one that is none is an error, unless the configuration knows it."""
+        body = sse({"text": "a"}, "ping", {"text": "b"})
+        error = Answer(body).error
+        assert error is not None
+        self.assertIn("skipPayloads", error.message)
+        self.assertEqual(Answer(body, skip_payloads=("ping",)).text, "ab")
+        self.assertEqual(Answer(body, skip_payloads=("ping",), content="text").text, "ab")
+
     def test_nothing(self) -> None:
         """A body without events, or of another kind, is an error that says so."""
         for body, media in ((b"", SSE), (b": ping\n\n", SSE), (b"<html>hello</html>", b"text/html")):

@@ -29,6 +29,7 @@ class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
     mode: Literal["delta", "cumulative"] = "delta"
     events: tuple[Name, ...] | None = None
     skip_events: tuple[Name, ...] = ()
+    skip_payloads: tuple[Name, ...] = ()
     end_events: tuple[Name, ...] = ()
     end_marker: Name | None = None
 

@@ -22,7 +22,7 @@ from stream_proxy.headers import HOP_BY_HOP, RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.url import UpstreamURL, parse_upstream_url
 
-_URL = re.compile(r"\s*(https?://[^/?#]*)([^#]*)\s*", re.IGNORECASE)
+_URL = re.compile(r"\s*(https?://[^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -126,25 +126,21 @@ class Dialect:
 
 def _service_url(url: str) -> tuple[UpstreamURL, TextTemplate]:
     match = _URL.fullmatch(url)
-    if match is None:
-        parse_url(url)
-        raise DialectError("upstreamUrl: must not have a fragment")
-    base = parse_url(match[1])
+    base = _base_url(url if match is None else match[1])
+    assert match is not None
     path = match[2].rstrip()
     try:
         target = TextTemplate(path if path.startswith("/") else "/" + path, "upstreamUrl")
     except TemplateError as error:
         raise DialectError(str(error)) from None
+    if any("#" in literal for literal in target.literals):
+        raise DialectError("upstreamUrl: must not have a fragment")
     if not all(_TARGET.fullmatch(literal) for literal in target.literals):
         raise DialectError("upstreamUrl: has characters that must be percent-encoded")
     return base, target
 
 
-def parse_url(url: str) -> UpstreamURL:
-    """As :func:`parse_upstream_url`.
-
-    :raises DialectError: it is none.
-    """
+def _base_url(url: str) -> UpstreamURL:
     try:
         return parse_upstream_url(url)
     except ValueError as error:

@@ -36,7 +36,10 @@ _NO_FINISH = ("", "null", "none", "finish_reason_unspecified")
 
 @dataclass(slots=True)
 class Reading:
-    """What one payload says. ``done``: it is the last one."""
+    """What one payload says.
+
+    ``done``: it is the last one. ``plain``: it was no JSON, and taken for the text itself.
+    """
 
     text: str | None = None
     reasoning: str | None = None
@@ -44,6 +47,7 @@ class Reading:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     done: bool = False
+    plain: bool = False
 
 
 class Reader:
@@ -55,6 +59,7 @@ class Reader:
     def __init__(self, config: AdapterConfig) -> None:
         self._config = config
         self._skipped = frozenset(config.skip_events)
+        self._skipped_data = frozenset(text.strip().encode() for text in config.skip_payloads)
         self._used = None if config.events is None else frozenset((*config.events, *config.end_events))
         self._marker = (config.end_marker or _DONE).strip()
         self._given: dict[str, Expression] = {}
@@ -85,13 +90,15 @@ class Reader:
         """
         if payload.event in self._skipped:
             return None
+        if payload.data.strip() in self._skipped_data:
+            return None
         if payload.event != "error" and self._used is not None and payload.event not in self._used:
             return None
         if self.is_marker(payload.data):
             return Reading(done=True)
         if self._config.payload == "text" and payload.event != "error":
             return Reading(payload.data.decode("utf-8", "replace"), done=self._ends(payload))
-        value = self._value(payload)
+        value, plain = self._value(payload)
         if value == self._marker:  # as a JSON string
             return Reading(done=True)
         if payload.event == "error":
@@ -99,7 +106,7 @@ class Reader:
         error = self._error(value)
         if error is not None:
             raise chat_stream_error(error)
-        reading = self._reading(value)
+        reading = self._reading(value, plain)
         reading.done = self._ends(payload) or self._is_done(value)
         return reading
 
@@ -114,7 +121,8 @@ class Reader:
             error = next((value[key] for key in ("detail", "message", "msg") if value.get(key)), None)
         return error
 
-    def _value(self, payload: Payload) -> Any:
+    def _value(self, payload: Payload) -> tuple[Any, bool]:
+        """The payload's JSON; or its text, and that it is no JSON."""
         data, kind = payload.data, self._config.payload
         try:
             value = decode_json(data)
@@ -125,10 +133,10 @@ class Reader:
                     "The service sent a payload that is no complete JSON; if its payloads are plain text, "
                     'set the adapter\'s payload to "text".'
                 ) from None
-            return data.decode("utf-8", "replace")
+            return data.decode("utf-8", "replace"), True
         if kind == "auto" and not isinstance(value, dict | list | str):
-            return data.decode("utf-8", "replace")  # a text can be made of digits
-        return value
+            return data.decode("utf-8", "replace"), True  # a text can be made of digits
+        return value, False
 
     def _error(self, value: Any) -> object:
         if "error" not in self._given:
@@ -138,9 +146,9 @@ class Reader:
             return None
         return value if found is True else found
 
-    def _reading(self, value: Any) -> Reading:
+    def _reading(self, value: Any, plain: bool) -> Reading:
         given = self._given
-        reading = Reading()
+        reading = Reading(plain=plain)
         if not ({"content", "reasoning", "tool_calls"} <= given.keys()):
             said = shapes.said(value)
             reading.text, reading.reasoning = said.text, said.reasoning

@@ -28,6 +28,7 @@ class Translation:
         self._writer = writer
         self._payloads = 0
         self._shape = ""
+        self._structured = False
         #: The service has said all; what still comes is not part of the answer.
         self.complete = False
 
@@ -63,6 +64,12 @@ class Translation:
             if reading is None:
                 continue
             self._payloads += 1
+            if reading.plain and self._structured:
+                raise upstream_error(
+                    "The service sent a payload that is no JSON among others that are; if it means nothing, "
+                    "name it in the adapter's skipPayloads."
+                )
+            self._structured = self._structured or not reading.plain
             for chunk in self._writer.add(reading):
                 yield encode_json(chunk)
             if reading.done:
