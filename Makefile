@@ -5,7 +5,7 @@
 #   make run CONFIG=config.json    what the config says
 #   make run-adapter               the adapter on http://127.0.0.1:28081/v1, for the service of make run-mock;
 #                                  with CONFIG=… what that says
-#   make run-mock                  the mock alone, on http://127.0.0.1:28080: an upstream below /v1, a service at /stream
+#   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.test_sse for some of them
 #   make test-heavy                the slow ones
 #   make lint, make types          ruff; mypy
