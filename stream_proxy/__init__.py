@@ -15,6 +15,8 @@ from stream_proxy.responses import ResponseAccumulator
 from stream_proxy.sse import ServerSentEvent, SSEDecoder
 
 if TYPE_CHECKING:
+    from stream_proxy.adapter.config import AdapterConfig
+    from stream_proxy.adapter.resource import AdapterResource
     from stream_proxy.config import Limits
     from stream_proxy.downstream import ProxySite
     from stream_proxy.resource import (
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     )
 
 _LAZY = {
+    "AdapterConfig": "stream_proxy.adapter.config",
+    "AdapterResource": "stream_proxy.adapter.resource",
     "ChatCompletionsApiProxy": "stream_proxy.resource",
     "Limits": "stream_proxy.config",
     "PassthroughApiProxy": "stream_proxy.resource",
@@ -35,6 +39,8 @@ _LAZY = {
 
 __all__ = [
     "APIError",
+    "AdapterConfig",
+    "AdapterResource",
     "ChatCompletionsAccumulator",
     "ChatCompletionsApiProxy",
     "IncompleteStreamError",

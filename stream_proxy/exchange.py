@@ -80,6 +80,15 @@ class Exchange:
             self.bug(Failure())
         return NOT_DONE_YET
 
+    def target(self) -> bytes | None:
+        """The target below the resource, in origin form; a request that has none is refused."""
+        request = self.request
+        target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
+        if target is None:
+            error = invalid_request("The request target must be a path, or an http:// or https:// URL.")
+            self.refuse(error)
+        return target
+
     def bug(self, failure: Failure) -> None:
         """A failure of ours, where nothing else handles it."""
         self.log.bug(failure)
@@ -163,6 +172,17 @@ class Exchange:
         collecting, self._collecting = self._collecting, None
         if collecting is not None:
             collecting.cancel()
+
+
+def _below_mount(request: Request) -> bytes:
+    """The target without the path that leads to the resource, byte for byte."""
+    uri: bytes = request.uri
+    for _ in request.prepath or ():
+        if not uri.startswith(b"/"):
+            break
+        end = min((place for mark in b"/?" if (place := uri.find(mark, 1)) > 0), default=len(uri))
+        uri = uri[end:]
+    return uri if uri and not uri.startswith(b"?") else b"/" + uri
 
 
 def _too_large(limit: int) -> APIError:

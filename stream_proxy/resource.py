@@ -14,8 +14,7 @@ from twisted.web.server import Request
 
 from stream_proxy.config import IncludeUsage, Limits
 from stream_proxy.convert import Conversion, Terms
-from stream_proxy.decide import Kind, call_to_convert, convertible_kind, origin_form
-from stream_proxy.errors import invalid_request
+from stream_proxy.decide import Kind, call_to_convert, convertible_kind
 from stream_proxy.exchange import Exchange
 from stream_proxy.handshakes import wants_websocket
 from stream_proxy.headers import RawHeader, request_headers
@@ -120,10 +119,8 @@ class _Routing:
 
     def _route(self) -> None:
         request, proxy = self._request, self._proxy
-        target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
+        target = self._exchange.target()
         if target is None:
-            error = invalid_request("The request target must be a path, or an http:// or https:// URL.")
-            self._exchange.refuse(error)
             return
         self._target = target
         headers = self._headers = [
@@ -189,17 +186,6 @@ class _Routing:
                 proxy.log,
             )
         )
-
-
-def _below_mount(request: Request) -> bytes:
-    """The target without the path that leads to the resource, byte for byte."""
-    uri: bytes = request.uri
-    for _ in request.prepath or ():
-        if not uri.startswith(b"/"):
-            break
-        end = min((place for mark in b"/?" if (place := uri.find(mark, 1)) > 0), default=len(uri))
-        uri = uri[end:]
-    return uri if uri and not uri.startswith(b"?") else b"/" + uri
 
 
 def _cooperator(clock: IReactorTime) -> Any:

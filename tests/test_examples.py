@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from stream_proxy import SSEDecoder
+from stream_proxy.config import parse_config
 from tests.support import CHAT, LoopbackTestCase, read_request
 from tests.support import Stream as Connection
 from tests.support import chunk as chat_chunk
@@ -78,6 +80,15 @@ class ReadmeTests(LoopbackTestCase):
         port = await self.proxy(await self.mock())
         said = await self.request(port, target=call[1], body=json.loads(call[2]))
         self.assertEqual(said.body.decode(), answer)
+
+    def test_adapter(self) -> None:
+        """The adapter's configuration that stands in it can be used."""
+        text = (ROOT / "README.md").read_text()
+        block = next(block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "adapter" in block)
+        self.patch(os, "environ", {**os.environ, "AGENTS_KEY": "k"})
+        config, warnings = parse_config(block.encode(), "README.md")
+        self.assertIsNotNone(config.rules[0].adapter)
+        self.assertEqual(warnings, [])
 
     def test_sans_io(self) -> None:
         """The lines of Python that stand in it work."""

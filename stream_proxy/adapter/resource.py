@@ -17,9 +17,8 @@ from stream_proxy.adapter.call import AdapterCall
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.config import Limits
-from stream_proxy.decide import origin_form
 from stream_proxy.downstream import answer, start_answer
-from stream_proxy.errors import APIError, invalid_request
+from stream_proxy.errors import APIError
 from stream_proxy.exchange import Exchange
 from stream_proxy.headers import RawHeader
 from stream_proxy.jsontext import encode_json
@@ -106,9 +105,8 @@ class _Routing:
 
     def _route(self) -> None:
         request = self._request
-        target = origin_form(request.uri)
+        target = self._exchange.target()
         if target is None:
-            self._exchange.refuse(invalid_request("The request target must be a path, or a URL."))
             return
         method = request.method.decode("ascii", "replace")
         path = target.partition(b"?")[0].decode("ascii", "replace").rstrip("/")
