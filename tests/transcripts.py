@@ -326,10 +326,10 @@ NESTED_TOOLS = Transcript(
     media=EVENTS,
     flushes=_events(
         r"""event: step
-data: {"code":0,"data":"{\"messages\":[{\"kind\":\"call\",\"tool_calls\":[{\"index\":0,\"id\":\"c-81\",\"type\":\"function\",\"function\":{\"name\":\"refund\",\"arguments\":\"{\\\"order\\\"\"}}]}]}"}
+data: {"code":0,"data":"{\"messages\":[{\"kind\":\"call\",\"calls\":[{\"index\":0,\"id\":\"c-81\",\"type\":\"function\",\"function\":{\"name\":\"refund\",\"arguments\":\"{\\\"order\\\"\"}}]}]}"}
 
 event: step
-data: {"code":0,"data":"{\"messages\":[{\"kind\":\"call\",\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\": 7}\"}}]}]}"}
+data: {"code":0,"data":"{\"messages\":[{\"kind\":\"call\",\"calls\":[{\"index\":0,\"function\":{\"arguments\":\": 7}\"}}]}]}"}
 
 event: finished
 data: {"code":0,"data":"{\"reason\":\"tool_calls\",\"usage\":{\"input_tokens\":30,\"output_tokens\":12}}"}
