@@ -212,6 +212,7 @@ class ShapeTests(TestCase):
             ("end_turn", "stop"),
             ("STOP", "stop"),
             ("MAX_TOKENS", "length"),
+            ("model_context_window_exceeded", "length"),
             ("tool_use", "tool_calls"),
             ("SAFETY", "content_filter"),
             ("whatever", "stop"),

@@ -17,7 +17,15 @@ _FIELDS = ("content", "reasoning", "tool_calls", "finish_reason", "usage", "erro
 _DONE = "[DONE]"
 _BEGUN_JSON = re.compile(rb"\s*(\{\s*[\"}]|\[\s*[\[{\"])")
 _FINISHES = {
-    "length": ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
+    "length": (
+        "length",
+        "max_length",
+        "max_output_tokens",
+        "max_tokens",
+        "model_context_window_exceeded",
+        "model_length",
+        "token_limit",
+    ),
     "tool_calls": ("tool_calls", "tool_use", "function_call", "tool_call"),
     "content_filter": (
         "blocklist",
