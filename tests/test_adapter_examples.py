@@ -395,6 +395,26 @@ class AnswerTests(ExampleTestCase):
                 transcript.name,
             )
 
+    async def test_the_mock_itself(self) -> None:
+        """The product's own mock, through its example, says what it says without."""
+        mock = await self.mock()
+        accept = [("Accept", transcripts.EVENTS)]
+        direct = await self.request(
+            int(mock.rpartition(":")[2]),
+            target="/stream",
+            body={**SHORT, "model": "gpt-3.5-turbo"},
+            headers=accept,
+        )
+        payloads = [json.loads(item) for item in events(direct.body)]
+        port = await self.proxy(f"{mock}/stream", resource=AdapterResource, config=rule("mock").adapter)
+        *data, last = await self.stream(port, "gpt-3.5-turbo", stream_options={"include_usage": True})
+        self.assertEqual(last, b"[DONE]")
+        got = told(json.loads(item) for item in data)
+        self.assertEqual(got["text"], "".join(payload["data"]["content"] for payload in payloads))
+        self.assertEqual(got["finish"], payloads[-1]["finish"])
+        counts = (got["usage"]["prompt_tokens"], got["usage"]["completion_tokens"])
+        self.assertEqual(counts, tuple(payloads[-1]["usage"].values()))
+
 
 class CutTests(ExampleTestCase):
     """Streams that break off."""
@@ -543,6 +563,15 @@ def dialect_of(example: str) -> Dialect:
     configured = rule(example)
     assert configured.adapter is not None
     return Dialect(configured.upstream_url, configured.adapter, KEYS)
+
+
+class FileTests(SynchronousTestCase):
+    """The folder as a whole."""
+
+    def test_all_are_tested(self) -> None:
+        """Each file has a transcript here, but the one that the image tests."""
+        files = {path.stem for path in FOLDER.glob("*.json")}
+        self.assertEqual(files - {"compose"}, {transcript.example for transcript in ALL})
 
 
 class SplitTests(SynchronousTestCase):
