@@ -123,7 +123,6 @@ class ShapeTests(TestCase):
         """What has no place for a text says none, and what has one may say nothing there."""
         nothing: tuple[object, ...] = (
             {"type": "ping"},
-            {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
             {"type": "response.created", "response": {"output": []}},
             {"type": "response.output_text.done", "text": "all of it again"},
@@ -140,6 +139,7 @@ class ShapeTests(TestCase):
         for payload in nothing:
             self.assertIsNone(said(payload).text, payload)
         empty: tuple[object, ...] = (
+            {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
             {"choices": []},
             {"choices": [{"delta": {"role": "assistant"}}]},
             {"content": ""},
@@ -469,6 +469,17 @@ class StreamTests(TestCase):
             ],
         )
         self.assertEqual(answer.finish, "tool_calls")
+
+    def test_call_indexes(self) -> None:
+        """Indexes count from 0 without a gap, whatever the service's are."""
+        calls = [
+            {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": text}}
+            for index, text in ((3, "a"), (7, "b"), (3, "c"))
+        ]
+        answer = Answer(sse(*({"choices": [{"delta": {"tool_calls": [call]}}]} for call in calls)))
+        deltas = [delta for (delta,) in answer.deltas("tool_calls")]
+        found = [(delta["index"], delta.get("id"), delta["function"]["arguments"]) for delta in deltas]
+        self.assertEqual(found, [(0, "c3", "a"), (1, "c7", "b"), (0, None, "c")])
 
     def test_calls_of_another_kind(self) -> None:
         """A finish reason of calls that cannot be told is none: clients would look for them."""

@@ -143,7 +143,9 @@ class _ToolCalls:
 
     def __init__(self, cumulative: bool) -> None:
         self._cumulative = cumulative
+        # By the service's own index; those of the chunks count from 0 without a gap, as clients expect.
         self._arguments: dict[int, _Cumulated] = {}
+        self._indexes: dict[int, int] = {}
 
     @property
     def any(self) -> bool:
@@ -157,18 +159,19 @@ class _ToolCalls:
         function = call.get("function")
         if not isinstance(function, dict):
             return None
-        index = call.get("index")
-        if type(index) is not int or index < 0:
-            index = position if self._cumulative else max(self._arguments, default=-1) + 1
+        own = call.get("index")
+        if type(own) is not int or own < 0:
+            own = position if self._cumulative else max(self._arguments, default=-1) + 1
         arguments = function.get("arguments")
         if arguments is None:
             arguments = ""
         elif not isinstance(arguments, str):  # Ollama's are an object
             arguments = encode_json(arguments).decode()
-        if index in self._arguments:
-            told = _new(self._arguments[index] if self._cumulative else None, arguments)
-            return {"index": index, "function": {"arguments": told}} if told else None
-        begun = self._arguments[index] = _Cumulated("the arguments of a tool call")
+        if own in self._arguments:
+            told = _new(self._arguments[own] if self._cumulative else None, arguments)
+            return {"index": self._indexes[own], "function": {"arguments": told}} if told else None
+        index = self._indexes[own] = len(self._indexes)
+        begun = self._arguments[own] = _Cumulated("the arguments of a tool call")
         identity, name = call.get("id"), function.get("name")
         return {
             "index": index,

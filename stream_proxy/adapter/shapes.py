@@ -219,7 +219,7 @@ def _by_type(payload: dict[str, Any]) -> Said | None:
     if kind in _ANTHROPIC:
         block = payload.get("delta") if kind == "content_block_delta" else payload.get("content_block")
         if not isinstance(block, dict):
-            return Said()
+            return Said("" if kind == "message_start" else None)  # an answer has begun, if only an empty one
         return Said(_string(block, ("text",)), _string(block, ("thinking",)))
     if kind.startswith("response."):
         delta = payload.get("delta")
