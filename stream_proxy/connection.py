@@ -15,15 +15,20 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, Request
 from twisted.web.client import HTTPConnectionPool
+from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from stream_proxy.chunked import ChunkedDecoder
 from stream_proxy.failures import HeadTooLargeError
 from stream_proxy.headers import connection_tokens
 from stream_proxy.sockets import tune
 
 #: The longest response head, as for requests.
 MAX_HEAD_BYTES = 65_536
+
+
+_TRANSFER_DECODERS: dict[bytes, type[_ChunkedTransferDecoder]] = {b"chunked": ChunkedDecoder}
 
 
 @implementer(IHandshakeListener)
@@ -62,6 +67,7 @@ class UpstreamProtocol(HTTP11ClientProtocol):
         parser, head = self._parser, self._responseDeferred
         if parser is not None:
             parser.MAX_LENGTH = MAX_HEAD_BYTES
+            parser._transferDecoders = _TRANSFER_DECODERS
         if self._state != "TRANSMITTING" or head is None:
             return sent
         self._head = head

@@ -6,6 +6,8 @@ import socket
 
 from twisted.internet.interfaces import ITCPTransport
 
+from stream_proxy.prompt import send_promptly
+
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
@@ -16,6 +18,7 @@ def tune(transport: object) -> None:
     """
     if not ITCPTransport.providedBy(transport):
         return
+    send_promptly(transport)
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     handle = getattr(transport, "getHandle", lambda: None)()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from http.cookiejar import CookieJar
 from typing import Any, cast
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -47,6 +48,19 @@ class _NoCookies(CookieJar):
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         pass
+
+
+class _Anywhere(EncodedURL):
+    """The URL that treq is given. It goes nowhere, so that nothing has to be parsed or encoded."""
+
+    def to_uri(self) -> _Anywhere:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://upstream/"
+
+
+_ANYWHERE = _Anywhere.from_text("http://upstream/")
 
 
 @implementer(IBodyProducer)
@@ -200,7 +214,7 @@ class _Attempt:
         client = HTTPClient(_Verbatim(self._send), cookiejar=cast(Any, self._upstream._cookies))
         inner = client.request(
             "GET",
-            "http://upstream/",
+            _ANYWHERE,
             allow_redirects=False,
             unbuffered=True,
             reactor=cast(Any, self._upstream._clock),
