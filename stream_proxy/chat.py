@@ -136,6 +136,22 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if self._fed > self._measure_at:
             self._measure()
 
+    def room(self) -> int:
+        """How many more bytes of chunks there may be before the answer is measured against its bound."""
+        return self._measure_at - self._fed
+
+    def add_text(self, index: int, delta: Object, fed: int) -> None:
+        """Take a delta that stands for several chunks.
+
+        Each of them was the chunk before it with another text in one string, and `delta` holds these texts,
+        joined. The caller sees to it that they are within `room`.
+
+        :param index: of the choice, which has come before.
+        :param fed: how many bytes the data of those chunks were.
+        """
+        merge_delta(self._choices[index].message, delta)
+        self._fed += fed
+
     def _add(self, chunk: Object) -> None:
         error = _error_in(chunk)
         if error is not None:

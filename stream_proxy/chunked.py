@@ -6,7 +6,7 @@ import re
 
 from twisted.web.http import _ChunkedTransferDecoder
 
-# A chunk's size line in its plain form. Longer sizes, extensions and what is malformed are Twisted's business.
+# A size line in its plain form. Longer sizes, extensions and what is malformed are Twisted's business.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 
 

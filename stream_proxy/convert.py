@@ -27,6 +27,7 @@ from stream_proxy.memory import Refusal, RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.relay import AnswerRelay, Relay
 from stream_proxy.responses import ResponseAccumulator
+from stream_proxy.runs import ChatRuns
 from stream_proxy.sniff import Sniffed, media_type, sniff
 from stream_proxy.sse import SSEDecoder
 from stream_proxy.timer import IdleTimer
@@ -98,6 +99,7 @@ class Conversion:
         self._held_bytes = 0
         self._seen = bytearray()
         self._events: SSEDecoder | None = None
+        self._runs: ChatRuns | None = None
         self._answer: EventAccumulator | None = None
 
     def start(self) -> None:
@@ -287,7 +289,8 @@ class Conversion:
             )
         self._events = SSEDecoder(max_event_bytes=limit + _EVENT_OVERHEAD)
         if self._call.kind is Kind.CHAT:
-            self._answer = ChatCompletionsAccumulator(n=self._call.n, max_bytes=limit)
+            chat = self._answer = ChatCompletionsAccumulator(n=self._call.n, max_bytes=limit)
+            self._runs = ChatRuns(self._events, chat)
         else:
             self._answer = ResponseAccumulator(max_bytes=limit)
         self._held = []
@@ -299,11 +302,13 @@ class Conversion:
 
     def _take(self, piece: bytes) -> None:
         assert self._events is not None and self._answer is not None
-        for event in self._events.feed(piece):
-            self._answer.feed(event)
-            if self._answer.complete:
-                self._complete()
-                return
+        if self._runs is not None:
+            self._runs.feed(piece)
+        else:
+            for event in self._events.feed(piece):
+                self._answer.feed(event)
+        if self._answer.complete:
+            self._complete()
 
     # The end
 

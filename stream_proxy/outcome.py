@@ -19,7 +19,10 @@ from stream_proxy.errors import APIError
 LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn, "error": LogLevel.error}
 
 
-_LINE = "%(method)s %(path)s %(status)s %(how)s %(origin)s %(sent)s bytes %(milliseconds)s ms%(detail)s%(problem)s"
+_LINE = (
+    "%(method)s %(path)s %(status)s %(how)s %(origin)s %(sent)s bytes %(milliseconds)s ms"
+    "%(detail)s%(problem)s"
+)
 
 
 @dataclass(frozen=True, slots=True)

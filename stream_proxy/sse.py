@@ -44,7 +44,7 @@ class SSEDecoder:
     """
 
     def __init__(self, max_event_bytes: int = 256 * 2**20, max_stray_bytes: int = 64 * 2**10) -> None:
-        self._max_event_bytes = max_event_bytes
+        self.max_event_bytes = max_event_bytes
         self._max_stray_bytes = max_stray_bytes
         self._head: bytes | None = b""  # the first bytes while they may be a BOM; None once that is decided
         self._after_cr = False  # the last line ended with CR; an LF that comes next belongs to it
@@ -64,7 +64,7 @@ class SSEDecoder:
             returned first, then the next call raises; so they do not depend on how the stream was cut.
         """
         if self._too_large:
-            raise EventTooLargeError(self._max_event_bytes)
+            raise EventTooLargeError(self.max_event_bytes)
         if self._head is not None:
             data = self._after_bom(data)
         if self._after_cr and data:
@@ -77,7 +77,7 @@ class SSEDecoder:
         if not data:
             return []
         # When not even all of it together can pass the bound, no line needs to be measured.
-        bounded = self._held + len(self._line) + len(data) > self._max_event_bytes
+        bounded = self._held + len(self._line) + len(data) > self.max_event_bytes
         lines = data.split(b"\n")
         rest = lines.pop()
         events: list[ServerSentEvent] = []
@@ -89,14 +89,27 @@ class SSEDecoder:
             self._take_lines(lines, events, bounded)
         if rest:
             self._line += rest
-        if bounded and self._held + len(self._line) > self._max_event_bytes:
+        if bounded and self._held + len(self._line) > self.max_event_bytes:
             self._too_large = True
         if self._too_large:
             self._line.clear()
             self._data = None
             if not events:
-                raise EventTooLargeError(self._max_event_bytes)
+                raise EventTooLargeError(self.max_event_bytes)
         return events
+
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing is held: what was fed so far ends with an event, or is nothing but comments."""
+        return not (
+            self._head
+            or self._after_cr
+            or self._line
+            or self._data is not None
+            or self._event
+            or self._stray
+            or self._too_large
+        )
 
     def stray(self) -> bytes:
         """The lines since the last event that are no field, joined by LF; an unterminated last one counts.
@@ -119,7 +132,7 @@ class SSEDecoder:
 
     def _take_lines(self, lines: list[bytes], events: list[ServerSentEvent], bounded: bool) -> None:
         for line in lines:
-            if bounded and self._held + len(line) > self._max_event_bytes:
+            if bounded and self._held + len(line) > self.max_event_bytes:
                 self._too_large = True
                 return
             if not line:
