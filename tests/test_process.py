@@ -339,18 +339,19 @@ class StopTests(ProcessTestCase):
 
     async def test_second_signal(self) -> None:
         """Who cannot wait sends the signal again: what still runs is broken off, and the process ends."""
-        upstream, begun, _ = await self.held()
-        process, (port,) = await self.serve(upstream.url)
-        clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
-        await begun
-        process.signal("TERM")
-        await process.line(rf"TCP Port {port} Closed")
-        process.signal("TERM")
-        await process.ended()
-        for client in clients:
-            await client.gone()
-            self.assertEqual(client.received, 0)
-        self.assert_ended_by(signal.SIGTERM, process)
+        for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
+            upstream, begun, _ = await self.held()
+            process, (port,) = await self.serve(upstream.url)
+            clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+            await begun
+            process.signal(name)
+            await process.line(rf"TCP Port {port} Closed")
+            process.signal(name)
+            await process.ended()
+            for client in clients:
+                await client.gone()
+                self.assertEqual(client.received, 0)
+            self.assert_ended_by(number, process)
 
     async def test_grace(self) -> None:
         """What does not end within shutdownGraceSeconds is broken off."""

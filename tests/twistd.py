@@ -103,6 +103,9 @@ class Process(ProcessProtocol):
 class ProcessTestCase(LoopbackTestCase):
     """Starts ``twistd openai-stream-proxy``."""
 
+    #: What stands between ``twistd`` and its other options in every test of the class.
+    twistd_options: Sequence[str] = ()
+
     def directory(self) -> Path:
         """A new directory."""
         path = Path(self.mktemp()).absolute()
@@ -124,7 +127,7 @@ class ProcessTestCase(LoopbackTestCase):
     ) -> Process:
         """Start it with `arguments`, in a directory of its own unless there is a `path`."""
         process = Process(
-            [TWISTD, *options, "openai-stream-proxy", *arguments],
+            [TWISTD, *self.twistd_options, *options, "openai-stream-proxy", *arguments],
             path=str(path or self.directory()),
             env=env,
         )
