@@ -45,6 +45,7 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
 
     rules: Annotated[list[Rule], Meta(min_length=1)]
     shutdown_grace_seconds: Annotated[float, Meta(ge=0)] = 25.0
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,13 @@ import asyncio
 import signal
 from types import FrameType
 
-from twisted.internet import asyncioreactor
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.main import installReactor
 from twisted.internet.process import reapAllProcesses
+
+
+class UvloopReactor(AsyncioSelectorReactor):
+    """That reactor on such a loop. `install` makes one."""
 
 
 def install() -> None:
@@ -24,23 +29,20 @@ def install() -> None:
         ) from None
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
-
-    from twisted.internet import reactor
-
-    reactor.callWhenRunning(_watch_children)
+    reactor = UvloopReactor(loop)
+    reactor.callWhenRunning(_watch_children, reactor)
+    installReactor(reactor)
 
 
-def _watch_children() -> None:
+def _watch_children(reactor: UvloopReactor) -> None:
     """Notice children that end.
 
     Twisted waits for SIGCHLD at the wake-up descriptor of signals, of which a process has one, and uvloop has
     taken it for its own.
     """
-    from twisted.internet import reactor
 
     def reap(number: int, frame: FrameType | None) -> None:
-        reactor.callFromThread(reapAllProcesses)  # type: ignore[attr-defined]
+        reactor.callFromThread(reapAllProcesses)
 
     signal.signal(signal.SIGCHLD, reap)
     signal.siginterrupt(signal.SIGCHLD, False)

@@ -14,6 +14,7 @@ from twisted.python import usage
 from stream_proxy.config import Config, ConfigError, Rule, load_config
 from stream_proxy.outcome import RequestLog
 from stream_proxy.service import ProxyService, any_interface, check_port
+from stream_proxy.workers import WorkersService
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -52,8 +53,9 @@ def makeService(options: Options) -> IService:
 
 
 def _make_service(options: Options, reactor: Any) -> IService:
+    level = os.environ.get("LOG_LEVEL") or "info"
     try:
-        log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
+        log = RequestLog(level)
     except ValueError as error:
         raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
     if options["demo"]:
@@ -68,6 +70,8 @@ def _make_service(options: Options, reactor: Any) -> IService:
         log.warn(warning)
     for index, rule in enumerate(config.rules):
         check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
+    if config.workers > 1:
+        return WorkersService(reactor, config, log=log, log_level=level)
     return ProxyService(reactor, config, log=log, handle_signals=True)
 
 

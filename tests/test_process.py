@@ -88,6 +88,9 @@ class BadConfigTests(ProcessTestCase):
             (rules(includeUsage="maybe"), r"rules\[0\]\.includeUsage: invalid enum value 'maybe'"),
             ({"timeoutSeconds": "soon", "rules": [RULE]}, "timeoutSeconds: expected float, got str"),
             ({"shutdownGraceSeconds": -1, "rules": [RULE]}, r"shutdownGraceSeconds: expected float >= 0"),
+            ({"workers": 0, "rules": [RULE]}, "workers: expected int >= 1"),
+            ({"workers": 65, "rules": [RULE]}, "workers: expected int <= 64"),
+            ({"workers": "auto", "rules": [RULE]}, "workers: expected int, got str"),
         )
 
     async def test_ports(self) -> None:
@@ -325,7 +328,7 @@ class StopTests(ProcessTestCase):
         idle = await self.client(port)
         await begun
         process.signal("TERM")
-        await process.line(rf"TCP Port {port} Closed")
+        await self.closed(process, port)
         await idle.gone()
         await self.assert_refused(port)
         go_on.callback(None)
@@ -345,7 +348,7 @@ class StopTests(ProcessTestCase):
             clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
             await begun
             process.signal(name)
-            await process.line(rf"TCP Port {port} Closed")
+            await self.closed(process, port)
             process.signal(name)
             await process.ended()
             for client in clients:
@@ -373,9 +376,8 @@ class DaemonTests(ProcessTestCase):
         """It listens when twistd returns, writes its pid and its log, and removes the pid when it ends."""
         port = free_port()
         directory = self.directory()
-        path = self.write_config(
-            {"rules": [{"listenPort": port, "upstreamUrl": await self.mock()}]}, directory
-        )
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": self.workers, "rules": [rule]}, directory)
         pidfile, logfile = directory / "proxy.pid", directory / "proxy.log"
         options = [f"--pidfile={pidfile}", f"--logfile={logfile}"]
         start = self.twistd("-c", str(path), options=options)

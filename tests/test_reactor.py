@@ -52,7 +52,7 @@ class UvloopTests(WebSocketTestCase, ProcessTestCase):
         """An ordinary call is converted, and a WebSocket's frames travel both ways."""
         upstream, came = await self.accepting()
         process, (chat, realtime) = await self.serve(await self.mock(), upstream.url)
-        self.assertIn("AsyncioSelectorReactor", process.output)
+        self.assertIn("stream_proxy.reactor.UvloopReactor", process.output)
         answer = await self.request(chat, body=CHAT_BODY)
         self.assertEqual((answer.status, answer.json()["object"]), (200, "chat.completion"))
         pair = await self.join(realtime, came)
