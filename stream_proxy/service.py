@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from typing import Any
 
@@ -92,6 +93,12 @@ def listening(rule: Rule) -> str:
     """What the log says of a rule whose port is open."""
     url = parse_upstream_url(rule.upstream_url)
     return f"listening on port {rule.listen_port} for {url.origin}{url.prefix.decode('ascii')}"
+
+
+def settle() -> None:
+    """Leave what starting up has made out of every later garbage collection: it is there to stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def any_interface() -> str:

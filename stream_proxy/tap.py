@@ -13,8 +13,7 @@ from twisted.python import usage
 
 from stream_proxy.config import Config, ConfigError, Rule, load_config
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port
-from stream_proxy.workers import WorkersService
+from stream_proxy.service import ProxyService, any_interface, check_port, settle
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -47,9 +46,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        return _make_service(options, reactor)
+        service = _make_service(options, reactor)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
 def _make_service(options: Options, reactor: Any) -> IService:
@@ -71,6 +72,8 @@ def _make_service(options: Options, reactor: Any) -> IService:
     for index, rule in enumerate(config.rules):
         check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
     if config.workers > 1:
+        from stream_proxy.workers import WorkersService
+
         return WorkersService(reactor, config, log=log, log_level=level)
     return ProxyService(reactor, config, log=log, handle_signals=True)
 

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -35,8 +35,6 @@ ABORT = b"a"
 #: processes of a service at once.
 PARENTS_SIGNALS = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
 
-_LENGTH_BYTES = 4
-
 
 class Handover(Struct, frozen=True):
     """What a worker is told when it starts.
@@ -48,10 +46,18 @@ class Handover(Struct, frozen=True):
     log_level: str
     reactor: str
 
+    #: How many bytes say how many follow.
+    HEAD: ClassVar[int] = 4
+
     def packed(self) -> bytes:
-        """As it goes through the pipe."""
+        """As it goes through the pipe; MessagePack can say what JSON cannot, such as infinity."""
         data = msgspec.msgpack.encode(self)
-        return len(data).to_bytes(_LENGTH_BYTES) + data
+        return len(data).to_bytes(self.HEAD) + data
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Handover:
+        """From what follows the head."""
+        return msgspec.msgpack.decode(data, type=cls)
 
 
 class Line(Struct, frozen=True, array_like=True, tag="line"):
@@ -74,8 +80,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)  # what came since the start is forgotten
     try:
-        size = int.from_bytes(_read(COMMANDS, _LENGTH_BYTES))
-        handover = msgspec.msgpack.decode(_read(COMMANDS, size), type=Handover)
+        size = int.from_bytes(_read(COMMANDS, Handover.HEAD))
+        handover = Handover.unpacked(_read(COMMANDS, size))
     except EOFError:
         return
     globalLogBeginner.beginLoggingTo([_Observer()])
@@ -103,7 +109,7 @@ def _serve(handover: Handover) -> None:
     from twisted.internet.stdio import StandardIO
 
     from stream_proxy.outcome import RequestLog
-    from stream_proxy.service import ProxyService
+    from stream_proxy.service import ProxyService, settle
 
     reactor: Any = _reactor
     log = RequestLog(handover.log_level)
@@ -111,6 +117,7 @@ def _serve(handover: Handover) -> None:
 
     def start() -> None:
         service.startService()
+        settle()
         _tell(Ready())
         StandardIO(_Commands(stop=reactor.stop, abort=service.abort), reactor=reactor)
 

@@ -9,11 +9,16 @@ from typing import Any
 
 import msgspec
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from stream_proxy.worker import RECORDS, Line, Ready
+
+#: After each look at what a worker has logged its lines wait in the pipe for so long, because being woken up
+#: for each of them would cost several times what the line itself costs.
+_LOOK_SECONDS = 0.025
 
 _records = msgspec.json.Decoder(Line | Ready)
 
@@ -21,6 +26,7 @@ _records = msgspec.json.Decoder(Line | Ready)
 class WorkerProcess(ProcessProtocol):
     """One process of a worker.
 
+    :param reactor: for its timer.
     :param name: what the log calls the worker.
     :param ready: called when the process listens.
     :param ended: called when it is gone and all that it had to say is in the log, with how it ended.
@@ -31,6 +37,7 @@ class WorkerProcess(ProcessProtocol):
 
     def __init__(
         self,
+        reactor: Any,
         name: str,
         *,
         ready: Callable[[WorkerProcess], None],
@@ -41,12 +48,15 @@ class WorkerProcess(ProcessProtocol):
         self.ready = False
         #: Its number, which it keeps when it is gone.
         self.pid: int | None = None
+        self._reactor = reactor
         self._name = name
         self._on_ready = ready
         self._on_end = ended
         self._observer = observer
         #: The beginnings of lines, by descriptor.
         self._partial: dict[int, bytes] = {}
+        self._paused: IDelayedCall | None = None
+        self._exited = False
 
     def send(self, data: bytes) -> None:
         """Write to its commands."""
@@ -65,6 +75,13 @@ class WorkerProcess(ProcessProtocol):
         self._partial[childFD] = rest
         for line in lines:
             self._line(childFD, line)
+        if self._paused is None and not self._exited:
+            self.transport.pauseProducing()
+            self._paused = self._reactor.callLater(_LOOK_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        self.transport.resumeProducing()
 
     def _line(self, descriptor: int, line: bytes) -> None:
         if descriptor == RECORDS:
@@ -97,6 +114,12 @@ class WorkerProcess(ProcessProtocol):
                 "log_text": line.text,
             }
         )
+
+    def processExited(self, reason: Failure) -> None:
+        self._exited = True
+        if self._paused is not None:
+            self._paused.cancel()
+            self._resume()
 
     def processEnded(self, reason: Failure) -> None:
         value: Any = reason.value

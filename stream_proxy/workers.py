@@ -103,7 +103,7 @@ class _Worker:
         self._retry = None
         if self._stopping:
             return
-        process = WorkerProcess(self._name, ready=self._ready, ended=self._ended)
+        process = WorkerProcess(self._reactor, self._name, ready=self._ready, ended=self._ended)
         try:
             self._spawn(process)
         except OSError as error:

@@ -207,13 +207,11 @@ class DeathTests(WorkersTestCase):
         url, go_on = await self.streaming()
         process, (port,) = await self.serve(url)
         client = await self.begin(port)
-        pids = await self.pids(process)
-        for pid in (*pids, process.pid):
-            os.kill(pid, signal.SIGINT)
-        await self.closed(process, port)
-        for pid in pids:
+        for pid in await self.pids(process):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 os.kill(pid, number)
+        process.signal("INT")
+        await self.closed(process, port)
         go_on.callback(None)
         self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
         await process.ended()
