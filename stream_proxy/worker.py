@@ -10,13 +10,14 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
 from twisted.internet.protocol import Protocol
-from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, Logger, eventAsText, globalLogBeginner
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
@@ -85,8 +86,12 @@ def main() -> None:
     except EOFError:
         return
     globalLogBeginner.beginLoggingTo([_Observer()])
-    namedModule(handover.reactor).install()
-    _serve(handover)
+    try:
+        namedModule(handover.reactor).install()
+        _serve(handover)
+    except Exception:
+        Logger(namespace="stream_proxy").failure("the worker cannot start")
+        sys.exit(1)
 
 
 def _read(descriptor: int, size: int) -> bytes:
@@ -115,14 +120,12 @@ def _serve(handover: Handover) -> None:
     log = RequestLog(handover.log_level)
     service = ProxyService(reactor, handover.config, log=log, ports=_Inherited(reactor, handover.config))
 
-    def start() -> None:
-        service.startService()
-        settle()
-        _tell(Ready())
-        StandardIO(_Commands(stop=reactor.stop, abort=service.abort), reactor=reactor)
-
-    reactor.callWhenRunning(start)
+    # Before the reactor runs, so that a worker that cannot listen ends and does not linger on, deaf.
+    service.startService()
+    StandardIO(_Commands(stop=reactor.stop, abort=service.abort), reactor=reactor)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    settle()
+    _tell(Ready())
     reactor.run(installSignalHandlers=False)
 
 

@@ -122,6 +122,9 @@ class WorkerProcess(ProcessProtocol):
             self._resume()
 
     def processEnded(self, reason: Failure) -> None:
+        for descriptor, rest in self._partial.items():
+            if rest and descriptor != RECORDS:
+                self._line(descriptor, rest)
         value: Any = reason.value
         if value.signal is not None:
             how = f"was ended by signal {value.signal}"

@@ -240,6 +240,7 @@ class LogTests(SynchronousTestCase):
         line = b'["line",1.0,"info","n",null,"text"]\n'
         for piece in (line[:9], line[9:] + line + line[:5], line[5:] + READY, line[:-2]):
             self.process.childDataReceived(RECORDS, piece)
+        end((self.process, self.transport))
         self.assertEqual([event["log_text"] for event in self.events], ["text"] * 3)
         self.assertEqual((self.ready, self.process.ready), ([self.process], True))
 
@@ -247,10 +248,15 @@ class LogTests(SynchronousTestCase):
         """What is written past the log, by a Python that cannot start for example, is an error in the log."""
         self.process.childDataReceived(2, b"No module named \xff\nand")
         self.process.childDataReceived(RECORDS, b"no record\n")
+        end((self.process, self.transport))
         said = "worker 1 of 1 (process 42) said: "
         self.assertEqual(
             [(event["log_level"], event["log_text"]) for event in self.events],
-            [(LogLevel.error, f"{said}No module named \ufffd"), (LogLevel.error, f"{said}no record")],
+            [
+                (LogLevel.error, f"{said}No module named \ufffd"),
+                (LogLevel.error, f"{said}no record"),
+                (LogLevel.error, f"{said}and"),
+            ],
         )
 
     def test_pauses(self) -> None:

@@ -21,6 +21,16 @@ from tests.support import (
 )
 from tests.twistd import Process, ProcessTestCase, eventually, free_port
 
+#: A module that cannot be imported in a worker, and is the real one elsewhere.
+BROKEN = """
+import sys
+if "stream_proxy.worker" in sys.orig_argv:
+    raise ImportError("broken")
+sys.path.remove({directory!r})
+del sys.modules["treq"]
+import treq
+"""
+
 
 def sockets(pid: int) -> int:
     """How many sockets a process has open."""
@@ -180,6 +190,21 @@ class DeathTests(WorkersTestCase):
         process.signal("TERM")
         await process.ended()
         self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_start(self) -> None:
+        """A worker that cannot start says why in the parent's log, and is tried again."""
+        directory = self.directory()
+        (directory / "treq.py").write_text(BROKEN.format(directory=str(directory)))
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": 2, "rules": [rule]}, directory)
+        environment = os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = self.twistd("-c", str(path), env={"PYTHONPATH": environment})
+        await process.line(r"(?s)the worker cannot start\n\tTraceback.*\n\tbuiltins.ImportError: broken")
+        await process.line(r"worker 1 of 2 \(process \d+\) ended with status 1; another process")
+        (directory / "treq.py").unlink()
+        await self.pids(process)
+        self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 200)
 
     async def test_parent(self) -> None:
         """Workers without a parent stop listening, end what they have begun, and are gone."""
