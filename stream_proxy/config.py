@@ -48,6 +48,7 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
 
     rules: Annotated[list[Rule], Meta(min_length=1)]
     shutdown_grace_seconds: Annotated[float, Meta(ge=0)] = 25.0
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
 def load_config(path: Path) -> tuple[Config, list[str]]:

@@ -57,6 +57,7 @@ class RequestLog:
     """
 
     def __init__(self, level: str = "info", observer: ILogObserver = globalLogPublisher) -> None:
+        self.level = level
         least = LEVELS.get(level.strip().lower())
         if least is None:
             raise ValueError(f"must be one of {', '.join(LEVELS)}")

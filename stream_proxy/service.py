@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import signal
+import gc
 import socket
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from twisted.application.internet import TCPServer
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
+from stream_proxy.adapter.dialect import service_origin
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.config import Config, ConfigError, Rule
 from stream_proxy.downstream import ProxySite
 from stream_proxy.outcome import RequestLog
 from stream_proxy.resource import ProxyResource
+from stream_proxy.stopping import StoppableService
+from stream_proxy.url import parse_upstream_url
+
+#: How many connections may wait to be accepted.
+BACKLOG = 1024
 
 
 class RuleService(TCPServer):
@@ -26,9 +29,10 @@ class RuleService(TCPServer):
     :param rule: what to serve.
     :param config: the limits that hold for all rules.
     :param log: where requests are told.
+    :param ports: what listens in place of the reactor; who opened the port has told the log.
     """
 
-    def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog) -> None:
+    def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog, ports: Any = None) -> None:
         self.proxy: ProxyResource | AdapterResource
         if rule.adapter is not None:
             self.proxy = AdapterResource(
@@ -41,16 +45,16 @@ class RuleService(TCPServer):
         self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
         self._grace = config.shutdown_grace_seconds
         self._log = log
-        url = self.proxy.upstream.url
-        self._listening = f"listening on port {rule.listen_port} for {url.origin}{url.prefix.decode('ascii')}"
+        self._listening = listening(rule) if ports is None else None
         super().__init__(
-            rule.listen_port, self.site, interface=any_interface(), backlog=1024, reactor=reactor
+            rule.listen_port, self.site, interface=any_interface(), backlog=BACKLOG, reactor=ports or reactor
         )
 
     def startService(self) -> None:
         """Listen, and say so."""
         super().startService()
-        self._log.info(self._listening)
+        if self._listening is not None:
+            self._log.info(self._listening)
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
@@ -67,52 +71,47 @@ class RuleService(TCPServer):
         return Deferred.fromCoroutine(self._stop(super().stopService()))
 
 
-class ProxyService(MultiService):
+class ProxyService(StoppableService):
     """All the rules of a configuration.
 
     :param handle_signals: in a process of its own: a second SIGTERM or SIGINT ends the waiting of the first.
+    :param ports: what listens in place of the reactor, where the rules' ports are open already.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, *, log: RequestLog | None = None, handle_signals: bool = False
+        self,
+        reactor: Any,
+        config: Config,
+        *,
+        log: RequestLog | None = None,
+        handle_signals: bool = False,
+        ports: Any = None,
     ) -> None:
-        super().__init__()
-        self._reactor = reactor
-        self._handle_signals = handle_signals
-        self._signalled = False
-        self.rules = [RuleService(reactor, rule, config, log or RequestLog()) for rule in config.rules]
+        super().__init__(reactor, handle_signals=handle_signals)
+        self.rules = [RuleService(reactor, rule, config, log or RequestLog(), ports) for rule in config.rules]
         for rule in self.rules:
             rule.setServiceParent(self)
-
-    def startService(self) -> None:
-        """Listen."""
-        super().startService()
-        if self._handle_signals:
-            # The reactor installs its own handlers when it starts to run; ours stand before them.
-            self._reactor.callWhenRunning(self._install)
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
         for rule in self.rules:
             rule.abort()
 
-    def _install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            stop = signal.getsignal(number)
-            if callable(stop):
-                signal.signal(number, self._handler(stop))
 
-    def _handler(
-        self, stop: Callable[[int, FrameType | None], object]
-    ) -> Callable[[int, FrameType | None], None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self._signalled or not self.running:
-                self._reactor.callFromThread(self.abort)
-            else:
-                self._signalled = True
-                stop(number, frame)
+def listening(rule: Rule) -> str:
+    """What the log says of a rule whose port is open."""
+    if rule.adapter is not None:
+        place = service_origin(rule.upstream_url)
+    else:
+        url = parse_upstream_url(rule.upstream_url)
+        place = url.origin + url.prefix.decode("ascii")
+    return f"listening on port {rule.listen_port} for {place}"
 
-        return handle
+
+def settle() -> None:
+    """Leave what starting up has made out of every later garbage collection: it is there to stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def any_interface() -> str:

@@ -14,7 +14,7 @@ from twisted.python import usage
 
 from stream_proxy.config import Config, ConfigError, Rule, load_config
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port
+from stream_proxy.service import ProxyService, any_interface, check_port, settle
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -59,9 +59,11 @@ def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
             log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
         except ValueError as error:
             raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
-        return make(reactor, log)
+        service = make(reactor, log)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
 def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
@@ -74,6 +76,10 @@ def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
         log.warn(warning)
     for index, rule in enumerate(config.rules):
         check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
+    if config.workers > 1:
+        from stream_proxy.workers import WorkersService
+
+        return WorkersService(reactor, config, log=log)
     return ProxyService(reactor, config, log=log, handle_signals=True)
 
 

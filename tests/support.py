@@ -14,7 +14,7 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -315,6 +315,29 @@ class LoopbackTestCase(TestCase):
         """Start the mock upstream; its base URL is returned."""
         site = mock_site(reactor)
         site.noisy = False
+        build = site.buildProtocol
+        gone: list[tuple[Any, Deferred[None]]] = []
+
+        def watched(address: IAddress | None) -> Any:
+            channel: Any = build(address)
+            lost, end = channel.connectionLost, Deferred[None]()
+            gone.append((channel, end))
+
+            def connection_lost(reason: Failure) -> None:
+                lost(reason)
+                end.callback(None)
+
+            channel.connectionLost = connection_lost
+            return channel
+
+        async def finish() -> None:
+            for channel, end in gone:
+                if not end.called:
+                    channel.transport.abortConnection()
+                await end
+
+        site.buildProtocol = watched  # type: ignore[method-assign]
+        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
         return f"http://127.0.0.1:{await self.listen(site)}"
 
     async def client(self, port: int) -> Stream:

@@ -88,6 +88,9 @@ class BadConfigTests(ProcessTestCase):
             (rules(includeUsage="maybe"), r"rules\[0\]\.includeUsage: invalid enum value 'maybe'"),
             ({"timeoutSeconds": "soon", "rules": [RULE]}, "timeoutSeconds: expected float, got str"),
             ({"shutdownGraceSeconds": -1, "rules": [RULE]}, r"shutdownGraceSeconds: expected float >= 0"),
+            ({"workers": 0, "rules": [RULE]}, "workers: expected int >= 1"),
+            ({"workers": 65, "rules": [RULE]}, "workers: expected int <= 64"),
+            ({"workers": "auto", "rules": [RULE]}, "workers: expected int, got str"),
         )
 
     async def test_ports(self) -> None:
@@ -325,7 +328,7 @@ class StopTests(ProcessTestCase):
         idle = await self.client(port)
         await begun
         process.signal("TERM")
-        await process.line(rf"TCP Port {port} Closed")
+        await self.closed(process, port)
         await idle.gone()
         await self.assert_refused(port)
         go_on.callback(None)
@@ -339,18 +342,19 @@ class StopTests(ProcessTestCase):
 
     async def test_second_signal(self) -> None:
         """Who cannot wait sends the signal again: what still runs is broken off, and the process ends."""
-        upstream, begun, _ = await self.held()
-        process, (port,) = await self.serve(upstream.url)
-        clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
-        await begun
-        process.signal("TERM")
-        await process.line(rf"TCP Port {port} Closed")
-        process.signal("TERM")
-        await process.ended()
-        for client in clients:
-            await client.gone()
-            self.assertEqual(client.received, 0)
-        self.assert_ended_by(signal.SIGTERM, process)
+        for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
+            upstream, begun, _ = await self.held()
+            process, (port,) = await self.serve(upstream.url)
+            clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+            await begun
+            process.signal(name)
+            await self.closed(process, port)
+            process.signal(name)
+            await process.ended()
+            for client in clients:
+                await client.gone()
+                self.assertEqual(client.received, 0)
+            self.assert_ended_by(number, process)
 
     async def test_grace(self) -> None:
         """What does not end within shutdownGraceSeconds is broken off."""
@@ -372,9 +376,8 @@ class DaemonTests(ProcessTestCase):
         """It listens when twistd returns, writes its pid and its log, and removes the pid when it ends."""
         port = free_port()
         directory = self.directory()
-        path = self.write_config(
-            {"rules": [{"listenPort": port, "upstreamUrl": await self.mock()}]}, directory
-        )
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": self.workers, "rules": [rule]}, directory)
         pidfile, logfile = directory / "proxy.pid", directory / "proxy.log"
         options = [f"--pidfile={pidfile}", f"--logfile={logfile}"]
         start = self.twistd("-c", str(path), options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.config import Config, ConfigError, Rule
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port
+from stream_proxy.service import ProxyService, any_interface, check_port, settle
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -46,6 +47,16 @@ class SignalTests(SynchronousTestCase):
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             handlers[number](number, None)
         self.assertEqual((stopped, len(aborted)), ([signal.SIGTERM], 2))
+
+
+class SettleTests(SynchronousTestCase):
+    """`settle`."""
+
+    def test_frozen(self) -> None:
+        """What exists is not looked at again by the garbage collector."""
+        self.addCleanup(gc.unfreeze)
+        settle()
+        self.assertGreater(gc.get_freeze_count(), 1000)
 
 
 class PortTests(SynchronousTestCase):

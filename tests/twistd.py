@@ -48,6 +48,8 @@ class Process(ProcessProtocol):
         }
         environment.update(env or {}, PYTHONUNBUFFERED="1")
         reactor.spawnProcess(self, command[0], command, environment, path)
+        assert self.transport is not None and self.transport.pid is not None
+        self.pid: int = self.transport.pid
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self.output += data.decode("utf-8", "replace")
@@ -105,6 +107,11 @@ class ProcessTestCase(LoopbackTestCase):
 
     plugin = "openai-stream-proxy"
 
+    #: What stands between ``twistd`` and its other options in every test of the class.
+    twistd_options: Sequence[str] = ()
+    #: How many processes serve in every test of the class.
+    workers = 1
+
     def directory(self) -> Path:
         """A new directory."""
         path = Path(self.mktemp()).absolute()
@@ -126,7 +133,7 @@ class ProcessTestCase(LoopbackTestCase):
     ) -> Process:
         """Start it with `arguments`, in a directory of its own unless there is a `path`."""
         process = Process(
-            [TWISTD, *options, self.plugin, *arguments],
+            [TWISTD, *self.twistd_options, *options, self.plugin, *arguments],
             path=str(path or self.directory()),
             env=env,
         )
@@ -139,10 +146,15 @@ class ProcessTestCase(LoopbackTestCase):
         rules = [
             {"listenPort": port, "upstreamUrl": url} for port, url in zip(ports, upstream_urls, strict=True)
         ]
-        process = self.twistd("-c", str(self.write_config({**config, "rules": rules})))
+        config = {"workers": self.workers, **config, "rules": rules}
+        process = self.twistd("-c", str(self.write_config(config)))
         for port in ports:
             await process.line(rf"listening on port {port}\b")
         return process, ports
+
+    async def closed(self, process: Process, port: int) -> None:
+        """It no longer listens."""
+        await process.line(rf"(?s)(TCP Port {port} Closed.*){{{self.workers}}}")
 
     async def assert_refused(self, port: int) -> None:
         """Nothing listens there."""

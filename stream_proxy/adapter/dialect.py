@@ -124,6 +124,14 @@ class Dialect:
         )
 
 
+def service_origin(url: str) -> str:
+    """Scheme, host and port of a service's URL, for the log.
+
+    :raises DialectError: it is none.
+    """
+    return _service_url(url)[0].origin
+
+
 def _service_url(url: str) -> tuple[UpstreamURL, TextTemplate]:
     match = _URL.fullmatch(url)
     base = _base_url(url if match is None else match[1])

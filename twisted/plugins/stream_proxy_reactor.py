@@ -1,0 +1,9 @@
+"""What ``twistd --reactor`` finds of this package."""
+
+from twisted.application.reactors import Reactor
+
+uvloop = Reactor(
+    "uvloop",
+    "stream_proxy.reactor",
+    "The asyncio reactor on uvloop's event loop (pip install 'openai-stream-proxy[uvloop]').",
+)
