@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.contestants import all_contestants, chosen_contestants
@@ -30,6 +32,7 @@ def main() -> None:
         print("\n".join(f"{one.name:14} {one.about}" for one in WORKLOADS))
         print("contestants:", ", ".join(all_contestants()))
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
     quick = options.quick
     workloads = chosen_workloads(options.only or (QUICK_WORKLOADS if quick else None))
     contestants = chosen_contestants(options.contestants or (QUICK_CONTESTANTS if quick else None))

@@ -15,7 +15,7 @@ from benchmarks.processes import Process
 from benchmarks.workloads import Workload
 
 #: How long one measurement may take before it counts as failed.
-LIMIT_SECONDS = 180.0
+LIMIT_SECONDS = 90.0
 
 
 class Failed(Exception):
@@ -64,10 +64,17 @@ class Generator:
         self._late = True
         self._popen.kill()
 
+    def _wait(self) -> str:
+        """Wait for its end; what it wrote on standard error."""
+        assert self._popen.stderr is not None
+        with self._popen:
+            errors = self._popen.stderr.read()
+        self._watchdog.cancel()
+        return errors
+
     def _fail(self) -> Failed:
         self._popen.kill()
-        _, errors = self._popen.communicate()
-        self._watchdog.cancel()
+        errors = self._wait()
         if self._late:
             return Failed(f"took longer than {LIMIT_SECONDS:.0f} s")
         return Failed(" ".join(errors.split())[:300] or "the load generator ended early")
@@ -87,6 +94,11 @@ class Generator:
         self._popen.stdin.write(f"{text}\n")
         self._popen.stdin.flush()
 
+    def release(self) -> None:
+        """End its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
     def result(self) -> dict[str, Any]:
         """What it did, once it has done it.
 
@@ -96,8 +108,7 @@ class Generator:
         line = self._popen.stdout.readline()
         if not line:
             raise self._fail()
-        _, errors = self._popen.communicate()
-        self._watchdog.cancel()
+        errors = self._wait()
         result: dict[str, Any] = json.loads(line)
         if result["errors"]:
             raise Failed(f"{result['errors']} of {result['count']} went wrong: {' '.join(errors.split())[:300]}")
@@ -167,6 +178,7 @@ def _measure_held(workload: Workload, process: Process | None, port: int, reques
         generator.expect("held")
         if process:
             resident.append(process.resident_bytes())
+        generator.release()
         result = generator.result()
     held = (resident[3] - resident[2]) / workload.connections / 1024 if process else None
     return Figures(result["count"], 0.0, resident_mib=resident[3] / 2**20 if process else None, held_kib=held)

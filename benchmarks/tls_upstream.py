@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
+from typing import cast
 
 
 class Leg(asyncio.Protocol):
@@ -17,8 +18,7 @@ class Leg(asyncio.Protocol):
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports are none by class
 
     def data_received(self, data: bytes) -> None:
         assert self.peer is not None
