@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks.contestants import all_contestants, chosen_contestants
+from benchmarks.registry import all_contestants, chosen_contestants
 from benchmarks.report import render, write_json
 from benchmarks.runner import Runner
 from benchmarks.workloads import WORKLOADS, chosen_workloads
@@ -21,7 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", metavar="WORKLOADS", help="a comma-separated list; --list shows them")
     parser.add_argument(
-        "--contestants", metavar="NAMES", help="a comma-separated list; product@DIRECTORY is another checkout's"
+        "--contestants",
+        metavar="NAMES",
+        help="a comma-separated list; product@DIRECTORY is another checkout's",
     )
     parser.add_argument("--rounds", type=int, help="how often each is measured (5; quick: 3)")
     parser.add_argument("--cpu", type=float, help="CPU seconds of each measurement (1; quick: 0.3)")
@@ -32,7 +34,9 @@ def main() -> None:
         print("\n".join(f"{one.name:14} {one.about}" for one in WORKLOADS))
         print("contestants:", ", ".join(all_contestants()))
         return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that what was started is ended
     quick = options.quick
     workloads = chosen_workloads(options.only or (QUICK_WORKLOADS if quick else None))
     contestants = chosen_contestants(options.contestants or (QUICK_CONTESTANTS if quick else None))

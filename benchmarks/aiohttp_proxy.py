@@ -2,8 +2,8 @@
 
     python aiohttp_proxy.py PORT=UPSTREAM_URL…
 
-Chat completions and Responses that do not ask for a stream are asked for as streams and put together; everything else
-is relayed as it comes, WebSockets too.
+Chat completions and Responses that do not ask for a stream are asked for as streams and put together. Everything
+else is relayed as it comes, WebSockets too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,34 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse, TCPConnector, WSMsgType, web
+from aiohttp import (
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    TCPConnector,
+    WSMsgType,
+    web,
+)
 
-HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "proxy-connection"}
-HANDSHAKE = {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-protocol"}
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "proxy-connection",
+}
+HANDSHAKE = {
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+}
 CONVERTED = ("/chat/completions", "/responses")
 
 
@@ -46,7 +68,9 @@ async def aggregate_chat(answer: ClientResponse) -> dict[str, Any]:
                 result[name] = value
         for delta in chunk["choices"]:
             index = delta["index"]
-            choice = choices.setdefault(index, {"index": index, "message": {"role": "assistant", "content": None}})
+            choice = choices.setdefault(
+                index, {"index": index, "message": {"role": "assistant", "content": None}}
+            )
             if delta.get("finish_reason"):
                 choice["finish_reason"] = delta["finish_reason"]
             merge(choice["message"], delta["delta"])
@@ -108,11 +132,13 @@ class Proxy:
             data["stream_options"] = {"include_usage": True}
         headers = forwarded(request.headers, "content-length", "content-type")
         async with self.session.post(self.upstream + request.path_qs, headers=headers, json=data) as answer:
-            if not answer.content_type == "text/event-stream":
+            if answer.content_type != "text/event-stream":
                 kept = forwarded(answer.headers, "content-length")
                 return web.Response(status=answer.status, headers=kept, body=await answer.read())
             result = await (aggregate_chat if chat else aggregate_responses)(answer)
-            return web.json_response(result, headers=forwarded(answer.headers, "content-length", "content-type"))
+            return web.json_response(
+                result, headers=forwarded(answer.headers, "content-length", "content-type")
+            )
 
     async def relay(self, request: web.Request, body: Any) -> web.StreamResponse:
         """Pass the request on, and the answer back as it comes."""
@@ -121,7 +147,9 @@ class Proxy:
         async with self.session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=forwarded(answer.headers))
+            response = web.StreamResponse(
+                status=answer.status, reason=answer.reason, headers=forwarded(answer.headers)
+            )
             await response.prepare(request)
             async for data in answer.content.iter_any():
                 await response.write(data)
@@ -130,10 +158,16 @@ class Proxy:
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         """Relay messages both ways."""
-        offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name]
+        offered = [
+            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name
+        ]
         headers = forwarded(request.headers, *HANDSHAKE)
         async with self.session.ws_connect(
-            self.upstream + request.path_qs, headers=headers, protocols=offered, max_msg_size=0, autoping=False
+            self.upstream + request.path_qs,
+            headers=headers,
+            protocols=offered,
+            max_msg_size=0,
+            autoping=False,
         ) as upstream:
             chosen = [upstream.protocol] if upstream.protocol else []
             client = web.WebSocketResponse(protocols=chosen, compress=False, max_msg_size=0, autoping=False)
@@ -146,7 +180,7 @@ class Proxy:
             return client
 
 
-Side = web.WebSocketResponse | ClientWebSocketResponse
+Side: TypeAlias = web.WebSocketResponse | ClientWebSocketResponse
 
 
 async def pump(source: Side, target: Side) -> None:

@@ -82,7 +82,8 @@ class Started(Contestant):
         return self.only is None or workload.name in self.only
 
 
-def _ports() -> dict[str, int]:
+def free_ports() -> dict[str, int]:
+    """A port to listen on for each leg."""
     return {"tcp": free_port(), "tls": free_port()}
 
 
@@ -93,7 +94,7 @@ class AiohttpProxy(Started):
         return None if importlib.util.find_spec("aiohttp") else "aiohttp"
 
     def start(self, upstreams: Upstreams, folder: Path) -> Start:
-        ports = _ports()
+        ports = free_ports()
         rules = [f"{port}={upstreams.url(leg)}" for leg, port in ports.items()]
         command = [sys.executable, str(HERE / "aiohttp_proxy.py"), *rules]
         return Start(command, ports, {"SSL_CERT_FILE": str(upstreams.authority)})
@@ -107,7 +108,13 @@ class Product(Started):
     """
 
     def __init__(
-        self, name: str, *, reactor: str = "epoll", workers: int = 1, log: str = "warn", checkout: str | None = None
+        self,
+        name: str,
+        *,
+        reactor: str = "epoll",
+        workers: int = 1,
+        log: str = "warn",
+        checkout: str | None = None,
     ) -> None:
         super().__init__(name)
         self._reactor = reactor
@@ -135,7 +142,7 @@ class Product(Started):
         return None
 
     def start(self, upstreams: Upstreams, folder: Path) -> Start:
-        ports = _ports()
+        ports = free_ports()
         rules = [{"listenPort": port, "upstreamUrl": upstreams.url(leg)} for leg, port in ports.items()]
         config: dict[str, object] = {"rules": rules}
         if self._workers > 1:
@@ -146,41 +153,3 @@ class Product(Started):
         env = {"SSL_CERT_FILE": str(upstreams.authority), "LOG_LEVEL": self._log}
         env["PYTHONPATH"] = str(self._source())
         return Start([*command, "openai-stream-proxy", "--config", str(path)], ports, env)
-
-
-def _products() -> dict[str, Product]:
-    variants = (
-        Product("product"),
-        Product("product-uvloop", reactor="uvloop"),
-        Product("product-w2", workers=2),
-        Product("product-uvloop-w2", reactor="uvloop", workers=2),
-        Product("product-log", log="info"),
-    )
-    return {variant.name: variant for variant in variants}
-
-
-def all_contestants() -> dict[str, Contestant]:
-    """Everyone, by name, in the order of the table."""
-    return {"direct": Contestant("direct"), "aiohttp": AiohttpProxy("aiohttp"), **_products()}
-
-
-def chosen_contestants(names: str | None) -> list[Contestant]:
-    """Those whom a comma-separated list names; all without a list.
-
-    ``product@DIRECTORY`` is a variant of the product out of another checkout.
-
-    :raises SystemExit: it names one that does not exist.
-    """
-    known = all_contestants()
-    if not names:
-        return list(known.values())
-    chosen = []
-    for name in names.split(","):
-        base, _, checkout = name.partition("@")
-        one = known.get(base)
-        if isinstance(one, Product) and checkout:
-            one = one.of(name, checkout)
-        elif one is None or checkout:
-            raise SystemExit(f"no such contestant: {name}; there are {', '.join(known)}, and product@DIRECTORY")
-        chosen.append(one)
-    return chosen

@@ -111,7 +111,9 @@ class Generator:
         errors = self._wait()
         result: dict[str, Any] = json.loads(line)
         if result["errors"]:
-            raise Failed(f"{result['errors']} of {result['count']} went wrong: {' '.join(errors.split())[:300]}")
+            raise Failed(
+                f"{result['errors']} of {result['count']} went wrong: {' '.join(errors.split())[:300]}"
+            )
         return result
 
 

@@ -44,10 +44,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Markdown; the first row is the head, the first column is words, the others are figures."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "| " + " | ".join(cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row)) + " |"
+        "| "
+        + " | ".join(cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row))
+        + " |"
         for row in rows
     ]
-    rule = "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
+    rule = (
+        "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])
 
 

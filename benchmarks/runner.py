@@ -127,9 +127,7 @@ class Runner:
             return None
         return Running(contestant, process, dict(start.ports))
 
-    def _round(
-        self, title: str, order: Sequence[Contestant], upstreams: Upstreams, stack: ExitStack
-    ) -> None:
+    def _round(self, title: str, order: Sequence[Contestant], upstreams: Upstreams, stack: ExitStack) -> None:
         started = [self._start(contestant, upstreams, stack) for contestant in order]
         for workload in self._workloads:
             for running in filter(None, started):

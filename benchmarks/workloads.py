@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 MIB = 2**20
@@ -25,15 +25,16 @@ _RESPONSES: Mapping[str, Any] = {"model": "gpt-4o-mini", "input": _PROMPT, "temp
 class Workload:
     """One thing to measure.
 
-    :ivar kind: how the load generator goes about it: whole requests, echoed WebSocket messages, the events of paced
-        streams, connections that are held.
+    :ivar kind: how the load generator goes about it: whole requests, echoed WebSocket messages, the events of
+        paced streams, connections that are held.
     :ivar leg: how the contestant reaches the upstream.
     :ivar target: the request's target.
     :ivar body: its JSON body.
     :ivar upload: the length of a body of zeros instead.
     :ivar warm: how many to do first; also enough of them to tell what one costs.
     :ivar units: how many of `unit` one request is.
-    :ivar seconds: how long paced streams last.
+    :ivar rate: events a second of each paced stream.
+    :ivar groups: other names under which it can be chosen.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Workload:
     unit: str = "request"
     units: int = 1
     rate: int = 0
-    groups: frozenset[str] = field(default_factory=frozenset)
+    groups: frozenset[str] = frozenset()
 
     def chunked_target(self, events: int) -> str:
         """The target of a paced stream of so many events."""
@@ -84,7 +85,14 @@ def _paced(name: str, about: str, **more: Any) -> Workload:
 
 def _websocket(name: str, about: str, **more: Any) -> Workload:
     return Workload(
-        name, about, "ws", "/v1/realtime?model=gpt-realtime", method="GET", websocket=True, unit="message", **more
+        name,
+        about,
+        "ws",
+        "/v1/realtime?model=gpt-realtime",
+        method="GET",
+        websocket=True,
+        unit="message",
+        **more,
     )
 
 
@@ -108,16 +116,21 @@ WORKLOADS = (
     _stream("tls-stream", "stream, from a TLS upstream", leg="tls", groups=_TLS),
     _paced("tls-paced", "stream-paced, from a TLS upstream", leg="tls", groups=_TLS),
     Workload("small", "GET with 13 bytes", "http", "/small", method="GET", connections=16, warm=400),
-    Workload(
-        "upload", "an upload of 64 MiB", "http", "/upload", connections=2, warm=2, upload=64 * MIB
-    ),
+    Workload("upload", "an upload of 64 MiB", "http", "/upload", connections=2, warm=2, upload=64 * MIB),
     _websocket("ws-text", "64-byte messages, one at a time", size=64, connections=16, warm=2000),
     _websocket("ws-pipe", "64-byte messages, 64 under way", size=64, window=64, connections=4, warm=10000),
     _websocket("ws-bin", "messages of 1 MiB", size=MIB, connections=2, warm=20),
     _convert("linear-100", 100, "100 chunks", unit="chunk", units=100, groups=_LINEAR),
     _convert("linear-1000", 1000, "1,000 chunks", unit="chunk", units=1000, warm=16, groups=_LINEAR),
     _convert(
-        "linear-10000", 10000, "10,000 chunks", unit="chunk", units=10000, connections=4, warm=4, groups=_LINEAR
+        "linear-10000",
+        10000,
+        "10,000 chunks",
+        unit="chunk",
+        units=10000,
+        connections=4,
+        warm=4,
+        groups=_LINEAR,
     ),
     Workload(
         "idle-stream",
