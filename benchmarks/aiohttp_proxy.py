@@ -2,8 +2,8 @@
 
     python aiohttp_proxy.py PORT=UPSTREAM_URL…
 
-Chat completions and Responses that do not ask for a stream are asked for as streams and put together. Everything
-else is relayed as it comes, WebSockets too.
+Chat completions and Responses that do not ask for a stream are asked for as streams and put together. All
+the rest is relayed as it comes, WebSockets too.
 """
 
 from __future__ import annotations

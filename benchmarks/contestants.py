@@ -51,9 +51,11 @@ class Contestant:
     """One of those who are measured. This one is nobody: the client asks the upstream itself.
 
     :ivar only: the workloads that it can do; None for all.
+    :ivar paced_streams: how many paced streams it can serve at a time, if fewer than there should be.
     """
 
     only: frozenset[str] | None = None
+    paced_streams: int | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

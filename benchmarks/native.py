@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
-_PROGRAMS = {"upstream": ("upstream.c", "prepared.c"), "load": ("load.c",)}
+_PROGRAMS = {"mock-upstream": ("upstream.c", "prepared.c"), "load": ("load.c",)}
 
 
 def program(name: str) -> Path:

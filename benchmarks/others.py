@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 from benchmarks.contestants import HERE, Start, Started, Upstreams, free_ports
-from benchmarks.workloads import Request, Workload, request_of
+from benchmarks.workloads import (
+    KEY,
+    PACED_EVENTS,
+    PACED_RATE,
+    QUICK_PACED_EVENTS,
+    Request,
+    Workload,
+    request_of,
+)
 
 #: Where `make bench BENCH_FULL=1` puts those that want dependencies of their own.
 OTHERS = Path(sys.prefix) / "others"
@@ -70,6 +78,7 @@ class LiteLLM(Started):
     """A gateway that translates: it decodes each event and makes a new one of it."""
 
     only = frozenset({"stream", "stream-paced", "small", "tls-stream", "tls-paced"})
+    paced_streams = 20
 
     def _program(self) -> str | None:
         own = OTHERS / "litellm" / "bin" / "litellm"
@@ -80,21 +89,24 @@ class LiteLLM(Started):
 
     def start(self, upstreams: Upstreams, folder: Path) -> Start:
         port = free_ports()["tcp"]
+        prefixes = ("n200", *(f"rate{PACED_RATE}x{events}" for events in (PACED_EVENTS, QUICK_PACED_EVENTS)))
         models = [
             {
-                "model_name": f"{leg}/*",
+                "model_name": f"{leg}-{prefix}",
                 "litellm_params": {
-                    "model": "openai/*",
-                    "api_base": f"{upstreams.url(leg)}/n200/v1",
-                    "api_key": "sk-0123456789abcdef",
+                    "model": "openai/gpt-4o-mini",
+                    "api_base": f"{upstreams.url(leg)}/{prefix}/v1",
+                    "api_key": KEY,
                 },
             }
             for leg in ("tcp", "tls")
+            for prefix in prefixes
         ]
         config = {
             "model_list": models,
             "general_settings": {
-                "pass_through_endpoints": [{"path": "/small", "target": f"{upstreams.url('tcp')}/small"}]
+                "master_key": KEY,
+                "pass_through_endpoints": [{"path": "/small", "target": f"{upstreams.url('tcp')}/small"}],
             },
         }
         path = folder / "config.yaml"
@@ -107,6 +119,13 @@ class LiteLLM(Started):
         }
         env["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the Internet
         return Start(command, {"tcp": port, "tls": port}, env, seconds=120)
+
+    def request(self, workload: Workload, target: str, upstreams: Upstreams) -> Request:
+        """The upstream is what the model's name stands for, its path prefix with it."""
+        if workload.body is None:
+            return request_of(workload, target, None)
+        _, prefix, rest = target.split("/", 2)
+        return request_of(workload, f"/{rest}", {**workload.body, "model": f"{workload.leg}-{prefix}"})
 
 
 class Portkey(Started):

@@ -75,9 +75,13 @@ class Process:
         written = self._output.read_text("utf-8", "replace").strip()[-600:]
         return f"{self.name} {what}: {written}"
 
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._popen.poll() is None
+    def check(self) -> None:
+        """See that it still runs.
+
+        :raises RuntimeError: it does not.
+        """
+        if self._popen.poll() is not None:
+            raise RuntimeError(self._failure(self._popen.returncode))
 
     def cpu_seconds(self) -> float:
         """User and system time that it and its living children have taken so far."""

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trustme
@@ -52,7 +52,7 @@ class Runner:
     :param contestants: who takes part.
     :param workloads: what they do.
     :param cpu_seconds: how much CPU time each measurement should take.
-    :param paced_seconds: how long paced streams last.
+    :param paced_events: how many events each paced stream has.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Runner:
         workloads: Sequence[Workload],
         *,
         cpu_seconds: float,
-        paced_seconds: float,
+        paced_events: int,
     ) -> None:
         self.results = Results()
         self._workloads = workloads
@@ -74,10 +74,11 @@ class Runner:
             else:
                 self._contestants.append(contestant)
         self._cpu_seconds = cpu_seconds
-        self._paced_seconds = paced_seconds
+        self._paced_events = paced_events
         self._checked: set[tuple[str, str]] = set()
         self._texts: dict[str, str] = {}
         self._folder = Path()
+        self._upstreams: list[Process] = []
 
     def run(self, rounds: int) -> Results:
         """Do it all that often."""
@@ -97,10 +98,11 @@ class Runner:
         authority.cert_pem.write_to_path(self._folder / "authority.pem")
         certificate = self._folder / "certificate.pem"
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
-        plain = self._process(stack, "upstream", [str(program("upstream"))])
+        plain = self._process(stack, "upstream", [str(program("mock-upstream"))])
         port = int(plain.first_line())
         front = [sys.executable, str(HERE / "tls_upstream.py"), str(port), str(certificate)]
         tls = self._process(stack, "tls-upstream", front)
+        self._upstreams = [plain, tls]
         return Upstreams(port, int(tls.first_line()), self._folder / "authority.pem")
 
     def _process(
@@ -131,6 +133,8 @@ class Runner:
         started = [self._start(contestant, upstreams, stack) for contestant in order]
         for workload in self._workloads:
             for running in filter(None, started):
+                for upstream in self._upstreams:
+                    upstream.check()
                 if running.contestant.can(workload) and (workload.kind != "hold" or running.process):
                     say(f"{title}: {workload.name}, {running.contestant.name}")
                     self._turn(workload, running, upstreams)
@@ -163,9 +167,10 @@ class Runner:
         return self.results.figures.get(workload.name, {}).get(name, [])
 
     def _measured(self, workload: Workload, running: Running, upstreams: Upstreams) -> Figures:
-        events = int(workload.rate * self._paced_seconds)
-        target = workload.chunked_target(events)
+        target = workload.paced_target(self._paced_events)
         port = running.ports[workload.leg]
+        if workload.kind == "events" and running.contestant.paced_streams:
+            workload = replace(workload, connections=running.contestant.paced_streams)
         if workload.kind == "http" and not workload.upload:
             self._check(workload, running, upstreams, port)
         request = self._folder / "request"
@@ -181,7 +186,9 @@ class Runner:
             # A warm-up shorter than the clock's tick says only that there can be many.
             return max(least, int(self._cpu_seconds / max(seconds, 0.01 / workload.warm)))
 
-        return measure(workload, running.process, port, request, count_for=count_for, events=events)
+        return measure(
+            workload, running.process, port, request, count_for=count_for, events=self._paced_events
+        )
 
     def _check(self, workload: Workload, running: Running, upstreams: Upstreams, port: int) -> None:
         name = running.contestant.name

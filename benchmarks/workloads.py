@@ -18,6 +18,10 @@ _CHAT: Mapping[str, Any] = {
     ],
     "temperature": 0.7,
 }
+#: The events of a paced stream: five seconds, or half of that in a quick run.
+PACED_RATE, PACED_EVENTS, QUICK_PACED_EVENTS = 30, 150, 75
+#: What the clients call themselves with.
+KEY = "sk-0123456789abcdef0123456789abcdef0123456789abcdef"
 _RESPONSES: Mapping[str, Any] = {"model": "gpt-4o-mini", "input": _PROMPT, "temperature": 0.7}
 
 
@@ -33,7 +37,6 @@ class Workload:
     :ivar upload: the length of a body of zeros instead.
     :ivar warm: how many to do first; also enough of them to tell what one costs.
     :ivar units: how many of `unit` one request is.
-    :ivar rate: events a second of each paced stream.
     :ivar groups: other names under which it can be chosen.
     """
 
@@ -52,10 +55,9 @@ class Workload:
     window: int = 1
     unit: str = "request"
     units: int = 1
-    rate: int = 0
     groups: frozenset[str] = frozenset()
 
-    def chunked_target(self, events: int) -> str:
+    def paced_target(self, events: int) -> str:
         """The target of a paced stream of so many events."""
         return self.target.replace("{events}", str(events))
 
@@ -74,11 +76,10 @@ def _paced(name: str, about: str, **more: Any) -> Workload:
         name,
         about,
         "events",
-        "/rate30x{events}/v1/chat/completions",
+        f"/rate{PACED_RATE}x{{events}}/v1/chat/completions",
         connections=100,
         body={**_CHAT, "stream": True},
         unit="event",
-        rate=30,
         **more,
     )
 
@@ -198,7 +199,7 @@ def request_of(workload: Workload, target: str, body: Mapping[str, Any] | None, 
         "Host": "127.0.0.1",
         "User-Agent": "OpenAI/Python 3.54.0",
         "Accept": "application/json",
-        "Authorization": "Bearer sk-0123456789abcdef0123456789abcdef0123456789abcdef",
+        "Authorization": f"Bearer {KEY}",
     }
     fields.update({name.replace("_", "-"): value for name, value in headers.items()})
     data = b""

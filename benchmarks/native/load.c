@@ -161,7 +161,7 @@ static void event_bytes(void *arg, const char *p, size_t n) {
             } else if (begun && !stream_ended) {
                 sample(now - strtoull(mark + strlen(STAMP_MARK), NULL, 10));
             }
-            if (c->events == stream_events && !stream_ended) {
+            if (c->events == stream_events && begun && !stream_ended) {
                 stream_ended = true;
                 ended = now;
                 say("end");
@@ -210,12 +210,12 @@ static void websocket_feed(struct conn *c, const uint8_t *p, size_t n) {
             if (c->frame_len < 2 || c->frame_len < 2 + extra) continue;
             c->payload_left = extra ? 0 : code;
             for (unsigned i = 0; i < extra; i++) c->payload_left = c->payload_left << 8 | c->frame[2 + i];
-            if (c->frame[0] & 8) fail("a control frame came");
-            c->message_size += c->payload_left;
+            if ((c->frame[0] & 15) == 8) fail("the contestant closed a WebSocket");
+            if (!(c->frame[0] & 8)) c->message_size += c->payload_left;
         }
         if (c->payload_left) continue;
         c->frame_len = 0;
-        if (!(c->frame[0] & 0x80)) continue;
+        if (!(c->frame[0] & 0x80) || c->frame[0] & 8) continue; /* a fragment; a ping, which may wait */
         if (c->message_size != message_size) errors++;
         c->message_size = 0;
         if (!c->sent_count) fail("more messages came than were sent");
@@ -415,6 +415,7 @@ int main(int argc, char **argv) {
         limit = conn_count;
         for (unsigned i = 0; i < conn_count; i++) next_request(&conns[i]);
         run_until(conn_count);
+        if (!stream_ended) fail("too slow: some streams had ended before others began");
         report(sample_count);
     } else if (mode == HOLD) {
         char line[8];
