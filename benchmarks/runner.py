@@ -179,8 +179,9 @@ class Runner:
 
         def count_for(seconds: float | None) -> int:
             least = workload.connections
-            if known:
-                return known[0].count
+            if known and known[-1].cpu_ms:
+                seconds = known[-1].cpu_ms * workload.units / 1000
+                return max(least, int(self._cpu_seconds / seconds))
             if seconds is None:
                 return max(least, workload.warm * 10)
             # A warm-up shorter than the clock's tick says only that there can be many.
