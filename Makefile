@@ -13,21 +13,28 @@
 #   make check-wheel               install the wheel elsewhere and start it
 #   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
-#   make clean, make distclean     remove what was made; .venv too
+#   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
+#                                  main ones, BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
+#   make clean, make distclean     remove what was made; .venv and .venv-bench too
 
 PYTHON ?= python3
 JOBS ?= 2
 TESTS ?= tests
 CONFIG ?=
+BENCH ?=
+BENCH_FULL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.stamp-run
 TOOLS := $(VENV)/.stamp-dev
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip --quiet --disable-pip-version-check install
+BENCH_VENV := .venv-bench
+BENCH_TOOLS := $(BENCH_VENV)/.stamp-bench
+BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -46,6 +53,9 @@ test-heavy: $(TOOLS)
 
 autobahn: $(TOOLS)
 	$(BIN)/python autobahn_suite/run.py
+
+bench: $(BENCH_TOOLS) $(if $(BENCH_FULL),$(BENCH_OTHERS))
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .
@@ -66,20 +76,36 @@ test-floors: $(TOOLS)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf benchmarks/build
+	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV) benchmarks/node_modules
 
-$(BIN)/python:
+$(BIN)/python $(BENCH_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:/bin=)
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	$(PIP) install --editable .
+	$(BIN)/python $(PIP_INSTALL) --editable .
 	@touch $@
 
 $(TOOLS): pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(RUNTIME)
+
+$(BENCH_TOOLS): pyproject.toml benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
+# Each in an environment of its own: what they pin would hold back the libraries of the product.
+$(BENCH_OTHERS): benchmarks/package.json | $(BENCH_VENV)/bin/python
+	for name in 'litellm[proxy]' mitmproxy; do \
+	  folder=$(BENCH_VENV)/others/$${name%%[*}; \
+	  $(PYTHON) -m venv $$folder && $$folder/bin/python $(PIP_INSTALL) "$$name" || \
+	    echo "$$name cannot be installed; the benchmark skips it" >&2; \
+	done
+	npm install --prefix benchmarks --no-package-lock --no-audit --no-fund || \
+	  echo "Portkey cannot be installed; the benchmark skips it" >&2
+	@touch $@

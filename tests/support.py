@@ -332,8 +332,10 @@ class LoopbackTestCase(TestCase):
 
         async def finish() -> None:
             for channel, end in gone:
-                if not end.called:
-                    channel.transport.abortConnection()
+                transport = channel._channel.transport
+                if end.called or transport.protocol is not channel:  # the latter is a WebSocket's
+                    continue
+                transport.abortConnection()
                 await end
 
         site.buildProtocol = watched  # type: ignore[method-assign]

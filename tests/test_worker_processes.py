@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import worker
+from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.config import Config, Rule
 from stream_proxy.outcome import RequestLog
 from stream_proxy.worker import ABORT, RECORDS, STOP, Handover

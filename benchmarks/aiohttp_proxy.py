@@ -1,0 +1,218 @@
+"""What one would write without this product: an aggregating proxy in a hundred lines of aiohttp.
+
+    python aiohttp_proxy.py PORT=UPSTREAM_URL…
+
+Chat completions and Responses that do not ask for a stream are asked for as streams and put together. All
+the rest is relayed as it comes, WebSockets too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+from aiohttp import (
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    TCPConnector,
+    WSMsgType,
+    web,
+)
+
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "proxy-connection",
+}
+HANDSHAKE = {
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+}
+CONVERTED = ("/chat/completions", "/responses")
+
+
+def forwarded(headers: Any, *dropped: str) -> list[tuple[str, str]]:
+    """The headers that travel on."""
+    return [(name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP.union(dropped)]
+
+
+async def events(answer: ClientResponse) -> AsyncIterator[Any]:
+    """The decoded data of each event of an answer."""
+    async for line in answer.content:
+        if line.startswith(b"data:"):
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return
+            yield json.loads(data)
+
+
+async def aggregate_chat(answer: ClientResponse) -> dict[str, Any]:
+    """One ``chat.completion`` out of the chunks of a stream."""
+    result: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    async for chunk in events(answer):
+        for name, value in chunk.items():
+            if name != "choices" and value is not None:
+                result[name] = value
+        for delta in chunk["choices"]:
+            index = delta["index"]
+            choice = choices.setdefault(
+                index, {"index": index, "message": {"role": "assistant", "content": None}}
+            )
+            if delta.get("finish_reason"):
+                choice["finish_reason"] = delta["finish_reason"]
+            merge(choice["message"], delta["delta"])
+    result["object"] = "chat.completion"
+    result["choices"] = [choices[index] for index in sorted(choices)]
+    return result
+
+
+def merge(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Put what a delta brings into the message."""
+    for name, value in delta.items():
+        if name == "tool_calls":
+            calls = message.setdefault(name, [])
+            for call in value:
+                while len(calls) <= call["index"]:
+                    calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+                known = calls[call["index"]]
+                known["id"] = call.get("id") or known["id"]
+                for key, text in call.get("function", {}).items():
+                    known["function"][key] += text or ""
+        elif name != "role" and isinstance(value, str):
+            message[name] = (message.get(name) or "") + value
+        elif value is not None:
+            message[name] = value
+
+
+async def aggregate_responses(answer: ClientResponse) -> Any:
+    """The Response in the last event of a stream."""
+    async for event in events(answer):
+        if event["type"] in ("response.completed", "response.failed", "response.incomplete"):
+            return event["response"]
+    raise web.HTTPBadGateway(text="the stream ended too early")
+
+
+class Proxy:
+    """One port and the upstream behind it."""
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream
+        self.session: ClientSession
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer any request."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self.websocket(request)
+        if request.method == "POST" and request.path.endswith(CONVERTED):
+            body = await request.read()
+            data = json.loads(body)
+            if not data.get("stream"):
+                return await self.convert(request, data)
+            return await self.relay(request, body)
+        return await self.relay(request, request.content if request.can_read_body else None)
+
+    async def convert(self, request: web.Request, data: dict[str, Any]) -> web.StreamResponse:
+        """Ask for a stream, answer with its sum."""
+        data["stream"] = True
+        chat = request.path.endswith("/chat/completions")
+        if chat:
+            data["stream_options"] = {"include_usage": True}
+        headers = forwarded(request.headers, "content-length", "content-type")
+        async with self.session.post(self.upstream + request.path_qs, headers=headers, json=data) as answer:
+            if answer.content_type != "text/event-stream":
+                kept = forwarded(answer.headers, "content-length")
+                return web.Response(status=answer.status, headers=kept, body=await answer.read())
+            result = await (aggregate_chat if chat else aggregate_responses)(answer)
+            return web.json_response(
+                result, headers=forwarded(answer.headers, "content-length", "content-type")
+            )
+
+    async def relay(self, request: web.Request, body: Any) -> web.StreamResponse:
+        """Pass the request on, and the answer back as it comes."""
+        url = self.upstream + request.path_qs
+        headers = forwarded(request.headers)
+        async with self.session.request(
+            request.method, url, headers=headers, data=body, allow_redirects=False
+        ) as answer:
+            response = web.StreamResponse(
+                status=answer.status, reason=answer.reason, headers=forwarded(answer.headers)
+            )
+            await response.prepare(request)
+            async for data in answer.content.iter_any():
+                await response.write(data)
+            await response.write_eof()
+            return response
+
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
+        """Relay messages both ways."""
+        offered = [
+            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name
+        ]
+        headers = forwarded(request.headers, *HANDSHAKE)
+        async with self.session.ws_connect(
+            self.upstream + request.path_qs,
+            headers=headers,
+            protocols=offered,
+            max_msg_size=0,
+            autoping=False,
+        ) as upstream:
+            chosen = [upstream.protocol] if upstream.protocol else []
+            client = web.WebSocketResponse(protocols=chosen, compress=False, max_msg_size=0, autoping=False)
+            await client.prepare(request)
+            ways = [asyncio.create_task(pump(client, upstream)), asyncio.create_task(pump(upstream, client))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            await client.close(code=upstream.close_code or 1001)
+            return client
+
+
+Side: TypeAlias = web.WebSocketResponse | ClientWebSocketResponse
+
+
+async def pump(source: Side, target: Side) -> None:
+    """Relay the messages of one direction."""
+    async for message in source:
+        if message.type is WSMsgType.TEXT:
+            await target.send_str(message.data)
+        elif message.type is WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+        elif message.type is WSMsgType.PING:
+            await target.ping(message.data)
+        elif message.type is WSMsgType.PONG:
+            await target.pong(message.data)
+    await target.close(code=source.close_code or 1001)
+
+
+async def main(rules: list[str]) -> None:
+    """Serve until killed."""
+    timeout = ClientTimeout(total=None, sock_read=600, sock_connect=10)
+    connector = TCPConnector(limit=0)
+    async with ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+        for rule in rules:
+            port, _, upstream = rule.partition("=")
+            proxy = Proxy(upstream)
+            proxy.session = session
+            app = web.Application(client_max_size=100 * 2**20)
+            app.router.add_route("*", "/{path:.*}", proxy.handle)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", int(port), backlog=1024).start()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

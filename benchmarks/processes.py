@@ -1,0 +1,141 @@
+"""Processes of the benchmark: started, asked for CPU time and memory through /proc, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class NotStarted(Exception):
+    """A process ended, or did not listen in time; the text says which, with the end of what it wrote."""
+
+
+class Process:
+    """A process and its children, in a process group of their own.
+
+    :param name: what to call it.
+    :param command: the program and its arguments.
+    :param output: the file that gets what it writes.
+    :param env: what its environment has besides ours.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], output: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self._output = output
+        with output.open("wb") as file:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                cwd=output.parent,
+                start_new_session=True,
+            )
+
+    def wait_for(self, ports: Sequence[int], seconds: float) -> None:
+        """Return when something accepts connections on all the ports.
+
+        :raises NotStarted: nothing did within that time.
+        """
+        end = time.monotonic() + seconds
+        for port in ports:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    status = self._popen.poll()
+                    if status is not None or time.monotonic() > end:
+                        raise NotStarted(self._failure(status)) from None
+                    time.sleep(0.05)
+
+    def first_line(self, seconds: float = 10) -> str:
+        """The first line that it writes.
+
+        :raises NotStarted: none came within that time.
+        """
+        end = time.monotonic() + seconds
+        while b"\n" not in (written := self._output.read_bytes()):
+            if self._popen.poll() is not None or time.monotonic() > end:
+                raise NotStarted(self._failure(self._popen.poll()))
+            time.sleep(0.01)
+        return written.split(b"\n", 1)[0].decode()
+
+    def _failure(self, status: int | None) -> str:
+        what = "does not listen" if status is None else f"ended with {status}"
+        written = self._output.read_text("utf-8", "replace").strip()[-600:]
+        return f"{self.name} {what}: {written}"
+
+    def check(self) -> None:
+        """See that it still runs.
+
+        :raises RuntimeError: it does not.
+        """
+        if self._popen.poll() is not None:
+            raise RuntimeError(self._failure(self._popen.returncode))
+
+    def cpu_seconds(self) -> float:
+        """User and system time that it and its living children have taken so far."""
+        total = 0
+        for pid in _tree(self._popen.pid):
+            fields = _stat(pid)
+            if fields:
+                total += int(fields[11]) + int(fields[12])
+        return total / _TICK
+
+    def resident_bytes(self) -> int:
+        """The memory that it and its children have resident; what they share counts for each."""
+        total = 0
+        for pid in _tree(self._popen.pid):
+            try:
+                total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            except OSError:
+                continue
+        return total * _PAGE
+
+    def stop(self) -> None:
+        """End it and its children."""
+        for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            try:
+                os.killpg(self._popen.pid, number)
+                self._popen.wait(seconds)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._popen.wait()
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; none if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _tree(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(int(entry))):
+            children.setdefault(int(fields[1]), []).append(int(entry))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
