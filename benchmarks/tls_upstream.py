@@ -10,6 +10,8 @@ import ssl
 import sys
 from typing import cast
 
+import uvloop
+
 
 class Leg(asyncio.Protocol):
     """One of the two connections; `peer` is the other."""
@@ -72,8 +74,4 @@ async def main(upstream: int, certificate: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        from uvloop import run
-    except ImportError:
-        run = asyncio.run
-    run(main(int(sys.argv[1]), sys.argv[2]))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))

@@ -333,8 +333,8 @@ class LoopbackTestCase(TestCase):
         async def finish() -> None:
             for channel, end in gone:
                 transport = channel._channel.transport
-                if end.called or transport.protocol is not channel:  # the latter is a WebSocket's
-                    continue
+                if end.called or transport is None or transport.protocol is not channel:
+                    continue  # it is gone, or has become a WebSocket
                 transport.abortConnection()
                 await end
 
