@@ -72,8 +72,10 @@ async def main(upstream: int, certificate: str) -> None:
 
 
 if __name__ == "__main__":
+    serving = main(int(sys.argv[1]), sys.argv[2])
     try:
-        from uvloop import run
+        import uvloop
     except ImportError:
-        run = asyncio.run
-    run(main(int(sys.argv[1]), sys.argv[2]))
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
