@@ -138,7 +138,7 @@ class Product(Started):
         if self._workers > 1 and "workers" not in (source / "stream_proxy" / "config.py").read_text():
             return "a version that knows workers"
         if self._reactor == "uvloop":
-            if "uvloop" not in (source / "twisted" / "plugins" / "openai_stream_proxy.py").read_text():
+            if not (source / "twisted" / "plugins" / "stream_proxy_reactor.py").exists():
                 return "a version with the uvloop reactor"
             return None if importlib.util.find_spec("uvloop") else "uvloop"
         return None

@@ -40,6 +40,11 @@ class Figures:
     resident_mib: float | None = None
     held_kib: float | None = None
 
+    @property
+    def per_second(self) -> float | None:
+        """How many were done in a second; on a busy machine this says little."""
+        return self.count / self.seconds if self.seconds else None
+
     def asdict(self) -> dict[str, Any]:
         """For JSON: what there is."""
         return {name: value for name, value in asdict(self).items() if value is not None}

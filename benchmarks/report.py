@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -24,18 +24,18 @@ def cost(figures: Figures) -> float | None:
     return figures.held_kib if figures.held_kib is not None else figures.cpu_ms
 
 
-def middle(figures: Sequence[Figures], name: str) -> float | None:
+def middle(figures: Mapping[int, Figures], name: str) -> float | None:
     """The median of one figure over the rounds."""
-    values = [value for one in figures if (value := getattr(one, name)) is not None]
+    values = [value for one in figures.values() if (value := getattr(one, name)) is not None]
     return median(values) if values else None
 
 
-def ratio(figures: Sequence[Figures], base: Sequence[Figures]) -> float | None:
+def ratio(figures: Mapping[int, Figures], base: Mapping[int, Figures]) -> float | None:
     """The median of the rounds' ratios: what slows both down in one round cancels out."""
     ratios = [
         mine / other
-        for one, against in zip(figures, base, strict=False)
-        if (mine := cost(one)) is not None and (other := cost(against))
+        for number in figures.keys() & base.keys()
+        if (mine := cost(figures[number])) is not None and (other := cost(base[number]))
     ]
     return median(ratios) if ratios else None
 
@@ -86,7 +86,7 @@ def _ratios(results: Results, workloads: Sequence[Workload], names: Sequence[str
         by_name = results.figures.get(workload.name, {})
         cells = []
         for name in shown:
-            value = ratio(by_name.get(name, []), by_name.get(BASE, []))
+            value = ratio(by_name.get(name, {}), by_name.get(BASE, {}))
             mark = "*" if (workload.name, name) in results.relayed else ""
             cells.append(number(value, mark))
         rows.append([workload.name, *cells])
@@ -97,7 +97,7 @@ def _ratios(results: Results, workloads: Sequence[Workload], names: Sequence[str
 def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
     held = workload.kind == "hold"
     what = f"KiB per {workload.unit}" if held else f"CPU ms per {workload.unit}"
-    rows = [["", what, "ratio", "p50 ms", "p99 ms", "RSS MiB", "count"]]
+    rows = [["", what, "ratio", "p50 ms", "p99 ms", "RSS MiB", "per second"]]
     by_name = results.figures[workload.name]
     for name in names:
         if name not in by_name:
@@ -105,8 +105,8 @@ def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
         figures = by_name[name]
         mark = "*" if (workload.name, name) in results.relayed else ""
         cells = [number(middle(figures, "held_kib" if held else "cpu_ms"), mark)]
-        cells.append(number(ratio(figures, by_name.get(BASE, []))))
-        cells += [number(middle(figures, one)) for one in ("p50_ms", "p99_ms", "resident_mib", "count")]
+        cells.append(number(ratio(figures, by_name.get(BASE, {}))))
+        cells += [number(middle(figures, one)) for one in ("p50_ms", "p99_ms", "resident_mib", "per_second")]
         rows.append([name, *cells])
     latency = "; p50 and p99: how late an event comes" if workload.kind == "events" else ""
     return f"{workload.name}: {workload.about}{latency}\n\n{table(rows)}"
@@ -115,7 +115,7 @@ def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
 def _linearity(results: Results, workloads: Sequence[Workload], names: Sequence[str]) -> str:
     rows = [["microseconds of CPU per chunk", *(one.about for one in workloads)]]
     for name in names:
-        values = [middle(results.figures[one.name].get(name, []), "cpu_ms") for one in workloads]
+        values = [middle(results.figures[one.name].get(name, {}), "cpu_ms") for one in workloads]
         if any(value is not None for value in values):
             rows.append([name, *(number(None if value is None else value * 1000) for value in values)])
     return f"linear: what a chunk costs must not grow with their number\n\n{table(rows)}"
@@ -137,7 +137,7 @@ def write_json(results: Results, folder: Path, options: dict[str, Any]) -> Path:
         ],
         "relayed": sorted(list(pair) for pair in results.relayed),
         "figures": {
-            workload: {name: [one.asdict() for one in figures] for name, figures in by_name.items()}
+            workload: {name: [one.asdict() for one in figures.values()] for name, figures in by_name.items()}
             for workload, by_name in results.figures.items()
         },
     }

@@ -25,13 +25,13 @@ HERE = Path(__file__).parent
 class Results:
     """What came out, by workload and contestant.
 
-    :ivar figures: one per round.
+    :ivar figures: by round.
     :ivar relayed: who relayed the stream where others made one answer of it.
     :ivar failures: why there are no figures, or not of each round.
     :ivar skipped: contestants that are not installed, and what they lack.
     """
 
-    figures: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
+    figures: dict[str, dict[str, dict[int, Figures]]] = field(default_factory=dict)
     relayed: set[tuple[str, str]] = field(default_factory=set)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -90,7 +90,8 @@ class Runner:
                 turn = number % len(self._contestants) if self._contestants else 0
                 order = self._contestants[turn:] + self._contestants[:turn]
                 with ExitStack() as contest:
-                    self._round(f"round {number + 1} of {rounds}", order, upstreams, contest)
+                    say(f"round {number + 1} of {rounds}")
+                    self._round(number, order, upstreams, contest)
         return self.results
 
     def _start_upstreams(self, stack: ExitStack) -> Upstreams:
@@ -129,17 +130,19 @@ class Runner:
             return None
         return Running(contestant, process, dict(start.ports))
 
-    def _round(self, title: str, order: Sequence[Contestant], upstreams: Upstreams, stack: ExitStack) -> None:
+    def _round(
+        self, number: int, order: Sequence[Contestant], upstreams: Upstreams, stack: ExitStack
+    ) -> None:
         started = [self._start(contestant, upstreams, stack) for contestant in order]
         for workload in self._workloads:
             for running in filter(None, started):
                 for upstream in self._upstreams:
                     upstream.check()
                 if running.contestant.can(workload) and (workload.kind != "hold" or running.process):
-                    say(f"{title}: {workload.name}, {running.contestant.name}")
-                    self._turn(workload, running, upstreams)
+                    say(f"  {workload.name}, {running.contestant.name}")
+                    self._turn(number, workload, running, upstreams)
 
-    def _turn(self, workload: Workload, running: Running, upstreams: Upstreams) -> None:
+    def _turn(self, number: int, workload: Workload, running: Running, upstreams: Upstreams) -> None:
         name = running.contestant.name
         if self._failed(workload, name):
             return
@@ -155,16 +158,16 @@ class Runner:
                 figures = self._measured(workload, running, upstreams)
         except (Failed, Wrong) as error:
             self.results.failures[workload.name, name] = str(error)
-            say(f"  failed: {error}")
+            say(f"    failed: {error}")
             return
-        self.results.figures.setdefault(workload.name, {}).setdefault(name, []).append(figures)
+        self.results.figures.setdefault(workload.name, {}).setdefault(name, {})[number] = figures
 
     def _failed(self, workload: Workload, name: str) -> bool:
         """Whether it is no use to try again."""
         return (workload.name, name) in self.results.failures and not self._known(workload, name)
 
     def _known(self, workload: Workload, name: str) -> list[Figures]:
-        return self.results.figures.get(workload.name, {}).get(name, [])
+        return list(self.results.figures.get(workload.name, {}).get(name, {}).values())
 
     def _measured(self, workload: Workload, running: Running, upstreams: Upstreams) -> Figures:
         target = workload.paced_target(self._paced_events)

@@ -10,8 +10,6 @@ import ssl
 import sys
 from typing import cast
 
-import uvloop
-
 
 class Leg(asyncio.Protocol):
     """One of the two connections; `peer` is the other."""
@@ -74,4 +72,10 @@ async def main(upstream: int, certificate: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))
+    serving = main(int(sys.argv[1]), sys.argv[2])
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serving)
+    else:
+        uvloop.run(serving)
