@@ -22,18 +22,26 @@ class _Prompt:
             self._waiting = True
             self._transport.reactor.callLater(0, self._flush)
 
+    def at_once(self) -> None:
+        """Send now: for transports that are written to once in a turn, and so need not wait for its end."""
+        self._flush()
+
     def _flush(self) -> None:
         self._waiting = False
         transport = self._transport
         if not transport.connected or transport.fileno() < 0:
             return
-        # Closing is the reactor's business, as are the errors that the next attempt meets again.
-        if transport.disconnecting or transport.doWrite() or _unsent(transport):
+        # Whatever is no writing, such as closing, is the reactor's business; so are errors, which the next
+        # attempt meets again.
+        busy = transport.disconnecting or not _unsent(transport)
+        if busy or transport.doWrite() or _unsent(transport):
             FileDescriptor.startWriting(transport)
 
 
-def send_promptly(transport: object) -> None:
+def send_promptly(transport: object, *, at_once: bool = False) -> None:
     """Let `transport`, a TCP connection, send without the reactor's asking first whether it may.
+
+    What one turn wrote is sent together at its end; or, if `at_once`, each write by itself.
 
     Twisted watches for room to write after each write, which takes two system calls and a turn of the
     reactor; nearly always there is room. Where there is none, the rest waits as ever.
@@ -43,7 +51,8 @@ def send_promptly(transport: object) -> None:
         inner = getattr(inner, "transport", None)
         if inner is None:
             return
-    inner.startWriting = _Prompt(inner).start_writing  # type: ignore[method-assign]
+    prompt = _Prompt(inner)
+    inner.startWriting = prompt.at_once if at_once else prompt.start_writing  # type: ignore[method-assign]
 
 
 def _unsent(transport: Any) -> bool:

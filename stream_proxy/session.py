@@ -20,6 +20,7 @@ from stream_proxy.channel import DownstreamChannel
 from stream_proxy.frames import Close, FrameTracker
 from stream_proxy.handshakes import ClientHalf
 from stream_proxy.outcome import Outcome
+from stream_proxy.prompt import send_promptly
 
 #: How long a close frame waits for the peer's.
 CLOSE_SECONDS = 10.0
@@ -79,6 +80,8 @@ class Session:
         """Take both connections over; the arguments are what has come already."""
         channel, upstream = self._channel, self._upstream
         channel.dataReceived = self._from_client
+        send_promptly(channel.transport, at_once=True)
+        send_promptly(upstream.transport, at_once=True)
         if isinstance(channel, DownstreamChannel):
             channel.going_away = self.shut_down
         upstream.received, upstream.lost = self._from_upstream, self.upstream_lost

@@ -277,6 +277,9 @@ class _Attempt:
     async def _connect(self, get: Callable[[Any, IEndpoint], Deferred[Any]]) -> UpstreamProtocol:
         upstream = self._upstream
         waiting: Deferred[Any] = get(upstream._key, upstream._pooled_endpoint)
+        kept = unwrapped(getattr(waiting, "result", None))
+        if isinstance(kept, UpstreamProtocol) and kept.requests:  # it needs no limit to be ready
+            return kept
         expired = False
 
         def expire() -> None:

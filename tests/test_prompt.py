@@ -75,6 +75,21 @@ class PromptTests(LoopbackTestCase):
         near.write(b"x")
         await near.gone()
 
+    async def test_at_once(self) -> None:
+        """What need not wait for the end of the turn is sent by each write; a close still comes after it."""
+        near, far = await self.pair()
+        send_promptly(near.transport, at_once=True)
+        watched: list[object] = []
+        patch = self.patch(near.transport.reactor, "addWriter", watched.append)
+        near.write(b"now")
+        self.assertEqual(near.transport._tempDataLen + len(near.transport.dataBuffer), 0)
+        await far.until(b"now")
+        self.assertEqual(watched, [])
+        near.write(b"later")
+        patch.restore()
+        near.close()
+        self.assertEqual(await far.rest(), b"later")
+
     async def test_no_tcp(self) -> None:
         """What is no TCP connection is left as it is."""
         send_promptly(object())
