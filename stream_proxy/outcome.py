@@ -61,6 +61,7 @@ class RequestLog:
         least = LEVELS.get(level.strip().lower())
         if least is None:
             raise ValueError(f"must be one of {', '.join(LEVELS)}")
+        self._tells_requests = least <= LogLevel.info
         predicate = LogLevelFilterPredicate(least)
         self._log = Logger(namespace="stream_proxy", observer=FilteringLogObserver(observer, [predicate]))
 
@@ -68,6 +69,8 @@ class RequestLog:
         self, method: bytes, path: bytes, origin: str, how: str, seconds: float, outcome: Outcome
     ) -> None:
         """One line for a finished request; `path` is without its query."""
+        if not self._tells_requests:
+            return
         fields = {
             "method": method.decode("ascii", "backslashreplace"),
             "path": path.decode("ascii", "backslashreplace"),
