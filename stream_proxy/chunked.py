@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from twisted.web.http import _ChunkedTransferDecoder
 
-# A size line in its plain form. Longer sizes, extensions and what is malformed are Twisted's business.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
+# How long a plain size line is at most. Longer ones, extensions and what is malformed are Twisted's
+# business.
+_SIZE_LINE = 9
 
 
 class ChunkedDecoder(_ChunkedTransferDecoder):
@@ -35,12 +34,18 @@ class ChunkedDecoder(_ChunkedTransferDecoder):
     def _whole_chunks(self, data: bytes) -> bytes:
         """Hand over the contents of the chunks that `data` begins with; what follows them is returned."""
         contents = []
-        at, total = 0, len(data)
-        match = _SIZE_LINE.match
-        while (line := match(data, at)) is not None:
-            start = line.end()
-            end = start + int(line[1], 16)
-            if end == start or end + 2 > total or data[end : end + 2] != b"\r\n":
+        at, total, find = 0, len(data), data.find
+        while (line_end := find(b"\r\n", at, at + _SIZE_LINE)) > at:
+            digits = data[at:line_end]
+            if not digits.isalnum():  # int() takes blanks, signs and underscores, too
+                break
+            try:
+                size = int(digits, 16)
+            except ValueError:
+                break
+            start = line_end + 2
+            end = start + size
+            if not size or end + 2 > total or data[end : end + 2] != b"\r\n":
                 break
             contents.append(data[start:end])
             at = end + 2
