@@ -21,6 +21,10 @@ class ContentDecoder(Protocol):
         :raises APIError: if `data` is not what its ``Content-Encoding`` says.
         """
 
+    @property
+    def ended(self) -> bool:
+        """Whether what was decoded so far may be all of it."""
+
 
 def content_codings(values: Iterable[bytes]) -> list[bytes]:
     """The codings that ``Content-Encoding`` fields name, in lower case, without ``identity``."""
@@ -40,6 +44,8 @@ def decoder_for(codings: list[bytes]) -> ContentDecoder | None:
 
 
 class _Identity:
+    ended = True
+
     def pieces(self, data: bytes) -> Iterator[bytes]:
         yield data
 
@@ -54,6 +60,10 @@ class _Inflate:
             yield from self._pieces(data)
         except zlib.error:
             raise upstream_error("The upstream's compressed stream cannot be decompressed.") from None
+
+    @property
+    def ended(self) -> bool:
+        return self._inflate is None or self._inflate.eof
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         if not self._gzip and self._inflate is not None and self._inflate.eof:

@@ -564,6 +564,54 @@ class ApiTests(AdapterTestCase):
         self.assertEqual((await read_response(client)).status, 200)
 
 
+class HostileTests(AdapterTestCase):
+    """What clients and services do that they should not."""
+
+    async def test_dots(self) -> None:
+        """A client's value cannot leave the service's path."""
+        service = await self.upstream(says(HELLO))
+        port = await self.adapter(service.url + "/v1/{{user_id}}/chat")
+        answer = await self.request(port, body={**ASK, "user": ".."})
+        self.assertEqual((answer.status, answer.json()["error"]["type"]), (400, "invalid_request_error"))
+        self.assertEqual(service.connections, [])
+
+    async def test_surrogates(self) -> None:
+        """Half a character in a request is no bug, wherever it goes."""
+        lone = b'{"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "\\ud800"}]}'
+        cases: list[dict[str, Any]] = [{"method": "GET", "request": {"q": "{{last_user_message}}"}}, {}]
+        for keys in cases:
+            service = await self.upstream(says(HELLO))
+            port = await self.adapter(service.url + "/s", **keys)
+            self.assertEqual((await self.request(port, body=lone, headers=[JSON])).status, 200)
+
+    async def test_echoed_key(self) -> None:
+        """A service that repeats the adapter's key in its error does not tell it to the client."""
+        self.patch(os, "environ", {**os.environ, "SERVICE_KEY": "sk-SECRETKEY"})
+        body = json.dumps({"error": {"message": "Incorrect API key: sk-SECRETKEY."}}).encode()
+        script = says(body, 401, "application/json")
+        error = await self.fails(script, 401, headers={"X-Key": "${SERVICE_KEY}"})
+        self.assertEqual(error["message"], "Incorrect API key: ***.")
+
+    async def test_unknown_coding(self) -> None:
+        """A refusal in a coding that nobody knows, or that is broken, is still that refusal."""
+        for coding in ("br", "gzip"):
+            await self.fails(says(b"\x00broken", 401, "application/json", ("Content-Encoding", coding)), 401)
+
+    async def test_bomb(self) -> None:
+        """A little that decodes to very much is an error, and not written."""
+        bomb = gzip.compress(b"data: 1\n\n" * 1_000_000)
+        script = says(bomb, 200, "text/event-stream", ("Content-Encoding", "gzip"))
+        answer = await self.answer(script, STREAM)
+        self.assertLess(len(answer.body), 64 * 2**20)
+        self.assertNotIn(b"[DONE]", answer.body)
+        await self.fails(script, 502)
+
+    async def test_truncated_coding(self) -> None:
+        """A compressed stream without its end is no answer."""
+        cut = gzip.compress(HELLO)[:-9]
+        await self.fails(says(cut, 200, "text/event-stream", ("Content-Encoding", "gzip")), 502)
+
+
 class LogTests(AdapterTestCase):
     """What the log says of calls."""
 

@@ -67,6 +67,22 @@ class ConfigTests(TestCase):
             self.assert_line({key: "data.["}, f"adapter.{key}: column 7: it ends too early, in data.[")
         self.assert_line({"content": ""}, "adapter.content: is empty; it must be a JMESPath expression")
 
+    def test_one_line(self) -> None:
+        """Line ends of the configuration do not get into the message, and depth is no traceback."""
+        for adapter in (
+            {"content": "a\n.b["},
+            {"request": {"a\nb": "{{ model\n ++ }}"}},
+            {"headers": {"X\nY": "1"}},
+            {"headers": {"X": "${A\nB}"}},
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                parse(adapter)
+            self.assertEqual(len(str(caught.exception).splitlines()), 1)
+        deep: Any = "x"
+        for _ in range(700):
+            deep = [deep]
+        self.assert_line({"request": {"a": deep}}, "adapter.request: is nested too deep")
+
     def test_templates(self) -> None:
         """Templates that refer to nothing are told with their place."""
         self.assert_line(
@@ -88,6 +104,10 @@ class ConfigTests(TestCase):
             ({"Host": "x"}, "adapter.headers.Host: is set by the proxy itself"),
             ({"content-length": "1"}, "adapter.headers.content-length: is set by the proxy itself"),
             ({"X": "a\nb"}, "adapter.headers.X: has characters that no header may hold"),
+            (
+                {"X": "{{ '${HOME}' }}"},
+                "adapter.headers.X: a variable of the environment cannot stand inside of {{ }}",
+            ),
             ({"X": "${NO_SUCH_KEY}"}, "adapter.headers.X: the environment has no NO_SUCH_KEY"),
         ):
             self.assert_line({"headers": headers}, line)

@@ -523,3 +523,199 @@ class StreamTests(TestCase):
             answer = Answer(*reads, media=media)
             self.assertEqual(answer.chunks, Answer(body, media=media).chunks)
             self.assertEqual(answer.text, "".join(texts))
+
+
+class ServiceTests(TestCase):
+    """What services do that is in nobody's documentation of a shape."""
+
+    def assert_fails(self, body: bytes, text: str, message: str, **keys: Any) -> None:
+        """After `text` comes an error that says `message`."""
+        answer = Answer(body, **keys)
+        assert answer.error is not None, body
+        self.assertEqual((answer.text, answer.complete), (text, False))
+        self.assertIn(message, answer.error.message)
+
+    def test_failed_runs(self) -> None:
+        """A run that failed after it began is never a clean end."""
+        coze = sse(
+            {"status": "failed", "last_error": {"code": 4008, "msg": "boom"}},
+            event="conversation.chat.failed",
+        )
+        for begun, end in (
+            (
+                {"event": "text_chunk", "data": {"text": "Hel"}},
+                {"event": "workflow_finished", "data": {"status": "failed", "error": "boom"}},
+            ),
+            (
+                {"type": "response.output_text.delta", "delta": "Hel"},
+                {
+                    "type": "response.failed",
+                    "response": {"error": {"code": "server_error", "message": "boom"}},
+                },
+            ),
+            ({"content": "Hel"}, {"choices": None, "base_resp": {"status_code": 1004, "status_msg": "boom"}}),
+            ({"result": "Hel"}, {"error_code": 336003, "error_msg": "boom"}),
+            ({"content": "Hel"}, {"success": False, "message": "boom"}),
+            ({"content": "Hel"}, {"type": "error", "errorText": "boom"}),
+        ):
+            self.assert_fails(sse(begun, end), "Hel", "boom")
+        self.assert_fails(
+            sse({"type": "answer", "content": "Hel"}, event="conversation.message.delta") + coze,
+            "Hel",
+            "boom",
+        )
+        ended = {"choices": [{"delta": {"content": "Hel"}, "finish_reason": "error"}]}
+        self.assertIsNotNone(Answer(sse(ended)).error)
+
+    def test_no_errors(self) -> None:
+        """Envelopes that say that all is well are none."""
+        for payload in (
+            {"error": {"code": 0, "message": "ok"}, "content": "x"},
+            {"code": 20000, "message": "success", "data": {"content": "x"}},
+            {"base_resp": {"status_code": 0, "status_msg": ""}, "content": "x"},
+            {"event": {"a": 1}, "content": "x"},
+            {"role": "", "content": "x"},
+        ):
+            self.assertEqual((Answer(sse(payload)).error, Answer(sse(payload)).text), (None, "x"), payload)
+
+    def test_repeated_whole(self) -> None:
+        """A service that says all of it again at the end has said it once."""
+        for payloads in (
+            [
+                {"token": {"text": "Hel"}, "generated_text": None},
+                {"token": {"text": "lo"}, "generated_text": None},
+                {
+                    "token": {"text": "</s>", "special": True},
+                    "generated_text": "Hello",
+                    "details": {"finish_reason": "length"},
+                },
+            ],
+            [
+                {"choices": [{"delta": {"content": "Hel"}}]},
+                {"choices": [{"delta": {"content": "lo"}}]},
+                {
+                    "choices": [{"finish_reason": "stop", "message": {"content": "Hello"}}],
+                    "object": "chat.completion",
+                },
+            ],
+            [{"content": "Hel"}, {"content": "lo"}, {"content": "Hello", "done": True}],
+        ):
+            self.assertEqual(Answer(sse(*payloads)).text, "Hello")
+        self.assertEqual(Answer(sse({"content": "ha"}, {"content": "ha"}, {"content": "!"})).text, "haha!")
+        coze = b"".join(
+            sse({"type": kind, "content": text}, event=f"conversation.message.{event}")
+            for event, kind, text in (
+                ("delta", "answer", "Hel"),
+                ("delta", "answer", "lo"),
+                ("completed", "answer", "Hello"),
+                ("completed", "verbose", "{}"),
+                ("completed", "follow_up", "What else?"),
+            )
+        )
+        usage = sse(
+            {"usage": {"token_count": 5, "output_count": 2, "input_count": 3}},
+            event="conversation.chat.completed",
+        )
+        answer = Answer(coze + usage + sse('"[DONE]"', event="done"))
+        self.assertEqual((answer.text, answer.error), ("Hello", None))
+        assert answer.usage is not None
+        self.assertEqual(answer.usage["total_tokens"], 5)
+
+    def test_wrong_media(self) -> None:
+        """The bytes of a body count more than what its type says."""
+        for body, media in (
+            (sse({"content": "He"}, "[DONE]"), b"application/json"),
+            (b'{"content": "H"}\n{"content": "e"}\n', b"application/json"),
+            (b'{"content": "H"}\n{"content": "e"}\n', SSE),
+            (b'{\n"content": "He"\n}\n', SSE),
+        ):
+            for size in (1, 7, 1000):
+                reads = [body[at : at + size] for at in range(0, len(body), size)]
+                self.assertEqual(Answer(*reads, media=media).text, "He", (body, media, size))
+
+    def test_heartbeats(self) -> None:
+        """Empty events, and named ones without JSON, say nothing."""
+        beats = b"data:\n\nevent: ping\ndata: 2024-01-01\n\nevent: beat\ndata: 1700000000\n\n"
+        for keys in ({}, {"content": "a"}, {"payload": "json", "content": "a"}):
+            answer = Answer(sse({"a": "x", "text": "x"}) + beats + sse({"a": "y", "text": "y"}), **keys)
+            self.assertEqual((answer.text, answer.error), ("xy", None), keys)
+        self.assertIsNotNone(Answer(b"data:\n\n").error)
+
+    def test_text_like_json(self) -> None:
+        """Text that happens to be JSON stays text."""
+        self.assertEqual(Answer(sse({"result": "A"}, {"result": "[0]"}, {"result": "{}"})).text, "A[0]{}")
+        self.assertEqual(
+            Answer(sse("The list ", "[1]", "{}", '{"', "[[", '"a"', " end")).text, 'The list [1]{}{"[["a" end'
+        )
+
+    def test_types(self) -> None:
+        """A type tells thoughts and tools from the answer."""
+        payloads = [
+            {"type": "thinking", "content": "hm"},
+            {"type": "tool_call", "content": "search(x)"},
+            {"type": "text", "content": "A"},
+            {"event": "human_input_required", "task_id": "t", "data": {"text": "no"}},
+        ]
+        answer = Answer(sse(*payloads))
+        self.assertEqual((answer.text, answer.reasoning), ("A", "hm"))
+
+    def test_cut_between(self) -> None:
+        """A stream that says when it ends has not ended without that, even where a connection just closes."""
+        for payload in (
+            {"choices": [{"delta": {"content": "he"}, "finish_reason": None}]},
+            {"message": {"content": "he"}, "done": False},
+        ):
+            self.assert_fails(sse(payload), "he", "before it said that it was at its end")
+
+    def test_ends_and_counts(self) -> None:
+        """Why it ended and what it took, where services put that."""
+        incomplete = {
+            "type": "response.incomplete",
+            "response": {"incomplete_details": {"reason": "max_output_tokens"}},
+        }
+        body = sse({"type": "response.output_text.delta", "delta": "a"}, incomplete)
+        self.assertEqual(Answer(body).finish, "length")
+        self.assertEqual(Answer(sse({"content": "a", "stopped_limit": True})).finish, "length")
+        blocked = Answer(sse({"promptFeedback": {"blockReason": "SAFETY"}}))
+        self.assertEqual((blocked.error, blocked.finish), (None, "content_filter"))
+        usage = Answer(
+            sse({"text": "a"}, {"usage": {"tokens": {"input_tokens": 1, "output_tokens": 2}}})
+        ).usage
+        assert usage is not None
+        self.assertEqual(usage["total_tokens"], 3)
+        counts = {
+            "prompt_tokens": 100,
+            "completion_tokens": 5,
+            "total_tokens": 105,
+            "cache_read_input_tokens": 80,
+        }
+        self.assertEqual((openai_usage(counts) or {})["prompt_tokens"], 100)
+
+    def test_calls_in_pieces(self) -> None:
+        """Pieces find their call by index, id, or by being the next; parallel ones may share an index."""
+
+        def calls(*deltas: dict[str, Any]) -> list[tuple[str, str]]:
+            body = sse(*({"choices": [{"delta": {"tool_calls": [delta]}}]} for delta in deltas))
+            found = Answer(body).whole()["choices"][0]["message"]["tool_calls"]
+            return [(call["function"]["name"], call["function"]["arguments"]) for call in found]
+
+        parallel = [
+            {"index": 0, "id": name, "function": {"name": name, "arguments": "{}"}} for name in ("f", "g")
+        ]
+        self.assertEqual(calls(*parallel), [("f", "{}"), ("g", "{}")])
+        pieces: list[dict[str, Any]] = [
+            {"id": "a", "function": {"name": "f", "arguments": ""}},
+            {"function": {"arguments": '{"x":'}},
+            {"id": "a", "function": {"arguments": "1}"}},
+        ]
+        self.assertEqual(calls(*pieces), [("f", '{"x":1}')])
+        late: list[dict[str, Any]] = [
+            {"index": 0, "id": "a", "function": {"arguments": ""}},
+            {"index": 0, "function": {"name": "f", "arguments": "{}"}},
+        ]
+        self.assertEqual(calls(*late), [("f", "{}")])
+
+    def test_halves(self) -> None:
+        """Half a character at the end of a cumulative text waits for the other half."""
+        answer = Answer(sse({"text": "a\ud83d"}, {"text": "a\U0001f600"}), mode="cumulative")
+        self.assertEqual((answer.text, answer.error), ("a\U0001f600", None))

@@ -33,6 +33,9 @@ _STREAM_HEAD = (
     (b"X-Accel-Buffering", b"no"),  # nginx would gather events
 )
 _DONE = b"[DONE]"
+# What the bytes of one read may decode to: a text is not compressed more than so, and what would be more is
+# neither held nor written while others wait.
+_MOST_DECODED, _MOST_RATIO = 65_536, 64
 # What a service says with an error about trying again.
 _RETRY = (b"retry-after", b"retry-after-ms")
 
@@ -86,7 +89,11 @@ class AdapterCall:
         """Call the service."""
         self._timer = IdleTimer(self._clock, self._limits.timeout_seconds, self._silent)
         authorization = self._request.requestHeaders.getRawHeaders(b"authorization") or []
-        call = self._dialect.request(self._asked.body, authorization)
+        try:
+            call = self._dialect.request(self._asked.body, authorization)
+        except APIError as error:
+            self._fail(error)
+            return
         asking = self._asking = self._upstream.request(call.method, call.target, call.headers, call.body)
         asking.addCallbacks(self._answered, self._failed)
         asking.addErrback(self._bug)
@@ -123,6 +130,9 @@ class AdapterCall:
         codings = content_codings(response.values(b"content-encoding"))
         self._content = decoder_for(codings)
         if self._content is None:
+            if not 200 <= response.status < 300:
+                self._refuse()
+                return
             raise upstream_error("The service compressed its answer in a way that the proxy cannot decode.")
         if 200 <= response.status < 300:
             identity = (f"chatcmpl-{uuid4().hex}", int(self._clock.seconds()), self._asked.model)
@@ -146,8 +156,14 @@ class AdapterCall:
         if self._timer is None or self._content is None:
             return
         self._timer.touch()
+        most = _MOST_DECODED + _MOST_RATIO * len(data)
         try:
             for piece in self._content.pieces(data):
+                most -= len(piece)
+                if most < 0:
+                    raise upstream_error(
+                        "The service's compressed answer decodes to far more than a text does."
+                    )
                 if self._translation is None:
                     self._refused += piece
                     if len(self._refused) >= REFUSAL_BYTES:
@@ -156,6 +172,11 @@ class AdapterCall:
                     self._take(self._translation.feed(piece))
                 if self._timer is None:
                     return
+        except APIError as error:
+            if self._translation is None:
+                self._refuse()
+            else:
+                self._fail(error)
         except Exception:
             self._bug(Failure())
 
@@ -168,6 +189,8 @@ class AdapterCall:
                 self._refuse()  # a status is an answer even without all of its body
             elif error is not None:
                 self._fail(error)
+            elif self._content is not None and not self._content.ended:
+                self._fail(upstream_error("The service's compressed answer was cut off."))
             else:
                 self._take(self._translation.end())
         except Exception:
@@ -221,6 +244,7 @@ class AdapterCall:
         """Answer with an error; once chunks are out, it is the last chunk, and no [DONE] follows."""
         if self._timer is None:
             return
+        error.message = self._dialect.redacted(error.message)
         if self._begun:
             self._write(b"data: %b\n\n" % error.envelope())
             self._finish()

@@ -6,6 +6,7 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 from stream_proxy.adapter.reader import Reading
@@ -14,8 +15,8 @@ from stream_proxy.errors import upstream_error
 from stream_proxy.jsontext import encode_json
 
 _Chunk = dict[str, Any]
-# A text that is cut inside a character ends with this until the rest of the character has come.
-_REPLACEMENT = "\ufffd"
+# A text that is cut inside a character ends with one of these until the rest of the character has come.
+_UNFINISHED = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
 
 
 class ChunkWriter:
@@ -34,6 +35,7 @@ class ChunkWriter:
         self._text: _Cumulated | None = _Cumulated("text") if cumulative else None
         self._reasoning: _Cumulated | None = _Cumulated("reasoning") if cumulative else None
         self._calls = _ToolCalls(cumulative)
+        self._said = _Said()
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] = {}
         self._begun = False
@@ -55,6 +57,8 @@ class ChunkWriter:
         if reasoning:
             yield from self._delta({"reasoning_content": reasoning})
         text = _new(self._text, reading.text)
+        if text and self._text is None and self._said.repeats(text, reading.whole):
+            text = ""
         if text:
             yield from self._delta({"content": text})
         calls = self._calls.deltas(reading.tool_calls)
@@ -115,7 +119,7 @@ class _Cumulated:
         self._held = ""
 
     def new(self, text: str) -> str:
-        whole = text.rstrip(_REPLACEMENT)
+        whole = text.rstrip(_UNFINISHED)
         if not whole.startswith(self._sent):
             if self._sent.startswith(text):  # a last payload without the text, or with less of it
                 return ""
@@ -132,53 +136,100 @@ class _Cumulated:
         return held
 
 
+class _Said:
+    """The text so far, as a length and a hash: some services say all of it again at the end."""
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._hash = blake2b()
+
+    def repeats(self, text: str, whole: bool) -> bool:
+        """Whether `text`, if it may be the whole, is just what has been said; else it is said now."""
+        data = text.encode("utf-8", "surrogatepass")
+        if whole and len(data) == self._length and blake2b(data).digest() == self._hash.digest():
+            return True
+        self._length += len(data)
+        self._hash.update(data)
+        return False
+
+
 def _new(cumulated: _Cumulated | None, text: str | None) -> str:
     if not text:
         return ""
     return text if cumulated is None else cumulated.new(text)
 
 
+class _Call:
+    """One tool call, as far as it has been told."""
+
+    def __init__(self, index: int, identity: str | None) -> None:
+        self.index = index
+        self.identity = identity
+        self.named = False
+        self.arguments = _Cumulated("the arguments of a tool call")
+
+
 class _ToolCalls:
-    """Tool calls of OpenAI's shape: pieces with an ``index``, or whole calls without one."""
+    """Tool calls of OpenAI's shape: pieces with an ``index``, or whole calls without one.
+
+    Indexes of chunks count from 0 without a gap, as clients expect, whatever the service's are.
+    """
 
     def __init__(self, cumulative: bool) -> None:
         self._cumulative = cumulative
-        # By the service's own index; those of the chunks count from 0 without a gap, as clients expect.
-        self._arguments: dict[int, _Cumulated] = {}
-        self._indexes: dict[int, int] = {}
+        self._calls: list[_Call] = []
+        self._places: dict[int, _Call] = {}  # by the service's own index
 
     @property
     def any(self) -> bool:
-        return bool(self._arguments)
+        return bool(self._calls)
 
     def deltas(self, calls: list[Any]) -> list[_Chunk]:
         known = [(position, call) for position, call in enumerate(calls) if isinstance(call, dict)]
         return [delta for position, call in known if (delta := self._delta(position, call)) is not None]
 
-    def _delta(self, position: int, call: _Chunk) -> _Chunk | None:
-        function = call.get("function")
+    def _delta(self, position: int, told: _Chunk) -> _Chunk | None:
+        function = told.get("function")
         if not isinstance(function, dict):
             return None
-        own = call.get("index")
-        if type(own) is not int or own < 0:
-            own = position if self._cumulative else max(self._arguments, default=-1) + 1
+        name, identity = _word(function.get("name")), _word(told.get("id"))
+        call, new = self._call(position, told.get("index"), identity, name)
         arguments = function.get("arguments")
         if arguments is None:
             arguments = ""
         elif not isinstance(arguments, str):  # Ollama's are an object
             arguments = encode_json(arguments).decode()
-        if own in self._arguments:
-            told = _new(self._arguments[own] if self._cumulative else None, arguments)
-            return {"index": self._indexes[own], "function": {"arguments": told}} if told else None
-        index = self._indexes[own] = len(self._indexes)
-        begun = self._arguments[own] = _Cumulated("the arguments of a tool call")
-        identity, name = call.get("id"), function.get("name")
-        return {
-            "index": index,
-            "id": identity if isinstance(identity, str) and identity else f"call_{index}",
-            "type": "function",
-            "function": {
-                "name": name if isinstance(name, str) else "",
-                "arguments": _new(begun if self._cumulative else None, arguments),
-            },
-        }
+        said: _Chunk = {"arguments": _new(call.arguments if self._cumulative else None, arguments)}
+        if name is not None and not call.named:
+            call.named = True
+            said = {"name": name, **said}
+        if new:
+            said = {"name": "", **said}
+            return {"index": call.index, "id": call.identity, "type": "function", "function": said}
+        if not said["arguments"] and "name" not in said:
+            return None
+        return {"index": call.index, "function": said}
+
+    def _call(self, position: int, own: object, identity: str | None, name: str | None) -> tuple[_Call, bool]:
+        """The call that a piece belongs to, and whether it begins it."""
+        if self._cumulative and type(own) is not int:
+            own = position
+        known = self._places.get(own) if type(own) is int else None
+        if known is None and type(own) is not int:
+            if identity is not None:
+                known = next((call for call in self._calls if call.identity == identity), None)
+            elif name is None and self._calls:
+                known = self._calls[-1]
+        # Every parallel call of Gemini and Groq has index 0; a fresh id with a name is another call.
+        other = known is not None and None not in (identity, name) and identity != known.identity
+        if known is not None and not other:
+            return known, False
+        call = _Call(len(self._calls), identity or f"call_{len(self._calls)}")
+        self._calls.append(call)
+        if type(own) is int:
+            self._places[own] = call
+        return call, True
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -18,6 +18,7 @@ from stream_proxy.adapter.payloads import PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
+from stream_proxy.errors import invalid_request
 from stream_proxy.headers import HOP_BY_HOP, RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.url import UpstreamURL, parse_upstream_url
@@ -30,6 +31,10 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # Framing and connections are the proxy's own.
 _RESERVED = HOP_BY_HOP | {b"content-length", b"host"}
+
+
+# Shorter values of the environment are no keys.
+_SECRET_LENGTH = 8
 
 
 class DialectError(ValueError):
@@ -59,10 +64,12 @@ class Dialect:
         self.config = config
         self.models = tuple(dict.fromkeys(config.models))
         self.url, self._target = _service_url(url)
+        found: list[str] = []
+        variables = os.environ if environ is None else environ
         self._headers = [
-            (name, _header(name, value, os.environ if environ is None else environ))
-            for name, value in config.headers.items()
+            (name, _header(name, value, variables, found)) for name, value in config.headers.items()
         ]
+        self._secrets = [secret for secret in found if len(secret) >= _SECRET_LENGTH]
         given = config.request
         try:
             self._request = None if isinstance(given, UnsetType) else Template(given, "adapter.request")
@@ -80,15 +87,24 @@ class Dialect:
         """How payloads are read."""
         return self._reader
 
+    def redacted(self, text: str) -> str:
+        """`text` without what came from the environment: services repeat the keys that they refuse."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
     def request(self, call: dict[str, Any], authorization: Sequence[bytes]) -> ServiceRequest:
         """What to send for an OpenAI chat request.
 
         :param authorization: the client's ``Authorization`` fields.
+        :raises APIError: 400, a value of the request would change the service's path.
         """
         config = self.config
         context = Context(call, self._helpers)
         body = {**call, "stream": True} if self._request is None else self._request.fill(context)
         target = self._target.text(context, _percent)
+        if self._target.expressions and _has_dots(target):
+            raise invalid_request("A value of the request would make a . or .. in the service's path.")
         accept = b"application/x-ndjson" if config.format == "ndjson" else b"text/event-stream"
         headers: dict[bytes, tuple[bytes, bytes]] = {b"accept": (b"Accept", accept)}
         headers[b"accept-encoding"] = (b"Accept-Encoding", b"identity")
@@ -100,7 +116,7 @@ class Dialect:
             field = name.encode("ascii")
             headers[field.lower()] = (field, _field_value(template.text(context)))
         if config.method == "GET":
-            query = urlencode([(key, _query_value(value)) for key, value in body.items()])
+            query = urlencode([(key, _query_value(value)) for key, value in body.items()], errors="replace")
             if query:
                 target += ("&" if "?" in target else "?") + query
             return ServiceRequest(b"GET", target.encode("ascii"), list(headers.values()), None)
@@ -155,7 +171,7 @@ def _base_url(url: str) -> UpstreamURL:
         raise DialectError(f"upstreamUrl: {error}") from None
 
 
-def _header(name: str, value: str, environ: Mapping[str, str]) -> TextTemplate:
+def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str]) -> TextTemplate:
     place = f"adapter.headers.{name}"
     if not _TOKEN.fullmatch(name):
         raise DialectError(f"{place}: is no name of a header field")
@@ -167,24 +183,29 @@ def _header(name: str, value: str, environ: Mapping[str, str]) -> TextTemplate:
         if not found:
             raise DialectError(f"{place}: the environment has no {match[1]}")
         if not _FIELD.fullmatch(found):
-            raise DialectError(
-                f"{place}: the environment's {match[1]} has characters that no header may hold"
-            )
-        # In a template these would begin an expression.
-        return found.replace("{{", "{{'{{'}}")
+            problem = f"the environment's {match[1]} has characters that no header may hold"
+            raise DialectError(f"{place}: {problem}")
+        secrets.append(found)
+        return found
 
-    filled = _VARIABLE.sub(variable, value)
-    if not _FIELD.fullmatch(filled):
+    if not _FIELD.fullmatch(value):
         raise DialectError(f"{place}: has characters that no header may hold")
     try:
-        return TextTemplate(filled, place)
+        template = TextTemplate(value, place)
     except TemplateError as error:
         raise DialectError(str(error)) from None
+    if any(_VARIABLE.search(expression.source) for expression in template.expressions):
+        raise DialectError(f"{place}: a variable of the environment cannot stand inside of {{{{ }}}}")
+    return template.with_literals(lambda literal: _VARIABLE.sub(variable, literal))
 
 
 def _field_value(text: str) -> bytes:
     # What a client wrote must not end the field and begin another (RFC 9110 section 5.5).
     return _CONTROLS.sub(" ", text).strip().encode("utf-8", "replace")
+
+
+def _has_dots(target: str) -> bool:
+    return any(segment in (".", "..") for segment in target.partition("?")[0].split("/"))
 
 
 def _percent(text: str) -> str:

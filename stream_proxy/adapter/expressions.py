@@ -7,6 +7,7 @@ which may be a string or a list of parts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,6 +66,10 @@ class Expression:
         for node in _walk(self._compiled.parsed):
             if node["type"] == "function_expression":
                 self._check_call(node)
+            elif any(child["type"] == "expref" for child in _children(node)):
+                raise self._wrong(self.source.find("&"), "& only stands before the argument of a function")
+        if self._compiled.parsed["type"] == "expref":
+            raise self._wrong(0, "& only stands before the argument of a function")
 
     def search(self, value: Any) -> Any:
         """What the expression finds in `value`; ``None`` also where it cannot be applied to it."""
@@ -86,7 +91,8 @@ class Expression:
     def _check_call(self, node: _Node) -> None:
         name = node["value"]
         known = _FUNCTIONS.FUNCTION_TABLE.get(name)
-        place = self.source.find(name)
+        found = re.search(rf"\b{re.escape(name)}\s*\(", self.source)
+        place = found.start() if found is not None else 0
         if known is None:
             raise self._wrong(place, f"there is no function {name}()")
         signature = known["signature"]
@@ -102,12 +108,16 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
+def _children(node: _Node) -> list[_Node]:
+    return [child for child in node["children"] if isinstance(child, dict)]
+
+
 def _walk(node: _Node) -> Iterator[_Node]:
     todo = [node]
     while todo:
         one = todo.pop()
         yield one
-        todo.extend(child for child in one["children"] if isinstance(child, dict))
+        todo.extend(_children(one))
 
 
 # The nodes whose first child alone looks at the value; the others look at what that child found.
@@ -131,6 +141,6 @@ def _leading(node: _Node) -> Iterator[str]:
         return
     if node["type"] in ("literal", "current", "expref"):
         return
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    children = _children(node)
     for child in children[:1] if node["type"] in _CHAINS else children:
         yield from _leading(child)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stream_proxy.errors import response_too_large
+from stream_proxy.jsontext import decode_json
 from stream_proxy.sniff import Sniffed, sniff
 from stream_proxy.sse import SSEDecoder
 
@@ -23,6 +24,8 @@ _NDJSON = frozenset(
         b"application/x-ndjson",
     }
 )
+# How much of a body is looked at to tell what it is.
+_LOOK = 64
 _BLANK = b" \t\r\n\x1e\xef\xbb\xbf"  # with json-seq's record separator (RFC 7464) and a BOM
 
 
@@ -41,14 +44,15 @@ class Payload:
 class PayloadDecoder:
     """Cuts a body into payloads, however it is cut into reads.
 
-    :param format: what the body is; ``"auto"``: as `media` says, else as it looks.
+    :param format: what the body is; ``"auto"``: as it looks, else as `media` says.
     :param media: its media type, in lower case.
     :param max_bytes: how large one payload may be.
     """
 
     def __init__(self, format: Format, media: bytes, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._format = _by_media(media) if format == "auto" else format
+        self._media = _by_media(media)
+        self._format = format
         self._events: SSEDecoder | None = None
         self._held = bytearray()
 
@@ -59,8 +63,9 @@ class PayloadDecoder:
         """
         if self._format == "auto":
             self._held += data
-            self._format = _by_looks(bytes(self._held[:64]), ended=False)
+            self._decide(ended=False)
             if self._format == "auto":
+                self._hold(b"")
                 return
             data = bytes(self._held)
             self._held.clear()
@@ -77,7 +82,7 @@ class PayloadDecoder:
         :raises APIError: one is too large.
         """
         if self._format == "auto":
-            self._format = _by_looks(bytes(self._held[:64]), ended=True)
+            self._decide(ended=True)
             data = bytes(self._held)
             self._held.clear()
             yield from self.feed(data)
@@ -90,6 +95,30 @@ class PayloadDecoder:
         elif self._held.strip(_BLANK):
             yield Payload(bytes(self._held.strip(_BLANK)))
         self._held.clear()
+
+    def _decide(self, *, ended: bool) -> None:
+        """See what the body is: its bytes say it, its type only where they do not."""
+        start = bytes(self._held[:_LOOK]).lstrip(_BLANK)
+        match sniff(bytes(self._held[:_LOOK]), ended=ended or len(self._held) >= _LOOK):
+            case Sniffed.EVENTS:
+                self._format = "sse"
+            case Sniffed.JSON:
+                self._decide_json(ended)
+            case Sniffed.OTHER if start.startswith(b"["):
+                self._format = "json"
+            case Sniffed.OTHER:
+                self._format = "sse" if self._media == "auto" else self._media
+
+    def _decide_json(self, ended: bool) -> None:
+        """A line that is a whole object begins lines; else it is one document, over several lines."""
+        line, end, _ = bytes(self._held).lstrip(_BLANK).partition(b"\n")
+        if end or ended:
+            try:
+                decode_json(line)
+            except ValueError:
+                self._format = "ndjson" if self._media == "ndjson" else "json"
+            else:
+                self._format = "ndjson"
 
     def _feed_events(self, data: bytes) -> Iterator[Payload]:
         if self._events is None:
@@ -126,14 +155,3 @@ def _by_media(media: bytes) -> Format:
     if media == b"application/json" or media.endswith(b"+json"):
         return "json"
     return "auto"
-
-
-def _by_looks(start: bytes, *, ended: bool) -> Format:
-    match sniff(start, ended=ended or len(start) >= 64):
-        case Sniffed.EVENTS:
-            return "sse"
-        case Sniffed.JSON:
-            return "ndjson"
-        case Sniffed.UNDECIDED:
-            return "auto"
-    return "json" if start.lstrip(_BLANK).startswith(b"[") else "sse"

@@ -46,7 +46,8 @@ _NO_FINISH = ("", "null", "none", "finish_reason_unspecified")
 class Reading:
     """What one payload says.
 
-    ``done``: it is the last one. ``plain``: it was no JSON, and taken for the text itself.
+    ``done``: it is the last one. ``plain``: it was no JSON, and taken for the text itself. ``whole``: its
+    text may be all of the text, which came in pieces before. ``announces_end``: its stream says when it ends.
     """
 
     text: str | None = None
@@ -56,6 +57,8 @@ class Reading:
     usage: dict[str, Any] | None = None
     done: bool = False
     plain: bool = False
+    whole: bool = False
+    announces_end: bool = False
 
 
 class Reader:
@@ -91,9 +94,10 @@ class Reader:
         """Whether `data` is what ends the stream."""
         return data.strip() == self._marker.encode()
 
-    def read(self, payload: Payload) -> Reading | None:
+    def read(self, payload: Payload, *, after_text: bool = False) -> Reading | None:
         """What `payload` says; ``None`` if it is to be skipped.
 
+        :param after_text: the payloads before it were plain text.
         :raises APIError: it reports an error, or is not what the configuration says.
         """
         if payload.event in self._skipped:
@@ -106,7 +110,9 @@ class Reader:
             return Reading(done=True)
         if self._config.payload == "text" and payload.event != "error":
             return Reading(payload.data.decode("utf-8", "replace"), done=self._ends(payload))
-        value, plain = self._value(payload)
+        if not payload.data.strip() or not self._is_meant(payload):
+            return None
+        value, plain = self._value(payload, after_text)
         if value == self._marker:  # as a JSON string
             return Reading(done=True)
         if payload.event == "error":
@@ -115,6 +121,9 @@ class Reader:
         if error is not None:
             raise chat_stream_error(error)
         reading = self._reading(value, plain)
+        if "content" not in self._given and shapes.is_aside(payload.event, value):
+            reading.text = None
+        reading.announces_end = shapes.announces_end(value)
         reading.done = self._ends(payload) or self._is_done(value)
         return reading
 
@@ -129,13 +138,22 @@ class Reader:
             error = next((value[key] for key in ("detail", "message", "msg") if value.get(key)), None)
         return error
 
-    def _value(self, payload: Payload) -> tuple[Any, bool]:
+    def _is_meant(self, payload: Payload) -> bool:
+        """Whether an event of a name that the configuration does not know holds what can be read."""
+        if payload.event in ("message", "error") or self._used is not None:
+            return True
+        try:
+            return isinstance(decode_json(payload.data), dict | list | str)
+        except ValueError:
+            return payload.event in self._config.end_events or _BEGUN_JSON.match(payload.data) is not None
+
+    def _value(self, payload: Payload, after_text: bool) -> tuple[Any, bool]:
         """The payload's JSON; or its text, and that it is no JSON."""
         data, kind = payload.data, self._config.payload
         try:
             value = decode_json(data)
         except ValueError:
-            cut = _BEGUN_JSON.match(data) is not None
+            cut = not after_text and _BEGUN_JSON.match(data) is not None
             if payload.event != "error" and (kind == "json" or "content" in self._given or cut):
                 raise upstream_error(
                     "The service sent a payload that is no complete JSON; if its payloads are plain text, "
@@ -144,6 +162,8 @@ class Reader:
             return data.decode("utf-8", "replace"), True
         if kind == "auto" and not isinstance(value, dict | list | str):
             return data.decode("utf-8", "replace"), True  # a text can be made of digits
+        if kind == "auto" and after_text and not shapes.speaks(value):
+            return data.decode("utf-8", "replace"), True
         return value, False
 
     def _error(self, value: Any) -> object:
@@ -168,7 +188,11 @@ class Reader:
         if "tool_calls" in given:
             calls = given["tool_calls"].search(value)
             reading.tool_calls = calls if isinstance(calls, list) else [calls] if calls else []
-        reading.finish_reason = openai_finish(self._find("finish_reason", shapes.finish_of, value))
+        finish = self._find("finish_reason", shapes.finish_of, value)
+        if isinstance(finish, str) and finish.lower() == "error":
+            raise upstream_error("The service ended its answer with an error, and did not say which.")
+        reading.finish_reason = openai_finish(finish)
+        reading.whole = "content" not in given and shapes.is_whole(value)
         usage = self._find("usage", shapes.usage_of, value)
         reading.usage = usage if isinstance(usage, dict) else None
         return reading

@@ -32,8 +32,11 @@ _CONTAINERS = (
 _REASONINGS = ("reasoning_content", "reasoning", "thinking", "thought")
 _FINISHES = ("finish_reason", "finishReason", "stop_reason", "done_reason", "finish")
 _USAGES = ("usage", "usageMetadata", "usage_metadata", "metrics")
+# Where a payload may say in words what went wrong.
+_REMARKS = ("message", "msg", "detail", "content", "errorText", "data", "text")
+_SUCCESSES = frozenset({"", "0", "200", "ok", "success", "succeed", "succeeded"})
 # The roles of the one whose answer it is; a payload may also repeat what others said.
-_SPEAKERS = (None, "assistant", "ai", "model", "bot")
+_SPEAKERS = frozenset({"", "assistant", "ai", "model", "bot"})
 # Dify tells with "event" what a payload is; these carry the answer.
 _DIFY_ANSWERS = frozenset({"message", "agent_message", "text_chunk"})
 _DIFY_OTHERS = frozenset(
@@ -82,6 +85,11 @@ class Said:
     reasoning: str | None = None
     tool_calls: list[Any] | None = None
 
+    @property
+    def something(self) -> bool:
+        """Whether it says anything."""
+        return self.text is not None or self.reasoning is not None or self.tool_calls is not None
+
     def add(self, other: Said) -> None:
         """Append what another payload says."""
         if other.text is not None:
@@ -98,18 +106,19 @@ def said(payload: Any, depth: int = 0) -> Said:
         return Said()
     if isinstance(payload, str):
         inner = inner_json(payload)
-        return Said(payload) if inner is None else said(inner, depth + 1)
+        found = Said() if inner is None else said(inner, depth + 1)
+        return found if found.something or (inner is not None and _speaks_of(inner)) else Said(payload)
     if isinstance(payload, list):
         whole = Said()
         for item in payload:
             whole.add(said(item, depth + 1))
         return whole
-    if not isinstance(payload, dict) or payload.get("role") not in _SPEAKERS:
+    if not isinstance(payload, dict) or str(payload.get("role") or "").lower() not in _SPEAKERS:
         return Said()
-    for shape in (_openai, _gemini, _by_type, _dify):
-        found = shape(payload)
-        if found is not None:
-            return found
+    for shape in (_openai, _gemini, _by_type, _dify, _tgi):
+        known = shape(payload)
+        if known is not None:
+            return known
     return _generic(payload, depth)
 
 
@@ -119,7 +128,49 @@ def finish_of(payload: Any) -> object:
         for key in _FINISHES:
             if isinstance(part.get(key), str) and part[key]:
                 return part[key]
+        details, feedback = part.get("incomplete_details"), part.get("promptFeedback")
+        if isinstance(details, dict) and details.get("reason"):
+            return details["reason"]
+        if isinstance(feedback, dict) and feedback.get("blockReason"):
+            return "content_filter"
+        if part.get("stopped_limit") is True:  # llama.cpp
+            return "length"
     return None
+
+
+def is_aside(event: str, payload: Any) -> bool:
+    """Whether an event is known by its name to say nothing of the text: Coze resends and adds messages."""
+    if not event.startswith("conversation."):
+        return False
+    kind = payload.get("type") if isinstance(payload, dict) else None
+    return event != "conversation.message.delta" or kind not in (None, "answer")
+
+
+def announces_end(payload: Any) -> bool:
+    """Whether a payload is of a shape whose streams say when they end."""
+    if not isinstance(payload, dict):
+        return False
+    choices = payload.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return "finish_reason" in choices[0]
+    kind = payload.get("type")
+    return payload.get("done") is False or kind == "message_start" or kind == "response.created"
+
+
+def is_whole(payload: Any) -> bool:
+    """Whether a payload may repeat the whole text that came before it in pieces."""
+    if done_of(payload) or finish_of(payload):
+        return True
+    return isinstance(payload, dict) and payload.get("object") == "chat.completion"
+
+
+def speaks(payload: Any) -> bool:
+    """Whether a JSON value can be told from a piece of plain text: it says something of an answer."""
+    return isinstance(payload, dict) and (said(payload).something or _speaks_of(payload))
+
+
+def _speaks_of(payload: Any) -> bool:
+    return done_of(payload) or bool(finish_of(payload) or usage_of(payload) or error_of(payload))
 
 
 def usage_of(payload: Any) -> dict[str, Any] | None:
@@ -128,7 +179,9 @@ def usage_of(payload: Any) -> dict[str, Any] | None:
     for part in (*_parts(payload), *_nested(payload, "metadata"), *_nested(payload, "meta")):
         for key in _USAGES:
             if isinstance(part.get(key), dict):
-                found.update({name: count for name, count in part[key].items() if count is not None})
+                counts = part[key].get("tokens")  # Cohere's
+                counts = counts if isinstance(counts, dict) else part[key]
+                found.update({name: count for name, count in counts.items() if count is not None})
         if "eval_count" in part or "prompt_eval_count" in part:  # Ollama's stand beside the message
             found.update({name: count for name, count in part.items() if name in USAGE_NAMES})
     return found or None
@@ -141,17 +194,55 @@ def error_of(payload: Any) -> object:
     if not isinstance(payload, dict):
         return None
     error = payload.get("error")
-    if isinstance(error, str | dict) and error:
-        return payload if isinstance(error, str) and "message" in payload else error
-    if error is True or payload.get("type") == "error" or payload.get("event") == "error":
-        return payload
-    if payload.get("object") == "error":
-        return payload
-    code = payload.get("code")
-    if _is_error_code(code) and _string(payload, ("message", "msg")):
-        rest = {key: value for key, value in payload.items() if key != "message"}
-        return payload if said(rest).text is None else None
+    if isinstance(error, dict) and error and not _is_fine(error.get("code"), error):
+        return error
+    if isinstance(error, str) and error:
+        return payload if "message" in payload else error
+    failed = payload.get("status") in ("error", "failed") and _string(payload, _REMARKS) is not None
+    named = "error" in (payload.get("type"), payload.get("event"), payload.get("object"))
+    if error is True or named or failed or (payload.get("success") is False and _string(payload, _REMARKS)):
+        return _with_message(payload)
+    return _nested_error(payload) or _code_error(payload)
+
+
+def _nested_error(payload: dict[str, Any]) -> object:
+    """An error that some services put deeper: Responses, Dify's workflows, Coze, MiniMax, Ernie."""
+    response, data = payload.get("response"), payload.get("data")
+    if payload.get("type") == "response.failed":
+        return (response.get("error") if isinstance(response, dict) else None) or payload
+    if isinstance(data, dict) and data.get("status") in ("failed", "error") and data.get("error"):
+        return data["error"]
+    last = payload.get("last_error")
+    if isinstance(last, dict) and _is_error_code(last.get("code")):
+        return _with_message(last)
+    base = payload.get("base_resp")
+    if isinstance(base, dict) and _is_error_code(base.get("status_code")):
+        return {"code": str(base["status_code"]), "message": base.get("status_msg")}
+    if _is_error_code(payload.get("error_code")):
+        return {"code": str(payload["error_code"]), "message": payload.get("error_msg")}
     return None
+
+
+def _code_error(payload: dict[str, Any]) -> object:
+    """An envelope with a code that is no success, and a message, but nothing of an answer."""
+    words = _string(payload, ("message", "msg"))
+    if not words or not _is_error_code(payload.get("code")) or words.lower() in _SUCCESSES:
+        return None
+    rest = {key: value for key, value in payload.items() if key != "message"}
+    return payload if said(rest).text is None else None
+
+
+def _is_fine(code: object, error: dict[str, Any]) -> bool:
+    """Whether an ``error`` object says that there is none."""
+    return code is not None and not isinstance(code, dict | list) and not _is_error_code(code)
+
+
+def _with_message(payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload with its words where an error has them."""
+    if any(payload.get(key) for key in ("message", "detail", "msg", "error")):
+        return payload
+    words = _string(payload, _REMARKS)
+    return payload if words is None else {**payload, "message": words}
 
 
 def done_of(payload: Any) -> bool:
@@ -216,6 +307,10 @@ def _by_type(payload: dict[str, Any]) -> Said | None:
     kind = payload.get("type")
     if not isinstance(kind, str):
         return None
+    if kind.startswith(("reasoning", "thinking")):
+        return Said(reasoning=_string(payload, ("content", "text", *_REASONINGS)))
+    if kind.startswith("tool"):
+        return Said()
     if kind in _ANTHROPIC:
         block = payload.get("delta") if kind == "content_block_delta" else payload.get("content_block")
         if not isinstance(block, dict):
@@ -233,14 +328,25 @@ def _by_type(payload: dict[str, Any]) -> Said | None:
 
 def _dify(payload: dict[str, Any]) -> Said | None:
     event = payload.get("event")
+    if not isinstance(event, str):
+        return None
     if event in _DIFY_OTHERS:
         return Said()
     if event not in _DIFY_ANSWERS:
-        return None
+        return Said() if "task_id" in payload or "workflow_run_id" in payload else None
     if isinstance(payload.get("answer"), str):
         return Said(payload["answer"])
     data = payload.get("data")
     return Said(data["text"]) if isinstance(data, dict) and isinstance(data.get("text"), str) else None
+
+
+def _tgi(payload: dict[str, Any]) -> Said | None:
+    """Hugging Face's text generation: a token each, and the whole text again with the last one."""
+    token = payload.get("token")
+    if not isinstance(token, dict) or "generated_text" not in payload:
+        return None
+    text = token.get("text")
+    return Said(text if isinstance(text, str) and token.get("special") is not True else "")
 
 
 def _generic(payload: dict[str, Any], depth: int) -> Said:
@@ -263,7 +369,7 @@ def _generic(payload: dict[str, Any], depth: int) -> Said:
             if key == "message" and isinstance(value, str) and payload.keys() & {"code", "status", "event"}:
                 continue  # a remark on the payload
             inner = said(value, depth + 1)
-            if inner.text is not None or inner.reasoning is not None or inner.tool_calls is not None:
+            if inner.something:
                 found.add(inner)
                 return found
     return found
@@ -287,7 +393,7 @@ def _string(payload: dict[str, Any], keys: tuple[str, ...]) -> str | None:
 def _is_error_code(code: object) -> bool:
     if isinstance(code, int) and not isinstance(code, bool):
         return code not in (0, 200)
-    return isinstance(code, str) and code.lower() not in ("", "0", "200", "ok", "success")
+    return isinstance(code, str) and code.lower() not in _SUCCESSES
 
 
 def _parts(payload: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -304,7 +410,7 @@ def _parts(payload: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
         if isinstance(entries, list) and entries and isinstance(entries[0], dict):
             yield entries[0]
     yield payload
-    for key in ("delta", "data", "message", "output", "result", "response"):
+    for key in ("delta", "data", "message", "output", "result", "response", "details"):
         yield from _parts(payload.get(key), depth + 1)
 
 

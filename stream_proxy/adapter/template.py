@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from stream_proxy.adapter.conversation import HELPERS, helper
@@ -93,6 +94,12 @@ class TextTemplate:
     def literals(self) -> list[str]:
         """What is not."""
         return [piece for piece in self._pieces if isinstance(piece, str)]
+
+    def with_literals(self, change: Callable[[str], str]) -> TextTemplate:
+        """The same with `change` made to what is not filled in."""
+        changed = copy(self)
+        changed._pieces = [change(piece) if isinstance(piece, str) else piece for piece in self._pieces]
+        return changed
 
     def value(self, context: Context) -> Any:
         """The value of an expression that stands alone, of any type; else a string."""

@@ -29,6 +29,8 @@ class Translation:
         self._payloads = 0
         self._shape = ""
         self._structured = False
+        self._plain = False
+        self._announced = False
         #: The service has said all; what still comes is not part of the answer.
         self.complete = False
 
@@ -52,18 +54,20 @@ class Translation:
             return
         if not self._payloads:
             raise upstream_error("The service ended its answer without a single event; nothing was said.")
-        if self._reader.announces_end:
-            raise upstream_error("The service's stream ended before the end that the adapter was told of.")
+        if self._reader.announces_end or (self._announced and self._writer.finish_reason is None):
+            raise upstream_error("The service's stream ended before it said that it was at its end.")
         yield from self._finish()
 
     def _take(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
         for payload in payloads:
             if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
                 raise self._broken()
-            reading = self._reader.read(payload)
+            reading = self._reader.read(payload, after_text=self._plain)
             if reading is None:
                 continue
             self._payloads += 1
+            self._announced = self._announced or reading.announces_end
+            self._plain = reading.plain and not self._structured
             if reading.plain and self._structured:
                 raise upstream_error(
                     "The service sent a payload that is no JSON among others that are; if it means nothing, "

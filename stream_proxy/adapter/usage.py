@@ -11,6 +11,7 @@ _PROMPT = (
     "prompt_eval_count",
     "promptTokens",
     "inputTokens",
+    "input_count",
 )
 _COMPLETION = (
     "completion_tokens",
@@ -19,8 +20,9 @@ _COMPLETION = (
     "eval_count",
     "completionTokens",
     "outputTokens",
+    "output_count",
 )
-_TOTAL = ("total_tokens", "totalTokenCount", "totalTokens")
+_TOTAL = ("total_tokens", "totalTokenCount", "totalTokens", "token_count")
 # Anthropic counts what it read from or wrote to its cache beside input_tokens, OpenAI inside prompt_tokens.
 _CACHED_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _CACHED = ("cache_read_input_tokens", "cachedContentTokenCount")
@@ -40,7 +42,7 @@ def openai_usage(counts: dict[str, Any]) -> dict[str, Any] | None:
     prompt, completion, total = (_first(counts, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if prompt is None and completion is None and total is None:
         return None
-    if prompt is not None:
+    if prompt is not None and "prompt_tokens" not in counts:
         prompt += sum(_count(counts.get(name)) or 0 for name in _CACHED_BESIDE)
     thoughts = _count(counts.get(_THOUGHTS_BESIDE))
     if thoughts is not None:
