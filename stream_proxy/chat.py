@@ -10,7 +10,7 @@ from typing import Any
 from stream_proxy.accumulator import EventAccumulator, stray_json
 from stream_proxy.errors import APIError, chat_stream_error, response_too_large, upstream_error
 from stream_proxy.jsontext import decode_json, encode_json
-from stream_proxy.merge import Object, merge_delta, overlay, settled
+from stream_proxy.merge import Object, lengthens, merge_delta, overlay, settled
 from stream_proxy.sse import ServerSentEvent
 
 # The first value that says something counts; Azure's first chunk has empty ones.
@@ -139,6 +139,11 @@ class ChatCompletionsAccumulator(EventAccumulator):
     def room(self) -> int:
         """How many more bytes of chunks there may be before the answer is measured against its bound."""
         return self._measure_at - self._fed
+
+    def lengthens(self, index: int, delta: Object) -> bool:
+        """Whether `delta`, which holds one text, would only be appended to a text of that choice."""
+        choice = self._choices.get(index)
+        return choice is not None and lengthens(choice.message, delta)
 
     def add_text(self, index: int, delta: Object, fed: int) -> None:
         """Take a delta that stands for several chunks.

@@ -70,6 +70,20 @@ def merge_delta(target: Object, delta: Object) -> None:
             target[key] = value
 
 
+def lengthens(target: Object, delta: Object) -> bool:
+    """Whether `delta`, which holds one text, would only be appended to a text that `target` has there."""
+    for key, value in delta.items():
+        old = target.get(key)
+        if isinstance(value, str):
+            return isinstance(old, str | StringIO)
+        if isinstance(value, dict):
+            return isinstance(old, dict) and lengthens(old, value)
+        if isinstance(value, list):
+            entry = old.entry(value[0].get("index")) if isinstance(old, _Array) else None
+            return entry is not None and lengthens(entry, value[0])
+    return False
+
+
 def overlay(target: Object, newer: Object) -> None:
     """Lay `newer` over `target`: objects merge, else the last value that is not ``null`` counts."""
     for key, value in newer.items():
@@ -144,6 +158,10 @@ class _Array:
         self._last = entry
         if index is not None or id is not None:
             self._remember(entry, index, _identity(entry.get("id")), _identity(entry.get("type")))
+
+    def entry(self, index: Any) -> Object | None:
+        """The entry that a fragment with this index, and without an id, belongs to."""
+        return self._look_up(_identity(index), None, None)
 
     def settled(self) -> list[Any]:
         entries = self._entries

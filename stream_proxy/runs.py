@@ -25,6 +25,9 @@ _FIELD = b"data: "
 _END = b"\n\n"
 # No chunk of a run is longer: what is kept of an event under way, beside what the decoder keeps.
 _LONGEST = 65_536
+# After so many events without a run none is looked for during a read, then two, four, up to 256.
+_PATIENCE = 8
+_LONGEST_PAUSE = 8
 # The strings whose fragments concatenate, and the padding against traffic analysis, which means nothing.
 _TEXT = re.compile(rb'(?<!\\)"(content|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")')
 _PADDING = re.compile(rb'(?<!\\)"obfuscation":\s*"')
@@ -77,6 +80,9 @@ class ChatRuns:
         self._refused: _Pattern | None = None  # one that is no run's
         self._pattern: _Pattern | None = None  # of the run under way
         self._place = _Place(0, "", None)
+        self._futile = 0  # events on the plain way since the last run
+        self._pause = 0  # reads for which no run is looked for
+        self._pauses = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream.
@@ -84,20 +90,36 @@ class ChatRuns:
         :raises APIError: as the decoder and the accumulator do.
         """
         if b"\r" in data:
-            self._feed(data)
-            self._event.clear()
-            self._last = self._pattern = None
+            self._all_plain(data)
+            return
+        if self._pause:
+            self._pause -= 1
+            self._all_plain(data)
             return
         while data and not self._answer.complete:
             pattern = self._pattern
             if pattern is not None and not self._event and data.startswith(pattern.start):
                 taken = self._run(pattern, data)
                 if taken:
+                    self._futile = self._pauses = 0
                     data = data[taken:]
                     continue
+            self._futile += 1
+            if self._futile > _PATIENCE:
+                # This stream has no runs, such as one of two choices in turn: looking for them costs more.
+                self._futile = 0
+                self._pause = 1 << min(self._pauses, _LONGEST_PAUSE)
+                self._pauses += 1
+                self._all_plain(data)
+                return
             end = self._end_of_event(data)
             self._plain(data[:end])
             data = data[end:]
+
+    def _all_plain(self, data: bytes) -> None:
+        self._event.clear()
+        self._last = self._pattern = None
+        self._feed(data)
 
     def _feed(self, data: bytes) -> None:
         for event in self._events.feed(data):
@@ -130,8 +152,8 @@ class ChatRuns:
         begins = pattern is not None and pattern == self._last and pattern != self._refused
         self._last, self._pattern = pattern, None
         if begins and pattern is not None:
-            place = _place(event[len(_FIELD) : -len(_END)], padded=pattern.middle is not None)
-            if place is None:
+            place = _place(pattern)
+            if place is None or not self._answer.lengthens(place.index, place.delta("x")):
                 self._refused = pattern
             else:
                 self._pattern, self._place = pattern, place
@@ -204,10 +226,14 @@ def _end_of_string(event: bytes, start: int) -> int:
     return end if event[end : end + 1] == b'"' else -1
 
 
-def _place(data: bytes, *, padded: bool) -> _Place | None:
-    """Where the text of a chunk goes, if that is all that the chunk says anew when it comes again."""
+def _place(pattern: _Pattern) -> _Place | None:
+    """Where the text of a pattern's chunks goes, if that is all that they say anew when they come again."""
+    # A text that is nowhere else shows where it goes, whatever keys come twice or are written with escapes.
+    mark = "x" * (len(pattern.start) + len(pattern.middle or b"") + len(pattern.end))
+    padded = pattern.middle is not None
+    around = (pattern.start[len(_FIELD) :], pattern.middle or b"", pattern.end[: -len(_END)])
     try:
-        chunk = decode_json(data)
+        chunk = decode_json(around[0] + mark.encode() + around[1] + around[2])
     except ValueError:
         return None
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
@@ -215,7 +241,7 @@ def _place(data: bytes, *, padded: bool) -> _Place | None:
         return None
     if chunk.get("error") is not None or chunk.get("usage") is not None or chunk.get("object") == "error":
         return None
-    if padded and not isinstance(chunk.get("obfuscation"), str):
+    if padded and chunk.get("obfuscation") != "":
         return None
     choice = choices[0]
     index, delta = choice.get("index"), choice.get("delta")
@@ -226,14 +252,14 @@ def _place(data: bytes, *, padded: bool) -> _Place | None:
         return None
     told = _told(delta)
     if told.keys() == {"tool_calls"}:
-        return _call_place(index, told["tool_calls"])
-    if len(told) == 1 and isinstance(next(iter(told.values())), str):
-        key = next(iter(told))
-        return _Place(index, key, None) if key in _CONCATENATED else None
-    return None
+        return _call_place(index, told["tool_calls"], mark)
+    if len(told) != 1:
+        return None
+    key, text = next(iter(told.items()))
+    return _Place(index, key, None) if key in _CONCATENATED and text == mark else None
 
 
-def _call_place(index: int, calls: Any) -> _Place | None:
+def _call_place(index: int, calls: Any, mark: str) -> _Place | None:
     call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
     if not isinstance(call, dict) or type(call.get("index")) is not int:
         return None
@@ -242,7 +268,7 @@ def _call_place(index: int, calls: Any) -> _Place | None:
     if told.keys() != {"index", "function"} or not isinstance(function, dict):
         return None
     arguments = _told(function)
-    if arguments.keys() != {"arguments"} or not isinstance(arguments["arguments"], str):
+    if arguments.keys() != {"arguments"} or arguments["arguments"] != mark:
         return None
     return _Place(index, "arguments", call["index"])
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
+from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder, runs
 from stream_proxy.runs import ChatRuns
 
 Outcome = tuple[object, ...]
@@ -37,13 +37,13 @@ def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6) -> Outcome:
         SSEDecoder(max_event_bytes=max_bytes + 65536),
         ChatCompletionsAccumulator(max_bytes=max_bytes),
     )
-    runs = ChatRuns(events, answer)
+    chat = ChatRuns(events, answer)
     number = 0
     try:
         for read in reads:
             number += 1
             if fast:
-                runs.feed(read)
+                chat.feed(read)
             else:
                 for event in events.feed(read):
                     answer.feed(event)
@@ -76,9 +76,9 @@ class Counting(ChatCompletionsAccumulator):
 def ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
     """How many events were decoded, how many runs were joined, and the answer."""
     answer = Counting()
-    runs = ChatRuns(SSEDecoder(), answer)
+    chat = ChatRuns(SSEDecoder(), answer)
     for read in reads:
-        runs.feed(read)
+        chat.feed(read)
     return answer.plain, answer.joined, answer.result()
 
 
@@ -192,3 +192,31 @@ class RunTests(TestCase):
         self.assertEqual(
             (message["content"], message["reasoning_content"]), ("a" * 20 + "b" * 20 + "d" * 20, "c")
         )
+
+    def test_look_alikes(self) -> None:
+        """Chunks that only look as if a run's text were theirs are decoded."""
+        chat = b'{"choices":[{"index":0,"delta":%b}]}'
+        parts = chat % b'{"content":[{"type":"text","text":"p"}]}'
+        array = chat % b'{"tool_calls":[{"index":0,"function":[{"q":1}]}]}'
+        call = chat % b'{"tool_calls":[{"index":0,"function":{"arguments":"%b"}}]}'
+        for first, like in (
+            (b"", chat % b'{"content":"%b","cont\\u0065nt":"z"}'),
+            (b"", b'{"x":{"content":"%b"},"choices":[{"index":0,"delta":{"reasoning" :"z"}}]}'),
+            (b"", (chat % b'{"content":"%b"}')[:-1] + b',"choices":[{"index":0,"delta":{"content" :"z"}}]}'),
+            (b"", (chat % b'{"content":"%b"}')[:-1] + b',"obfuscation":"p","obfuscation" :"q"}'),
+            (array, call),
+            (parts, chat % b'{"content":"%b"}'),
+        ):
+            chunks = [first] if first else []
+            chunks += [like.replace(b"%b", text) for text in (b"a", b"b", b"c", b"d", b"e")]
+            body = b"".join(b"data: " + each + b"\n\n" for each in chunks) + END + DONE
+            self.assertEqual(outcome([body], True), outcome([body], False), like)
+
+    def test_no_runs(self) -> None:
+        """Where there are none, such as with two choices in turn, they are soon looked for only now and then."""
+        pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
+        body = b"".join(pair * 200) + END + DONE
+        calls: list[bytes] = []
+        self.patch(runs, "_pattern", lambda event: calls.append(event))
+        self.assertEqual(outcome([body[:9000], body[9000:]], True)[1:], outcome([body], False)[1:])
+        self.assertLess(len(calls), 20)
