@@ -213,7 +213,7 @@ class RunTests(TestCase):
             self.assertEqual(outcome([body], True), outcome([body], False), like)
 
     def test_no_runs(self) -> None:
-        """Where there are none, such as with two choices in turn, they are soon looked for only now and then."""
+        """Where there are none, as with two choices in turn, they are soon looked for only now and then."""
         pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
         body = b"".join(pair * 200) + END + DONE
         calls: list[bytes] = []
