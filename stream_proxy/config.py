@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
 
     listen_port: Annotated[int, Meta(ge=1, le=65535)]
     upstream_url: str
+    listen_address: str | None = None
     include_usage: IncludeUsage = "auto"
     adapter: AdapterConfig | None = None
 
@@ -98,6 +100,11 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
 
 
 def _check_rule(rule: Rule) -> None:
+    if rule.listen_address is not None:
+        try:
+            ip_address(rule.listen_address)
+        except ValueError:
+            raise ValueError("listenAddress: must be an IPv4 or IPv6 address, such as 127.0.0.1") from None
     if rule.adapter is not None:
         Dialect(rule.upstream_url, rule.adapter)
         return

@@ -47,7 +47,11 @@ class RuleService(TCPServer):
         self._log = log
         self._listening = listening(rule) if ports is None else None
         super().__init__(
-            rule.listen_port, self.site, interface=any_interface(), backlog=BACKLOG, reactor=ports or reactor
+            rule.listen_port,
+            self.site,
+            interface=interface_of(rule),
+            backlog=BACKLOG,
+            reactor=ports or reactor,
         )
 
     def startService(self) -> None:
@@ -105,7 +109,13 @@ def listening(rule: Rule) -> str:
     else:
         url = parse_upstream_url(rule.upstream_url)
         place = url.origin + url.prefix.decode("ascii")
-    return f"listening on port {rule.listen_port} for {place}"
+    where = f" of {rule.listen_address}" if rule.listen_address is not None else ""
+    return f"listening on port {rule.listen_port}{where} for {place}"
+
+
+def interface_of(rule: Rule) -> str:
+    """The address that a rule listens on; all of them, if it names none."""
+    return rule.listen_address or any_interface()
 
 
 def settle() -> None:

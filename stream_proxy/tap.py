@@ -14,7 +14,7 @@ from twisted.python import usage
 
 from stream_proxy.config import Config, ConfigError, Rule, load_config
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port, settle
+from stream_proxy.service import ProxyService, any_interface, check_port, interface_of, settle
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -75,7 +75,7 @@ def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
     for warning in warnings:
         log.warn(warning)
     for index, rule in enumerate(config.rules):
-        check_port(rule.listen_port, any_interface(), f"{path}: rules[{index}].listenPort")
+        check_port(rule.listen_port, interface_of(rule), f"{path}: rules[{index}].listenPort")
     if config.workers > 1:
         from stream_proxy.workers import WorkersService
 

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from stream_proxy.config import Config
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import BACKLOG, any_interface, listening
+from stream_proxy.service import BACKLOG, interface_of, listening
 from stream_proxy.stopping import StoppableService
 from stream_proxy.worker import ABORT, COMMANDS, FIRST_SOCKET, PARENTS_SIGNALS, RECORDS, STOP, Handover
 from stream_proxy.workerprocess import WorkerProcess
@@ -49,8 +49,8 @@ class WorkersService(StoppableService):
     def privilegedStartService(self) -> None:
         """Open the ports, while there may be privileges that some of them need."""
         super().privilegedStartService()
-        interface = any_interface()
         for rule in self._config.rules:
+            interface = interface_of(rule)
             for worker in self._workers:
                 worker.sockets.append(_listen(interface, rule.listen_port))
 

@@ -136,6 +136,17 @@ class ErrorTests(TestCase):
         self.assert_line({"rules": [{"upstreamUrl": URL}]}, "rules[0].listenPort: is required")
         self.assert_line({"rules": [{"listenPort": 1}]}, "rules[0].upstreamUrl: is required")
 
+    def test_address(self) -> None:
+        """A rule may listen on one address, which must be one."""
+        rule = {"listenPort": 1, "upstreamUrl": URL, "listenAddress": "::1"}
+        config, warnings = config_of(rules=[rule])
+        self.assertEqual((config.rules[0].listen_address, warnings), ("::1", []))
+        for address in ("localhost", "", "127.0.0.1:80", "[::1]", "1.2.3"):
+            self.assert_line(
+                {"rules": [{**rule, "listenAddress": address}]},
+                "rules[0].listenAddress: must be an IPv4 or IPv6 address, such as 127.0.0.1",
+            )
+
     def test_port_twice(self) -> None:
         """A port has one rule."""
         rule = {"listenPort": 8080, "upstreamUrl": URL}

@@ -273,6 +273,32 @@ class StartTests(ProcessTestCase):
         await process.line(rf"POST {CHAT} 502 \w+ \S+ \d+ bytes \d+ ms: \S+ refused the connection")
 
 
+class AddressTests(ProcessTestCase):
+    """``listenAddress``."""
+
+    async def reach(self, **config: object) -> None:
+        """A rule on one address is reached there, and nowhere else."""
+        mock = await self.mock()
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": mock, "listenAddress": "127.0.0.2"}
+        process = self.twistd("-c", str(self.write_config({"rules": [rule], **config})))
+        await process.line(rf"listening on port {port} of 127\.0\.0\.2 for {mock}\n")
+        stream = Stream()
+        await connectProtocol(HostnameEndpoint(reactor, "127.0.0.2", port), stream)
+        send_request(stream, "GET", "/v1/models", headers=[("Connection", "close")])
+        self.assertEqual((await read_response(stream)).status, 200)
+        await stream.gone()
+        await self.assert_refused(port)
+
+    async def test_one_process(self) -> None:
+        """With one process."""
+        await self.reach()
+
+    async def test_workers(self) -> None:
+        """With two workers, as soon as one of them serves."""
+        await self.reach(workers=2)
+
+
 class StopTests(ProcessTestCase):
     """SIGTERM and SIGINT. Every wait here is far shorter than the default grace of 25 seconds."""
 
