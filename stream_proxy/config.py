@@ -90,8 +90,6 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
             _check_rule(rule)
         except ValueError as error:
             raise ConfigError(f"{name}: rules[{index}].{_one_line(error)}") from None
-        except RecursionError:
-            raise ConfigError(f"{name}: rules[{index}].adapter.request: is nested too deep") from None
         first = ports.setdefault(rule.listen_port, index)
         if first != index:
             taken = f"port {rule.listen_port} is already used by rules[{first}]"

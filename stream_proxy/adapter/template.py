@@ -54,6 +54,7 @@ REQUEST_FIELDS = frozenset(
     }
 )
 
+_MAX_DEPTH = 100
 _KNOWN = REQUEST_FIELDS | HELPERS
 _Piece = str | Expression
 
@@ -123,6 +124,8 @@ class Template:
 
     def __init__(self, value: Any, place: str) -> None:
         self._texts: list[TextTemplate] = []
+        if _depth(value) > _MAX_DEPTH:
+            raise TemplateError(place, f"is nested deeper than {_MAX_DEPTH}")
         self._value = self._compile(value, place)
 
     @property
@@ -159,6 +162,19 @@ class Template:
                 del filled[key]
             return filled
         return value
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and lists are nested in `value`."""
+    depth, level = 0, [value]
+    while level := [
+        member
+        for item in level
+        if isinstance(item, dict | list)
+        for member in (item.values() if isinstance(item, dict) else item)
+    ]:
+        depth += 1
+    return depth
 
 
 def helpers_of(texts: list[TextTemplate]) -> frozenset[str]:
