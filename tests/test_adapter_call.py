@@ -8,6 +8,7 @@ import os
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from stream_proxy import Limits
 from stream_proxy.adapter.config import AdapterConfig
@@ -20,7 +21,6 @@ from tests.support import (
     Message,
     Script,
     Stream,
-    Upstream,
     event,
     event_stream_head,
     head,
@@ -437,33 +437,45 @@ class FailureTests(AdapterTestCase):
         error = await self.fails(says(b"<html></html>", media="text/html"), 502)
         self.assertIn("no stream of events", error["message"])
 
-    async def test_silence(self) -> None:
-        """A service that says nothing for too long is a 504, or the last chunk; its connection is gone."""
-        for begun in (False, True):
-            for body in (ASK, STREAM):
-                service = await self.silent(begun)
-                port = await self.adapter(service.url, limits=Limits(timeout_seconds=0.1))
-                answer = await self.request(port, body=body)
-                if begun and body is STREAM:
-                    self.assertEqual(answer.status, 200)
-                    error = chunks_of(answer.body)[-1]["error"]
-                else:
-                    self.assertEqual(answer.status, 504)
-                    error = answer.json()["error"]
-                self.assertEqual(error["type"], "upstream_timeout")
-                await service.connections[0].gone()
-
-    async def silent(self, begun: bool) -> Upstream:
-        """A service that stops speaking."""
+    async def silence(self, begun: bool, body: object) -> Message:
+        """What a client gets of a service that stops speaking, at its beginning or after a first event."""
+        clock = Clock()
+        asked: Deferred[None] = Deferred()
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
             if begun:
                 stream.write(event_stream_head())
                 stream.chunk(event({"text": "a"}))
+            asked.callback(None)
             await stream.rest()
 
-        return await self.upstream(script)
+        def resource(url: str, **keys: Any) -> AdapterResource:
+            adapter = AdapterResource(url, **keys)
+            adapter.clock = clock
+            return adapter
+
+        service = await self.upstream(script)
+        client = await self.client(await self.proxy(service.url, resource=resource))
+        send_request(client, "POST", CHAT, body)
+        await asked
+        if begun and body is STREAM:
+            while b'"content":"a"' not in client.buffer:
+                await turns(1)
+        clock.advance(600)
+        answer = await read_response(client)
+        await service.connections[0].gone()
+        self.assertEqual(clock.getDelayedCalls(), [])
+        return answer
+
+    async def test_silence(self) -> None:
+        """A service that says nothing for too long is a 504, or the last chunk; its connection is gone."""
+        for begun, body in ((False, ASK), (False, STREAM), (True, ASK)):
+            answer = await self.silence(begun, body)
+            self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
+        answer = await self.silence(True, STREAM)
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(chunks_of(answer.body)[-1]["error"]["type"], "upstream_timeout")
 
     async def test_too_large(self) -> None:
         """An answer beyond the bound is an error, and is not asked for again."""

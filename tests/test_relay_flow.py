@@ -705,7 +705,7 @@ class ClientGoneTests(LoopbackTestCase):
 class SilenceTests(LoopbackTestCase):
     """``timeoutSeconds`` is the longest silence, in either direction."""
 
-    limits = Limits(timeout_seconds=0.2)
+    limits = Limits(timeout_seconds=0.5)
 
     async def test_before_the_head(self) -> None:
         """An upstream that does not begin to answer is a 504, and its connection is dropped."""
@@ -716,7 +716,7 @@ class SilenceTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         answer = await self.request(await self.proxy(upstream.url, limits=self.limits), "GET", "/v1/x")
         self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
-        self.assertIn("0.2 seconds", answer.json()["error"]["message"])
+        self.assertIn("0.5 seconds", answer.json()["error"]["message"])
         await upstream.connections[0].gone()
 
     async def test_in_the_body(self) -> None:

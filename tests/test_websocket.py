@@ -650,7 +650,7 @@ class RefusalTests(WebSocketTestCase):
             await stream.rest()
 
         upstream = await self.upstream(script)
-        response = await self.refused(await self.proxy(upstream.url, limits=Limits(timeout_seconds=0.2)))
+        response = await self.refused(await self.proxy(upstream.url, limits=Limits(timeout_seconds=0.5)))
         self.assertEqual((response.status, response.body, response.complete), (401, b"half", False))
 
     async def test_client_gone_while_dialling(self) -> None:
