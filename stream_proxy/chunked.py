@@ -7,6 +7,7 @@ from twisted.web.http import _ChunkedTransferDecoder
 # How long a plain size line is at most. Longer ones, extensions and what is malformed are Twisted's
 # business.
 _SIZE_LINE = 9
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
 class ChunkedDecoder(_ChunkedTransferDecoder):
@@ -37,12 +38,9 @@ class ChunkedDecoder(_ChunkedTransferDecoder):
         at, total, find = 0, len(data), data.find
         while (line_end := find(b"\r\n", at, at + _SIZE_LINE)) > at:
             digits = data[at:line_end]
-            if not digits.isalnum():  # int() takes blanks, signs and underscores, too
+            if digits.translate(None, _HEX_DIGITS):  # int() takes prefixes, signs and underscores, too
                 break
-            try:
-                size = int(digits, 16)
-            except ValueError:
-                break
+            size = int(digits, 16)
             start = line_end + 2
             end = start + size
             if not size or end + 2 > total or data[end : end + 2] != b"\r\n":

@@ -24,7 +24,12 @@ class _Prompt:
 
     def at_once(self) -> None:
         """Send now: for transports that are written to once in a turn, and so need not wait for its end."""
-        self._flush()
+        transport = self._transport
+        if len(transport.dataBuffer) > transport.offset:
+            # With a backlog this may be a close, which Twisted marks as one only after this call.
+            FileDescriptor.startWriting(transport)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._waiting = False

@@ -101,7 +101,10 @@ class ChatRuns:
             if pattern is not None and not self._event and data.startswith(pattern.start):
                 taken = self._run(pattern, data)
                 if taken:
-                    self._futile = self._pauses = 0
+                    if taken * 4 >= len(data):
+                        self._futile = self._pauses = 0
+                    else:  # all of the read was looked at for little of it
+                        self._futile += 1
                     data = data[taken:]
                     continue
             self._futile += 1
@@ -231,9 +234,9 @@ def _place(pattern: _Pattern) -> _Place | None:
     # A text that is nowhere else shows where it goes, whatever keys come twice or are written with escapes.
     mark = "x" * (len(pattern.start) + len(pattern.middle or b"") + len(pattern.end))
     padded = pattern.middle is not None
-    around = (pattern.start[len(_FIELD) :], pattern.middle or b"", pattern.end[: -len(_END)])
+    middle = b"" if pattern.middle is None else pattern.middle + mark.replace("x", "y").encode()
     try:
-        chunk = decode_json(around[0] + mark.encode() + around[1] + around[2])
+        chunk = decode_json(pattern.start[len(_FIELD) :] + mark.encode() + middle + pattern.end[: -len(_END)])
     except ValueError:
         return None
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
@@ -241,7 +244,7 @@ def _place(pattern: _Pattern) -> _Place | None:
         return None
     if chunk.get("error") is not None or chunk.get("usage") is not None or chunk.get("object") == "error":
         return None
-    if padded and chunk.get("obfuscation") != "":
+    if padded and chunk.get("obfuscation") != mark.replace("x", "y"):
         return None
     choice = choices[0]
     index, delta = choice.get("index"), choice.get("delta")
@@ -275,4 +278,8 @@ def _call_place(index: int, calls: Any, mark: str) -> _Place | None:
 
 def _told(members: Object) -> Object:
     """What changes an answer to which it has been added before."""
-    return {key: value for key, value in members.items() if value not in (None, "") and key != "role"}
+    return {
+        key: value
+        for key, value in members.items()
+        if value not in (None, "") and not (key == "role" and isinstance(value, str))
+    }

@@ -719,3 +719,43 @@ class ServiceTests(TestCase):
         """Half a character at the end of a cumulative text waits for the other half."""
         answer = Answer(sse({"text": "a\ud83d"}, {"text": "a\U0001f600"}), mode="cumulative")
         self.assertEqual((answer.text, answer.error), ("a\U0001f600", None))
+
+    def test_same_again(self) -> None:
+        """A last delta that says what was said before it is new all the same."""
+        for payloads in (
+            [
+                {"choices": [{"delta": {"content": "ha"}}]},
+                {"choices": [{"delta": {"content": "ha"}, "finish_reason": "stop"}]},
+            ],
+            [
+                {"candidates": [{"content": {"parts": [{"text": "ha"}]}, "finishReason": end}]}
+                for end in ("", "STOP")
+            ],
+            [{"message": {"content": "ha"}, "done": end} for end in (False, True)],
+            [{"token": {"text": "ha"}, "generated_text": end} for end in (None, "haha")],
+            [{"text": "ha"}, {"text": "ha", "finish_reason": "stop"}],
+        ):
+            self.assertEqual(Answer(sse(*payloads)).text, "haha", payloads)
+
+    def test_blank_tokens(self) -> None:
+        """Blanks are text among plain text."""
+        body = b"data: Hello\n\ndata:  \n\ndata: world\n\ndata:\ndata:\n\ndata: !\n\n"
+        self.assertEqual(Answer(body).text, "Hello world\n!")
+
+    def test_odd_errors(self) -> None:
+        """Errors of other types, and statuses of other spellings."""
+        for end in (
+            {"error": 500, "message": "boom"},
+            {"ok": False, "message": "boom"},
+            {"error": [{"message": "boom"}]},
+            {"status": "FAILED", "message": "boom"},
+            {"code": 500, "msg": "boom", "data": {"content": ""}},
+        ):
+            self.assert_fails(sse({"text": "Hel"}, end), "Hel", "boom")
+
+    def test_shape_is_not_logged(self) -> None:
+        """What a service calls its fields goes to the client only."""
+        error = Answer(sse({"secret words": 1})).error
+        assert error is not None
+        self.assertIn("secret words", error.message)
+        self.assertNotIn("secret words", error.for_log)

@@ -38,6 +38,7 @@ CHUNK = st.one_of(
     st.binary(min_size=1, max_size=40).map(lambda data: b"%04X;a=b\r\n%b\r\n" % (len(data), data)),
     st.sampled_from(
         [
+            b"0x5\r\nhello\r\n",
             b"0\r\n\r\n",
             b"0\r\nX: y\r\n\r\n",
             b"\r\n",

@@ -204,6 +204,11 @@ class RunTests(TestCase):
             (b"", b'{"x":{"content":"%b"},"choices":[{"index":0,"delta":{"reasoning" :"z"}}]}'),
             (b"", (chat % b'{"content":"%b"}')[:-1] + b',"choices":[{"index":0,"delta":{"content" :"z"}}]}'),
             (b"", (chat % b'{"content":"%b"}')[:-1] + b',"obfuscation":"p","obfuscation" :"q"}'),
+            (b"", chat % b'{"role":["q"],"content":"%b"}'),
+            (
+                b"",
+                b'{"choices":[{"index":0,"delta":{"content":"%b"}}],"x":{"obfuscation":"%b"},"obfuscation":""}',
+            ),
             (array, call),
             (parts, chat % b'{"content":"%b"}'),
         ):

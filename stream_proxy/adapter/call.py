@@ -244,7 +244,7 @@ class AdapterCall:
         """Answer with an error; once chunks are out, it is the last chunk, and no [DONE] follows."""
         if self._timer is None:
             return
-        error.message = self._dialect.redacted(error.message)
+        self._redact(error)
         if self._begun:
             self._write(b"data: %b\n\n" % error.envelope())
             self._finish()
@@ -255,6 +255,12 @@ class AdapterCall:
         if self._request.channel is not None:
             answer_error(self._request, error, (*self._headers, *retry))
         self._close(Outcome.failed(error, len(error.envelope())))
+
+    def _redact(self, error: APIError) -> None:
+        redacted = self._dialect.redacted
+        error.message, error.type, error.for_log = map(redacted, (error.message, error.type, error.for_log))
+        error.param = None if error.param is None else redacted(error.param)
+        error.code = redacted(error.code) if isinstance(error.code, str) else error.code
 
     def _bug(self, failure: Failure) -> None:
         """What went wrong: an error of the service's, or else a bug of ours."""

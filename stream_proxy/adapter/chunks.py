@@ -140,14 +140,21 @@ class _Said:
     """The text so far, as a length and a hash: some services say all of it again at the end."""
 
     def __init__(self) -> None:
+        self._pieces = 0
         self._length = 0
         self._hash = blake2b()
 
     def repeats(self, text: str, whole: bool) -> bool:
         """Whether `text`, if it may be the whole, is just what has been said; else it is said now."""
         data = text.encode("utf-8", "surrogatepass")
-        if whole and len(data) == self._length and blake2b(data).digest() == self._hash.digest():
+        if (
+            whole
+            and self._pieces > 1
+            and len(data) == self._length
+            and blake2b(data).digest() == self._hash.digest()
+        ):
             return True
+        self._pieces += 1
         self._length += len(data)
         self._hash.update(data)
         return False

@@ -26,14 +26,14 @@ class ExpressionError(ValueError):
 
 
 class _Functions(functions.Functions):
-    @functions.signature({"types": ["string", "null"]})
-    def _func_from_json(self, text: str | None) -> Any:
+    @functions.signature({"types": []})
+    def _func_from_json(self, text: Any) -> Any:
         try:
-            return None if text is None else decode_json(text.encode("utf-8", "surrogatepass"))
+            return decode_json(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else text
         except ValueError:
             return None
 
-    @functions.signature({"types": ["string", "array", "null"]})
+    @functions.signature({"types": []})
     def _func_text(self, content: Any) -> str:
         return content_text(content)
 

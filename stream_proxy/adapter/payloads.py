@@ -62,8 +62,11 @@ class PayloadDecoder:
         :raises APIError: one is too large.
         """
         if self._format == "auto":
+            # Only a line's end tells more than a first look: a long line is not looked at again and again.
+            looked = len(self._held) >= _LOOK
             self._held += data
-            self._decide(ended=False)
+            if not looked or b"\n" in data:
+                self._decide(ended=False)
             if self._format == "auto":
                 self._hold(b"")
                 return

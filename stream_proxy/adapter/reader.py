@@ -110,7 +110,10 @@ class Reader:
             return Reading(done=True)
         if self._config.payload == "text" and payload.event != "error":
             return Reading(payload.data.decode("utf-8", "replace"), done=self._ends(payload))
-        if not payload.data.strip() or not self._is_meant(payload):
+        if not payload.data.strip():
+            meant = after_text and payload.data and payload.event == "message"
+            return Reading(payload.data.decode("utf-8", "replace"), plain=True) if meant else None
+        if not self._is_meant(payload):
             return None
         value, plain = self._value(payload, after_text)
         if value == self._marker:  # as a JSON string

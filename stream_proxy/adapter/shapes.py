@@ -159,9 +159,12 @@ def announces_end(payload: Any) -> bool:
 
 def is_whole(payload: Any) -> bool:
     """Whether a payload may repeat the whole text that came before it in pieces."""
-    if done_of(payload) or finish_of(payload):
-        return True
-    return isinstance(payload, dict) and payload.get("object") == "chat.completion"
+    if not isinstance(payload, dict) or payload.keys() & {"candidates", "token"} or "done_reason" in payload:
+        return False
+    choices = payload.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and "delta" in choices[0]:
+        return False  # a delta is new, even if it says the same
+    return done_of(payload) or bool(finish_of(payload)) or payload.get("object") == "chat.completion"
 
 
 def speaks(payload: Any) -> bool:
@@ -198,9 +201,15 @@ def error_of(payload: Any) -> object:
         return error
     if isinstance(error, str) and error:
         return payload if "message" in payload else error
-    failed = payload.get("status") in ("error", "failed") and _string(payload, _REMARKS) is not None
-    named = "error" in (payload.get("type"), payload.get("event"), payload.get("object"))
-    if error is True or named or failed or (payload.get("success") is False and _string(payload, _REMARKS)):
+    if isinstance(error, list) and error:
+        return error[0] if isinstance(error[0], dict | str) else payload
+    if error is True or (isinstance(error, int) and _is_error_code(error)):
+        return _with_message(payload)
+    refused = payload.get("success") is False or payload.get("ok") is False
+    failed = str(payload.get("status")).lower() in ("error", "failed")
+    if (refused or failed) and _string(payload, _REMARKS) is not None:
+        return _with_message(payload)
+    if "error" in (payload.get("type"), payload.get("event"), payload.get("object")):
         return _with_message(payload)
     return _nested_error(payload) or _code_error(payload)
 
@@ -229,7 +238,7 @@ def _code_error(payload: dict[str, Any]) -> object:
     if not words or not _is_error_code(payload.get("code")) or words.lower() in _SUCCESSES:
         return None
     rest = {key: value for key, value in payload.items() if key != "message"}
-    return payload if said(rest).text is None else None
+    return None if said(rest).text else payload
 
 
 def _is_fine(code: object, error: dict[str, Any]) -> bool:

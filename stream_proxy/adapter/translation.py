@@ -102,7 +102,9 @@ class Translation:
             what = f"None of the service's {self._payloads} payloads holds a text in {self._reader.content}"
         seen = f"; the last one is {self._shape}" if self._shape else ""
         advice = "Set the adapter's content to where the text is."
-        return upstream_error(f"{what}{seen}. {advice}", should_retry=False)
+        error = upstream_error(f"{what}{seen}. {advice}", should_retry=False)
+        error.for_log = f"{what}. {advice}"  # what a service calls its fields is not for a log
+        return error
 
 
 def _is_json(data: bytes) -> bool:
