@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from stream_proxy.config import Limits
@@ -18,6 +21,8 @@ from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import BodyTooLargeError, IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.timer import IdleTimer
+from stream_proxy.upstream import Upstream
+from stream_proxy.url import UpstreamURL
 
 
 class Flow(Protocol):
@@ -36,6 +41,38 @@ class Flow(Protocol):
 
     def cancel(self) -> None:
         """The client has gone."""
+
+
+class UpstreamResource(Resource):
+    """A resource whose requests are answered out of one upstream, for which see its subclasses."""
+
+    isLeaf = True
+    #: Our own site renders this as soon as a request's head is in.
+    streamsUploads = True
+
+    def __init__(
+        self,
+        url: UpstreamURL,
+        *,
+        reactor: Any,
+        limits: Limits | None,
+        agent: IAgent | None,
+        pool: HTTPConnectionPool | None,
+        log: RequestLog | None,
+    ) -> None:
+        super().__init__()
+        if reactor is None:
+            from twisted.internet import reactor
+        self.limits = limits if limits is not None else Limits()
+        self.clock: IReactorTime = reactor
+        self.log = log if log is not None else RequestLog()
+        self.upstream = Upstream(
+            reactor, url, agent=agent, pool=pool, connect_seconds=self.limits.connect_seconds
+        )
+
+    def close(self) -> Deferred[object]:
+        """Drop the connections that are idle. Requests under way end with their clients."""
+        return self.upstream.close()
 
 
 class Exchange:

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import FileBodyProducer, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IBodyProducer
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from stream_proxy.config import IncludeUsage, Limits
 from stream_proxy.convert import Conversion, Terms
 from stream_proxy.decide import Kind, call_to_convert, convertible_kind
-from stream_proxy.exchange import Exchange
+from stream_proxy.exchange import Exchange, UpstreamResource
 from stream_proxy.handshakes import wants_websocket
 from stream_proxy.headers import RawHeader, request_headers
 from stream_proxy.incoming import IncomingBody
 from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import RequestLog
 from stream_proxy.relay import Relay
-from stream_proxy.upstream import Upstream
 from stream_proxy.url import parse_upstream_url
 from stream_proxy.websocket import WebSocketRelay
 
 
-class ProxyResource(Resource):
+class ProxyResource(UpstreamResource):
     """Everything below this resource is answered by the upstream, ordinary calls out of its stream.
 
     Uploads stream where the site is a :class:`~stream_proxy.ProxySite`; any other spools them first.
@@ -44,9 +41,6 @@ class ProxyResource(Resource):
     :raises ValueError: if `upstream_url` is no base URL.
     """
 
-    isLeaf = True
-    #: Our own site renders this as soon as a request's head is in.
-    streamsUploads = True
     #: The APIs whose calls are converted.
     kinds: Collection[Kind] = frozenset(Kind)
 
@@ -61,29 +55,14 @@ class ProxyResource(Resource):
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
     ) -> None:
-        super().__init__()
-        if reactor is None:
-            from twisted.internet import reactor
-        self.limits = limits if limits is not None else Limits()
-        self.clock: IReactorTime = reactor
-        self.log = log if log is not None else RequestLog()
-        self.upstream = Upstream(
-            reactor,
-            parse_upstream_url(upstream_url),
-            agent=agent,
-            pool=pool,
-            connect_seconds=self.limits.connect_seconds,
-        )
+        url = parse_upstream_url(upstream_url)
+        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
         self.terms = Terms(include_usage, self.limits.timeout_seconds, self.limits.max_response_bytes)
         self.memory = RefusalMemory(self.clock.seconds)
 
     def render(self, request: Request) -> int:
         """Take `request` over. It is answered later, whatever happens."""
         return _Routing(self, request).start()
-
-    def close(self) -> Deferred[object]:
-        """Drop the connections that are idle. Requests under way end with their clients."""
-        return self.upstream.close()
 
 
 class ChatCompletionsApiProxy(ProxyResource):

@@ -233,8 +233,8 @@ def _place(pattern: _Pattern) -> _Place | None:
     """Where the text of a pattern's chunks goes, if that is all that they say anew when they come again."""
     # A text that is nowhere else shows where it goes, whatever keys come twice or are written with escapes.
     mark = "x" * (len(pattern.start) + len(pattern.middle or b"") + len(pattern.end))
-    padded = pattern.middle is not None
-    middle = b"" if pattern.middle is None else pattern.middle + mark.replace("x", "y").encode()
+    padding = None if pattern.middle is None else "y" * len(mark)
+    middle = b"" if padding is None else (pattern.middle or b"") + padding.encode()
     try:
         chunk = decode_json(pattern.start[len(_FIELD) :] + mark.encode() + middle + pattern.end[: -len(_END)])
     except ValueError:
@@ -244,7 +244,7 @@ def _place(pattern: _Pattern) -> _Place | None:
         return None
     if chunk.get("error") is not None or chunk.get("usage") is not None or chunk.get("object") == "error":
         return None
-    if padded and chunk.get("obfuscation") != mark.replace("x", "y"):
+    if padding is not None and chunk.get("obfuscation") != padding:
         return None
     choice = choices[0]
     index, delta = choice.get("index"), choice.get("delta")

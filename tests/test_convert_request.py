@@ -277,9 +277,9 @@ class SecondAttemptTests(ConvertTestCase):
         response = await self.request(port, target=RESPONSES, body=RESPONSES_BODY)
         self.assertEqual((response.status, len(self.asked)), (400, 1))
 
-    async def test_usage_tried_anew(self) -> None:
-        """After an hour the option is tried again."""
-        port = await self.start(refusing("stream_options"))
+    async def assert_tried_anew(self, refused: str) -> None:
+        """What was refused for a model is asked for again after an hour, and not before."""
+        port = await self.start(refusing(refused))
         clock = Clock()
         await self.request(port, body={"model": "first", "messages": []})
         self.resources[0].memory._seconds = clock.seconds
@@ -289,6 +289,10 @@ class SecondAttemptTests(ConvertTestCase):
             self.asked.clear()
             await self.request(port, body=CHAT_BODY)
             self.assertEqual(len(self.asked), attempts)
+
+    async def test_usage_tried_anew(self) -> None:
+        """After an hour the option is tried again."""
+        await self.assert_tried_anew("stream_options")
 
     async def test_usage_not_to_blame(self) -> None:
         """An error that only quotes the request is no reason to do without usage in the next call."""
@@ -357,16 +361,7 @@ class SecondAttemptTests(ConvertTestCase):
 
     async def test_stream_tried_anew(self) -> None:
         """It is remembered for the model alone, and for an hour."""
-        port = await self.start(refusing('"stream"'))
-        clock = Clock()
-        await self.request(port, body={"model": "first", "messages": []})
-        self.resources[0].memory._seconds = clock.seconds
-        await self.request(port, body=CHAT_BODY)
-        for seconds, attempts in ((REMEMBER_SECONDS - 1, 1), (1, 2)):
-            clock.advance(seconds)
-            self.asked.clear()
-            await self.request(port, body=CHAT_BODY)
-            self.assertEqual(len(self.asked), attempts)
+        await self.assert_tried_anew('"stream"')
 
     async def test_both_refused(self) -> None:
         """First the option, then the stream: each once, the last answer counts."""

@@ -23,7 +23,8 @@ from stream_proxy.headers import HOP_BY_HOP, RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.url import UpstreamURL, parse_upstream_url
 
-_URL = re.compile(r"\s*(https?://[^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+# The scheme and the host, which take no expressions, and the rest.
+_URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
 _TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -31,8 +32,6 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # Framing and connections are the proxy's own.
 _RESERVED = HOP_BY_HOP | {b"content-length", b"host"}
-
-
 # Shorter values of the environment are no keys.
 _SECRET_LENGTH = 8
 
@@ -73,7 +72,8 @@ class Dialect:
         given = config.request
         try:
             self._request = None if isinstance(given, UnsetType) else Template(given, "adapter.request")
-            self._reader = Reader(config)
+            #: How payloads are read.
+            self.reader = Reader(config)
         except TemplateError as error:
             raise DialectError(str(error)) from None
         except ExpressionError as error:
@@ -81,11 +81,6 @@ class Dialect:
         self._helpers = helpers_of([self._target, *(value for _, value in self._headers)])
         if self._request is not None:
             self._helpers |= self._request.helpers
-
-    @property
-    def reader(self) -> Reader:
-        """How payloads are read."""
-        return self._reader
 
     def redacted(self, text: str) -> str:
         """`text` without what came from the environment: services repeat the keys that they refuse."""
@@ -134,7 +129,7 @@ class Dialect:
         """
         config = self.config
         return Translation(
-            self._reader,
+            self.reader,
             PayloadDecoder(config.format, media, max_bytes),
             ChunkWriter(identity, cumulative=config.mode == "cumulative", include_usage=include_usage),
         )
@@ -149,10 +144,9 @@ def service_origin(url: str) -> str:
 
 
 def _service_url(url: str) -> tuple[UpstreamURL, TextTemplate]:
-    match = _URL.fullmatch(url)
-    base = _base_url(url if match is None else match[1])
-    assert match is not None
-    path = match[2].rstrip()
+    match = _URL.fullmatch(url.strip())
+    assert match is not None  # it takes any text
+    base, path = _base_url(match[1]), match[2]
     try:
         target = TextTemplate(path if path.startswith("/") else "/" + path, "upstreamUrl")
     except TemplateError as error:

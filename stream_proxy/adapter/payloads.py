@@ -101,13 +101,13 @@ class PayloadDecoder:
 
     def _decide(self, *, ended: bool) -> None:
         """See what the body is: its bytes say it, its type only where they do not."""
-        start = bytes(self._held[:_LOOK]).lstrip(_BLANK)
-        match sniff(bytes(self._held[:_LOOK]), ended=ended or len(self._held) >= _LOOK):
+        head = bytes(self._held[:_LOOK])
+        match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case Sniffed.EVENTS:
                 self._format = "sse"
             case Sniffed.JSON:
                 self._decide_json(ended)
-            case Sniffed.OTHER if start.startswith(b"["):
+            case Sniffed.OTHER if head.lstrip(_BLANK).startswith(b"["):
                 self._format = "json"
             case Sniffed.OTHER:
                 self._format = "sse" if self._media == "auto" else self._media

@@ -113,9 +113,10 @@ class Reader:
         if not payload.data.strip():
             meant = after_text and payload.data and payload.event == "message"
             return Reading(payload.data.decode("utf-8", "replace"), plain=True) if meant else None
-        if not self._is_meant(payload):
+        decoded = self._value(payload, after_text)
+        if decoded is None:
             return None
-        value, plain = self._value(payload, after_text)
+        value, plain = decoded
         if value == self._marker:  # as a JSON string
             return Reading(done=True)
         if payload.event == "error":
@@ -141,28 +142,28 @@ class Reader:
             error = next((value[key] for key in ("detail", "message", "msg") if value.get(key)), None)
         return error
 
-    def _is_meant(self, payload: Payload) -> bool:
-        """Whether an event of a name that the configuration does not know holds what can be read."""
-        if payload.event in ("message", "error") or self._used is not None:
-            return True
-        try:
-            return isinstance(decode_json(payload.data), dict | list | str)
-        except ValueError:
-            return payload.event in self._config.end_events or _BEGUN_JSON.match(payload.data) is not None
+    def _value(self, payload: Payload, after_text: bool) -> tuple[Any, bool] | None:
+        """The payload's JSON; or its text, and that it is no JSON.
 
-    def _value(self, payload: Payload, after_text: bool) -> tuple[Any, bool]:
-        """The payload's JSON; or its text, and that it is no JSON."""
+        ``None``: it is an event of a name that the configuration does not know, and nothing that can be read.
+        """
         data, kind = payload.data, self._config.payload
+        unknown = self._used is None and payload.event not in ("message", "error")
         try:
             value = decode_json(data)
         except ValueError:
-            cut = not after_text and _BEGUN_JSON.match(data) is not None
-            if payload.event != "error" and (kind == "json" or "content" in self._given or cut):
+            begun = _BEGUN_JSON.match(data) is not None
+            if unknown and not begun and not self._ends(payload):
+                return None
+            given = kind == "json" or "content" in self._given
+            if payload.event != "error" and (given or (begun and not after_text)):
                 raise upstream_error(
                     "The service sent a payload that is no complete JSON; if its payloads are plain text, "
                     'set the adapter\'s payload to "text".'
                 ) from None
             return data.decode("utf-8", "replace"), True
+        if unknown and not isinstance(value, dict | list | str):
+            return None
         if kind == "auto" and not isinstance(value, dict | list | str):
             return data.decode("utf-8", "replace"), True  # a text can be made of digits
         if kind == "auto" and after_text and not shapes.speaks(value):

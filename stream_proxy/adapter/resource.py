@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from stream_proxy.adapter.asked import parse_chat, unknown_model, unknown_path, wrong_method
@@ -19,11 +16,10 @@ from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.config import Limits
 from stream_proxy.downstream import answer, start_answer
 from stream_proxy.errors import APIError
-from stream_proxy.exchange import Exchange
+from stream_proxy.exchange import Exchange, UpstreamResource
 from stream_proxy.headers import RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.outcome import Outcome, RequestLog
-from stream_proxy.upstream import Upstream
 
 # A browser page may call from anywhere; no cookie is ever looked at.
 _CORS: tuple[RawHeader, ...] = (
@@ -35,7 +31,7 @@ _CHAT = "/v1/chat/completions"
 _MODELS = "/v1/models"
 
 
-class AdapterResource(Resource):
+class AdapterResource(UpstreamResource):
     """``/v1/chat/completions`` and ``/v1/models``, answered out of a service that streams.
 
     :param upstream_url: the service's URL.
@@ -48,10 +44,6 @@ class AdapterResource(Resource):
     :raises ValueError: if `upstream_url` or `config` cannot be used.
     """
 
-    isLeaf = True
-    #: Our own site renders this as soon as a request's head is in.
-    streamsUploads = True
-
     def __init__(
         self,
         upstream_url: str,
@@ -63,25 +55,13 @@ class AdapterResource(Resource):
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
     ) -> None:
-        super().__init__()
-        if reactor is None:
-            from twisted.internet import reactor
-        self.limits = limits if limits is not None else Limits()
-        self.clock: IReactorTime = reactor
-        self.log = log if log is not None else RequestLog()
         self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        self.upstream = Upstream(
-            reactor, self.dialect.url, agent=agent, pool=pool, connect_seconds=self.limits.connect_seconds
-        )
+        super().__init__(self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
         self.created = int(self.clock.seconds())
 
     def render(self, request: Request) -> int:
         """Take `request` over. It is answered later, whatever happens."""
         return _Routing(self, request).start()
-
-    def close(self) -> Deferred[object]:
-        """Drop the connections that are idle. Requests under way end with their clients."""
-        return self.upstream.close()
 
 
 class _Routing:

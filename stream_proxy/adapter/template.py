@@ -83,7 +83,6 @@ class TextTemplate:
     """
 
     def __init__(self, text: str, place: str) -> None:
-        self.place = place
         self._pieces = _pieces(text, place)
 
     @property

@@ -27,7 +27,7 @@ class Translation:
         self._decoder = decoder
         self._writer = writer
         self._payloads = 0
-        self._shape = ""
+        self._last = b""
         self._structured = False
         self._plain = False
         self._announced = False
@@ -79,8 +79,7 @@ class Translation:
             if reading.done:
                 yield from self._finish()
                 return
-            if not self._writer.answered:
-                self._shape = _shape(payload.data)
+            self._last = payload.data
 
     def _finish(self) -> Iterator[bytes]:
         writer = self._writer
@@ -100,7 +99,7 @@ class Translation:
             what = f"The service's one payload holds no text in {self._reader.content}"
         else:
             what = f"None of the service's {self._payloads} payloads holds a text in {self._reader.content}"
-        seen = f"; the last one is {self._shape}" if self._shape else ""
+        seen = f"; the last one is {_shape(self._last)}" if self._last else ""
         advice = "Set the adapter's content to where the text is."
         error = upstream_error(f"{what}{seen}. {advice}", should_retry=False)
         error.for_log = f"{what}. {advice}"  # what a service calls its fields is not for a log

@@ -11,7 +11,7 @@ from twisted.python import usage
 from stream_proxy.config import ConfigError
 from stream_proxy.mock.resource import mock_site
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import check_port
+from stream_proxy.service import BACKLOG, check_port
 
 _MAX_PORT = 65535
 
@@ -58,7 +58,7 @@ class MockService(TCPServer):
         site.noisy = False
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._listening = f"the mock is at {url}/v1 and {url}/stream"
-        super().__init__(port, site, interface=host, backlog=1024, reactor=reactor)
+        super().__init__(port, site, interface=host, backlog=BACKLOG, reactor=reactor)
 
     def startService(self) -> None:
         """Listen, and say so."""
