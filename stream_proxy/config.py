@@ -18,7 +18,10 @@ from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
 Seconds = Annotated[float, Meta(gt=0)]
+NoSeconds = Annotated[float, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
 class ConfigError(Exception):
@@ -26,31 +29,83 @@ class ConfigError(Exception):
 
 
 class Limits(Struct, frozen=True, rename="camel", kw_only=True):
-    """Times (seconds) and sizes (bytes) that hold for every rule."""
+    """Times (seconds), sizes (bytes) and counts that hold for every rule that names no other."""
 
     timeout_seconds: Seconds = 600.0
     client_idle_seconds: Seconds = 650.0
     connect_seconds: Seconds = 10.0
+    request_head_seconds: Seconds = 60.0
+    request_body_seconds: Seconds = 600.0
+    keep_alive_seconds: NoSeconds = 0.0
+    max_header_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_header_count: Count = 500
     max_request_bytes: Bytes = 100 * 2**20
     max_response_bytes: Bytes = 256 * 2**20
+    max_decoded_bytes: Bytes = 256 * 2**20
+    max_connections: Count = 10_000
+    max_upstream_connections: Count = 10_000
+    max_upstream_waiting: Annotated[int, Meta(ge=0)] = 1_000
+
+
+class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where keys come from: the lines of a file, or an environment variable. Never the config itself."""
+
+    file: str | None = None
+    environment: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.environment is None):
+            raise ValueError('must be {"file": PATH} or {"environment": NAME}')
 
 
 class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     """One listening port and the upstream behind it."""
 
-    listen_port: Annotated[int, Meta(ge=1, le=65535)]
     upstream_url: str
+    listen_port: Port | None = None
     listen_address: str | None = None
+    listen: str | None = None
     include_usage: IncludeUsage = "auto"
     adapter: AdapterConfig | None = None
+
+    # Who may call, and as whom the upstream is called.
+    client_keys: KeySource | None = None
+    upstream_key: KeySource | None = None
+
+    # The way to the upstream.
+    proxy: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    # In place of the limits of the same name.
+    timeout_seconds: Seconds | None = None
+    keep_alive_seconds: NoSeconds | None = None
+    max_connections: Count | None = None
+    max_upstream_connections: Count | None = None
+    max_upstream_waiting: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Admin(Struct, frozen=True, rename="camel", kw_only=True):
+    """The port that tells how the process is."""
+
+    listen_port: Port
+    listen_address: str = "127.0.0.1"
 
 
 class Config(Limits, frozen=True, rename="camel", kw_only=True):
     """A whole configuration."""
 
     rules: Annotated[list[Rule], Meta(min_length=1)]
-    shutdown_grace_seconds: Annotated[float, Meta(ge=0)] = 25.0
+    admin: Admin | None = None
+    shutdown_grace_seconds: NoSeconds = 25.0
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+
+    def limits_of(self, rule: Rule) -> Limits:
+        """The limits that hold for `rule`."""
+        values = {name: getattr(self, name) for name in Limits.__struct_fields__}
+        own = {name: value for name in values if (value := getattr(rule, name, None)) is not None}
+        return Limits(**{**values, **own})
 
 
 def load_config(path: Path) -> tuple[Config, list[str]]:
@@ -84,25 +139,44 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
         config = msgspec.convert(loaded, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}: {_field_message(str(error))}") from None
-    ports: dict[int, int] = {}
+    ports: dict[int, str] = {}
     for index, rule in enumerate(config.rules):
+        place = f"rules[{index}]"
         try:
             _check_rule(rule)
+            if rule.listen_port is not None:
+                _claim(ports, rule.listen_port, place)
         except ValueError as error:
-            raise ConfigError(f"{name}: rules[{index}].{_one_line(error)}") from None
-        first = ports.setdefault(rule.listen_port, index)
-        if first != index:
-            taken = f"port {rule.listen_port} is already used by rules[{first}]"
-            raise ConfigError(f"{name}: rules[{index}].listenPort: {taken}")
+            raise ConfigError(f"{name}: {place}.{_one_line(error)}") from None
+    if config.admin is not None:
+        try:
+            _check_address(config.admin.listen_address)
+            _claim(ports, config.admin.listen_port, "admin")
+        except ValueError as error:
+            raise ConfigError(f"{name}: admin.{_one_line(error)}") from None
     return config, [f"{name}: {warning}" for warning in _unknown_keys(loaded)]
 
 
+def _claim(ports: dict[int, str], port: int, place: str) -> None:
+    first = ports.setdefault(port, place)
+    if first != place:
+        raise ValueError(f"listenPort: port {port} is already used by {first}")
+
+
+def _check_address(address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError:
+        raise ValueError("listenAddress: must be an IPv4 or IPv6 address, such as 127.0.0.1") from None
+
+
 def _check_rule(rule: Rule) -> None:
+    if rule.listen is None and rule.listen_port is None:
+        raise ValueError("listenPort: is required")
+    if rule.listen is not None and (rule.listen_port is not None or rule.listen_address is not None):
+        raise ValueError("listen: stands in place of listenPort and listenAddress; leave these out")
     if rule.listen_address is not None:
-        try:
-            ip_address(rule.listen_address)
-        except ValueError:
-            raise ValueError("listenAddress: must be an IPv4 or IPv6 address, such as 127.0.0.1") from None
+        _check_address(rule.listen_address)
     if rule.adapter is not None:
         Dialect(rule.upstream_url, rule.adapter)
         return
@@ -114,6 +188,8 @@ def _check_rule(rule: Rule) -> None:
 
 def _unknown_keys(loaded: dict[str, Any]) -> list[str]:
     warnings = _unknown(loaded, Config, "")
+    if isinstance(loaded.get("admin"), dict):
+        warnings += _unknown(loaded["admin"], Admin, "admin.")
     for index, rule in enumerate(loaded["rules"]):
         warnings += _unknown(rule, Rule, f"rules[{index}].")
         if isinstance(rule.get("adapter"), dict):
@@ -140,7 +216,7 @@ def _field_message(message: str) -> str:
     if missing:
         where = f"{where}.{missing[1]}" if where else missing[1]
         what = "is required"
-    what = what.replace("`", "")
+    what = what.replace("`", "").replace(" | null", "")
     what = what[:1].lower() + what[1:]
     return f"{where}: {what}" if where else what
 

@@ -75,7 +75,7 @@ def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
     for warning in warnings:
         log.warn(warning)
     for index, rule in enumerate(config.rules):
-        check_port(rule.listen_port, interface_of(rule), f"{path}: rules[{index}].listenPort")
+        check_port(rule.listen_port or 0, interface_of(rule), f"{path}: rules[{index}].listenPort")
     if config.workers > 1:
         from stream_proxy.workers import WorkersService
 

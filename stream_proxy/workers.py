@@ -52,7 +52,7 @@ class WorkersService(StoppableService):
         for rule in self._config.rules:
             interface = interface_of(rule)
             for worker in self._workers:
-                worker.sockets.append(_listen(interface, rule.listen_port))
+                worker.sockets.append(_listen(interface, rule.listen_port or 0))
 
     def startService(self) -> None:
         """Start the workers as soon as the reactor runs: before that it does not see them end."""
