@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
@@ -62,7 +62,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     """One listening port and the upstream behind it."""
 
     upstream_url: str
-    listen_port: Port | None = None
+    listen_port: Port | UnsetType = UNSET
     listen_address: str | None = None
     listen: str | None = None
     include_usage: IncludeUsage = "auto"
@@ -144,7 +144,7 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
         place = f"rules[{index}]"
         try:
             _check_rule(rule)
-            if rule.listen_port is not None:
+            if not isinstance(rule.listen_port, UnsetType):
                 _claim(ports, rule.listen_port, place)
         except ValueError as error:
             raise ConfigError(f"{name}: {place}.{_one_line(error)}") from None
@@ -171,9 +171,9 @@ def _check_address(address: str) -> None:
 
 
 def _check_rule(rule: Rule) -> None:
-    if rule.listen is None and rule.listen_port is None:
+    if rule.listen is None and rule.listen_port is UNSET:
         raise ValueError("listenPort: is required")
-    if rule.listen is not None and (rule.listen_port is not None or rule.listen_address is not None):
+    if rule.listen is not None and (rule.listen_port is not UNSET or rule.listen_address is not None):
         raise ValueError("listen: stands in place of listenPort and listenAddress; leave these out")
     if rule.listen_address is not None:
         _check_address(rule.listen_address)
