@@ -115,7 +115,7 @@ class ProxySite(server.Site):
     def log(self, request: object) -> None:
         """Nothing: Twisted's access log would print queries and ``Referer``."""
 
-    def drain(self, seconds: float) -> Deferred[None]:
+    def drain(self, seconds: float | None) -> Deferred[None]:
         """Close idle connections now and the others when their request is done, or after `seconds`.
 
         :return: fires when all are gone.
@@ -128,11 +128,11 @@ class ProxySite(server.Site):
             gone.callback(None)
             return gone
         clock: IReactorTime = self.reactor
-        limit = clock.callLater(seconds, self.abort)
+        limit = None if seconds is None else clock.callLater(seconds, self.abort)
         self._drained.append(gone)
 
         def done(result: None) -> None:
-            if limit.active():
+            if limit is not None and limit.active():
                 limit.cancel()
 
         return gone.addCallback(done)

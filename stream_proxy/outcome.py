@@ -93,6 +93,10 @@ class RequestLog:
         """Something that is probably not as it was meant."""
         self._log.warn("{message}", message=message)
 
+    def error(self, message: str) -> None:
+        """Something that was asked for and cannot be done."""
+        self._log.error("{message}", message=message)
+
     def bug(self, failure: Failure) -> None:
         """A failure that should not have been possible."""
         self._log.failure("a request failed in the proxy", failure=failure)

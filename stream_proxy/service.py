@@ -1,150 +1,196 @@
-"""Rules become a service: one listening port each, started, drained and stopped."""
+"""Rules become a service: each in its place, started, changed, drained and stopped."""
 
 from __future__ import annotations
 
 import gc
-import socket
+from collections.abc import Mapping
 from typing import Any
 
-from twisted.application.internet import TCPServer
-from twisted.internet.defer import Deferred
+from msgspec import UnsetType
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IListeningPort
 
 from stream_proxy.adapter.dialect import service_origin
 from stream_proxy.adapter.resource import AdapterResource
-from stream_proxy.config import Config, ConfigError, Rule
+from stream_proxy.config import Config, Limits, Rule
 from stream_proxy.downstream import ProxySite
 from stream_proxy.outcome import RequestLog
+from stream_proxy.ports import Place, endpoint_of, stop_accepting
 from stream_proxy.resource import ProxyResource
-from stream_proxy.stopping import StoppableService
 from stream_proxy.url import parse_upstream_url
 
-#: How many connections may wait to be accepted.
-BACKLOG = 1024
 
-
-class RuleService(TCPServer):
-    """One rule: its port, its site, its upstream.
+class RuleService:
+    """One rule in its place: the port, the site, the upstream.
 
     :param reactor: the reactor.
+    :param place: where it is; it is closed when the service has stopped.
     :param rule: what to serve.
-    :param config: the limits that hold for all rules.
+    :param limits: those of the rule.
     :param log: where requests are told.
-    :param ports: what listens in place of the reactor; who opened the port has told the log.
+    :raises ConfigError: the rule needs something that is not there.
     """
 
-    def __init__(self, reactor: Any, rule: Rule, config: Config, log: RequestLog, ports: Any = None) -> None:
-        self.proxy: ProxyResource | AdapterResource
-        if rule.adapter is not None:
-            self.proxy = AdapterResource(
-                rule.upstream_url, rule.adapter, reactor=reactor, limits=config, log=log
-            )
-        else:
-            self.proxy = ProxyResource(
-                rule.upstream_url, reactor=reactor, include_usage=rule.include_usage, limits=config, log=log
-            )
-        self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
-        self._grace = config.shutdown_grace_seconds
+    def __init__(self, reactor: Any, place: Place, rule: Rule, limits: Limits, log: RequestLog) -> None:
+        self._reactor = reactor
+        self._place = place
         self._log = log
-        self._listening = listening(rule) if ports is None else None
-        super().__init__(
-            rule.listen_port,
-            self.site,
-            interface=interface_of(rule),
-            backlog=BACKLOG,
-            reactor=ports or reactor,
-        )
+        self._serves = (rule, limits)
+        self.proxy = self._resource(rule, limits)
+        self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=limits.client_idle_seconds)
+        self._port: IListeningPort | None = None
 
-    def startService(self) -> None:
-        """Listen, and say so."""
-        super().startService()
-        if self._listening is not None:
-            self._log.info(self._listening)
+    def _resource(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource:
+        common: dict[str, Any] = {"reactor": self._reactor, "limits": limits, "log": self._log}
+        if rule.adapter is not None:
+            return AdapterResource(rule.upstream_url, rule.adapter, **common)
+        return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
+
+    def start(self) -> None:
+        """Listen."""
+        self._port = self._place.listen(self._reactor, self.site)
+
+    def changed(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource | None:
+        """What would serve in future, or ``None`` where that is what serves now.
+
+        :raises ConfigError: the rule needs something that is not there.
+        """
+        outside = rule.client_keys or rule.upstream_key or rule.ca_file or rule.certificate_file
+        if (rule, limits) == self._serves and not outside:
+            return None
+        return self._resource(rule, limits)
+
+    def change(self, rule: Rule, limits: Limits, proxy: ProxyResource | AdapterResource) -> None:
+        """Serve new requests with `proxy`. Those under way end with the old one."""
+        old, self.proxy = self.proxy, proxy
+        self._serves = (rule, limits)
+        self.site.resource = proxy
+        self.site.timeOut = limits.client_idle_seconds
+        old.close()
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
         self.site.abort()
 
-    async def _stop(self, listening: Deferred[object] | None) -> None:
-        if listening is not None:
-            await listening
-        await self.site.drain(self._grace)
+    async def stop(self, grace: float | None) -> None:
+        """Stop listening, let running requests end, close everything.
+
+        :param grace: how many seconds they may take; ``None`` for as long as they like.
+        """
+        port, self._port = self._port, None
+        if port is not None:
+            await stop_accepting(port)
+        self._place.close()
+        await self.site.drain(grace)
         await self.proxy.close()
 
-    def stopService(self) -> Deferred[None]:
-        """Stop listening, let running requests end, close everything."""
-        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
+class ProxyService(Service):
+    """All the rules of a configuration, served by this process.
 
-class ProxyService(StoppableService):
-    """All the rules of a configuration.
-
-    :param handle_signals: in a process of its own: a second SIGTERM or SIGINT ends the waiting of the first.
-    :param ports: what listens in place of the reactor, where the rules' ports are open already.
+    :param places: what is open, by description; those of the rules belong to the service.
+    :param log: where requests are told.
+    :raises ConfigError: a rule needs something that is not there.
     """
 
     def __init__(
-        self,
-        reactor: Any,
-        config: Config,
-        *,
-        log: RequestLog | None = None,
-        handle_signals: bool = False,
-        ports: Any = None,
+        self, reactor: Any, config: Config, places: Mapping[str, Place], *, log: RequestLog | None = None
     ) -> None:
-        super().__init__(reactor, handle_signals=handle_signals)
-        self.rules = [RuleService(reactor, rule, config, log or RequestLog(), ports) for rule in config.rules]
-        for rule in self.rules:
-            rule.setServiceParent(self)
+        self._reactor = reactor
+        self._log = log or RequestLog()
+        self._grace = config.shutdown_grace_seconds
+        #: What is served, by the descriptions of the places.
+        self.rules = {endpoint_of(rule): self._serve(config, rule, places) for rule in config.rules}
+        #: Rules that are no more, and end what they have begun.
+        self._retired: dict[RuleService, Deferred[None]] = {}
+
+    def _serve(self, config: Config, rule: Rule, places: Mapping[str, Place]) -> RuleService:
+        return RuleService(self._reactor, places[endpoint_of(rule)], rule, config.limits_of(rule), self._log)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return bool(self.running)
+
+    def startService(self) -> None:
+        """Listen."""
+        super().startService()
+        for rule in self.rules.values():
+            rule.start()
+
+    def reload(self, config: Config, places: Mapping[str, Place]) -> None:
+        """Serve another configuration, without a connection being refused or cut.
+
+        :param places: at least what was not open before.
+        :raises ConfigError: a rule needs something that is not there; then nothing has changed.
+        """
+        now: dict[str, RuleService] = {}
+        new: list[RuleService] = []
+        changes: list[tuple[RuleService, Rule, Limits, ProxyResource | AdapterResource]] = []
+        for rule in config.rules:
+            endpoint, limits = endpoint_of(rule), config.limits_of(rule)
+            service = self.rules.get(endpoint)
+            if service is None:
+                service = self._serve(config, rule, places)
+                new.append(service)
+            elif (proxy := service.changed(rule, limits)) is not None:
+                changes.append((service, rule, limits, proxy))
+            now[endpoint] = service
+        for service in new:
+            service.start()
+        for service, rule, limits, proxy in changes:
+            service.change(rule, limits, proxy)
+        gone = [service for endpoint, service in self.rules.items() if endpoint not in now]
+        self.rules = now
+        self._grace = config.shutdown_grace_seconds
+        for service in gone:
+            self._retire(service)
+
+    def _retire(self, service: RuleService) -> None:
+        def ended(result: Any) -> Any:
+            del self._retired[service]
+            return result
+
+        stopping = Deferred.fromCoroutine(service.stop(None))
+        self._retired[service] = stopping
+        stopping.addBoth(ended)
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
-        for rule in self.rules:
-            rule.abort()
+        for service in (*self.rules.values(), *self._retired):
+            service.abort()
+
+    async def _stop(self) -> None:
+        retired = list(self._retired.items())
+        for service, _ in retired:
+            service.site.drain(self._grace)
+        await gatherResults(
+            [
+                *(Deferred.fromCoroutine(service.stop(self._grace)) for service in self.rules.values()),
+                *(stopping for _, stopping in retired),
+            ]
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, let running requests end, close everything."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
 
 
 def listening(rule: Rule) -> str:
-    """What the log says of a rule whose port is open."""
+    """What the log says of a rule that is listened for."""
     if rule.adapter is not None:
-        place = service_origin(rule.upstream_url)
+        upstream = service_origin(rule.upstream_url)
     else:
         url = parse_upstream_url(rule.upstream_url)
-        place = url.origin + url.prefix.decode("ascii")
-    where = f" of {rule.listen_address}" if rule.listen_address is not None else ""
-    return f"listening on port {rule.listen_port}{where} for {place}"
-
-
-def interface_of(rule: Rule) -> str:
-    """The address that a rule listens on; all of them, if it names none."""
-    return rule.listen_address or any_interface()
+        upstream = url.origin + url.prefix.decode("ascii")
+    where = f"port {rule.listen_port}" if not isinstance(rule.listen_port, UnsetType) else rule.listen
+    address = f" of {rule.listen_address}" if rule.listen_address is not None else ""
+    return f"listening on {where}{address} for {upstream}"
 
 
 def settle() -> None:
     """Leave what starting up has made out of every later garbage collection: it is there to stay."""
     gc.collect()
     gc.freeze()
-
-
-def any_interface() -> str:
-    """All addresses: ``::`` takes IPv6 and IPv4, where there is IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return ""
-    return "::"
-
-
-def check_port(port: int, interface: str, place: str) -> None:
-    """See that a port can be listened on, while a plain sentence can still be said.
-
-    :param place: the file and field that name the port.
-    :raises ConfigError: if it cannot.
-    """
-    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((interface, port))
-            probe.listen(1)
-    except OSError as error:
-        raise ConfigError(f"{place}: cannot listen on port {port}: {error.strerror}") from None

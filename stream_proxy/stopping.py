@@ -1,4 +1,4 @@
-"""How a service that is a process of its own takes SIGTERM and SIGINT: the first asks, the second insists."""
+"""How a service that is a process of its own takes signals: the first asks it to stop, the second insists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ class StoppableService(MultiService):
     """A service whose stopping can take a while, and can be cut short.
 
     :param handle_signals: in a process of its own: a second SIGTERM or SIGINT ends the waiting of the first.
+    :param hang_up: what SIGHUP asks for; without it the signal has its usual meaning.
     """
 
-    def __init__(self, reactor: Any, *, handle_signals: bool = False) -> None:
+    def __init__(
+        self, reactor: Any, *, handle_signals: bool = False, hang_up: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._handle_signals = handle_signals
+        self._hang_up = hang_up
         self._signalled = False
 
     def startService(self) -> None:
@@ -38,6 +42,9 @@ class StoppableService(MultiService):
             stop = signal.getsignal(number)
             if callable(stop):
                 signal.signal(number, self._handler(stop))
+        hang_up = self._hang_up
+        if hang_up is not None:
+            signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(hang_up))
 
     def _handler(
         self, stop: Callable[[int, FrameType | None], object]

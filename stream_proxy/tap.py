@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python import usage
 
 from stream_proxy.config import Config, ConfigError, Rule, load_config
+from stream_proxy.main import MainService
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port, interface_of, settle
+from stream_proxy.service import settle
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -69,18 +70,12 @@ def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
 def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
     """The service of a config file.
 
-    :raises ConfigError: it cannot be used, or a port of its rules cannot be listened on.
+    :raises ConfigError: it cannot be used, or what its rules want cannot be listened on.
     """
     config, warnings = load_config(path)
     for warning in warnings:
         log.warn(warning)
-    for index, rule in enumerate(config.rules):
-        check_port(rule.listen_port or 0, interface_of(rule), f"{path}: rules[{index}].listenPort")
-    if config.workers > 1:
-        from stream_proxy.workers import WorkersService
-
-        return WorkersService(reactor, config, log=log)
-    return ProxyService(reactor, config, log=log, handle_signals=True)
+    return MainService(reactor, config, log, lambda key: f"{path}: {key}", path)
 
 
 def _make_service(options: Options, reactor: Any, log: RequestLog) -> IService:
@@ -107,14 +102,17 @@ class _Listening(Service):
 def _demo(reactor: Any, log: RequestLog) -> IService:
     from stream_proxy.mock import mock_site
 
-    check_port(_DEMO_PORT, any_interface(), "--demo")
     # Only a socket that is bound already can tell the rule the ephemeral port.
     site = mock_site(reactor)
     site.noisy = False
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
     reactor.callWhenRunning(log.info, f"the demo's base URL is http://127.0.0.1:{_DEMO_PORT}/v1")
-    service = ProxyService(reactor, Config(rules=[rule]), log=log, handle_signals=True)
     upstream: IService = _Listening(port)
+    try:
+        service = MainService(reactor, Config(rules=[rule]), log, lambda key: "--demo")
+    except ConfigError:
+        upstream.stopService()
+        raise
     upstream.setServiceParent(service)
     return service

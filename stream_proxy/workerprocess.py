@@ -1,4 +1,4 @@
-"""A worker's process as its parent sees it: commands go in, log records come out, and one day it ends."""
+"""A worker's process as its parent sees it: log records come out, and one day it ends."""
 
 from __future__ import annotations
 
@@ -57,10 +57,6 @@ class WorkerProcess(ProcessProtocol):
         self._partial: dict[int, bytes] = {}
         self._paused: IDelayedCall | None = None
         self._exited = False
-
-    def send(self, data: bytes) -> None:
-        """Write to its commands."""
-        self.transport.write(data)
 
     def kill(self) -> None:
         """End it without its help."""

@@ -7,60 +7,83 @@ for it are taken by its replacement, and none is refused meanwhile.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from stream_proxy.commands import Abort, Command, CommandSender, Serve, Stop
 from stream_proxy.config import Config
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import BACKLOG, interface_of, listening
-from stream_proxy.stopping import StoppableService
-from stream_proxy.worker import ABORT, COMMANDS, FIRST_SOCKET, PARENTS_SIGNALS, RECORDS, STOP, Handover
+from stream_proxy.ports import Place, endpoint_of
+from stream_proxy.worker import COMMANDS, PARENTS_SIGNALS, RECORDS
 from stream_proxy.workerprocess import WorkerProcess
 
 #: A worker that dies before it listens is started again after this long, then twice as long, up to the limit.
 _RETRY_SECONDS, _RETRY_LIMIT = 0.25, 8.0
 #: How long a worker may take to end when there is nothing left to wait for.
 _KILL_SECONDS = 5.0
+#: Limits that count what all processes have together.
+_SHARED = ("max_connections", "max_upstream_connections", "max_upstream_waiting")
 
 
-class WorkersService(StoppableService):
+class WorkersService(Service):
     """The rules of a configuration, served by as many processes as it says.
 
+    :param places: what is open, by description, with a socket for each worker.
     :param log: where the workers' fate is told; what they log themselves, with the same level, goes to
         Twisted's log as it is.
     """
 
-    def __init__(self, reactor: Any, config: Config, *, log: RequestLog) -> None:
-        super().__init__(reactor, handle_signals=True)
+    def __init__(self, reactor: Any, config: Config, places: Mapping[str, Place], *, log: RequestLog) -> None:
+        self._reactor = reactor
         self._config = config
+        self._places = _rules_places(config, places)
         self._log = log
-        handover = Handover(config, log.level, type(reactor).__module__).packed()
+        serve = self._serve(config, self._places)
         self._workers = [
-            _Worker(reactor, f"worker {number} of {config.workers}", handover, log)
-            for number in range(1, config.workers + 1)
+            _Worker(reactor, f"worker {number + 1} of {config.workers}", serve, self._sockets(number), log)
+            for number in range(config.workers)
         ]
 
-    def privilegedStartService(self) -> None:
-        """Open the ports, while there may be privileges that some of them need."""
-        super().privilegedStartService()
-        for rule in self._config.rules:
-            interface = interface_of(rule)
-            for worker in self._workers:
-                worker.sockets.append(_listen(interface, rule.listen_port or 0))
+    def _serve(self, config: Config, places: Iterable[str]) -> Serve:
+        return Serve(_share(config), tuple(places), self._log.level)
+
+    def _sockets(self, number: int) -> dict[str, socket.socket]:
+        return {endpoint: place.sockets[number] for endpoint, place in self._places.items()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a worker that takes requests."""
+        return any(worker.ready for worker in self._workers)
 
     def startService(self) -> None:
         """Start the workers as soon as the reactor runs: before that it does not see them end."""
         super().startService()
-        for rule in self._config.rules:
-            self._log.info(listening(rule))
         for worker in self._workers:
             self._reactor.callWhenRunning(worker.start)
+
+    def reload(self, config: Config, places: Mapping[str, Place]) -> None:
+        """Have the workers serve another configuration.
+
+        :param places: all that are open.
+        """
+        before, self._config = self._places, config
+        self._places = _rules_places(config, places)
+        serve = self._serve(config, self._places)
+        for number, worker in enumerate(self._workers):
+            worker.reload(serve, self._sockets(number))
+        for endpoint, place in before.items():
+            if endpoint not in self._places:
+                place.close()
 
     def abort(self) -> None:
         """Wait no longer for requests under way."""
@@ -68,7 +91,10 @@ class WorkersService(StoppableService):
             worker.abort()
 
     async def _stop(self) -> None:
-        for end in [worker.stop(self._config.shutdown_grace_seconds) for worker in self._workers]:
+        for place in self._places.values():
+            place.close()
+        ends = [worker.stop(self._config.shutdown_grace_seconds) for worker in self._workers]
+        for end in ends:
             await end
 
     def stopService(self) -> Deferred[None]:
@@ -77,26 +103,49 @@ class WorkersService(StoppableService):
         return Deferred.fromCoroutine(self._stop())
 
 
+def _rules_places(config: Config, places: Mapping[str, Place]) -> dict[str, Place]:
+    return {endpoint: places[endpoint] for endpoint in map(endpoint_of, config.rules)}
+
+
+def _share(config: Config) -> Config:
+    """What one worker is told: its part of the connections."""
+
+    def parts(limits: Any) -> dict[str, int]:
+        values = {name: getattr(limits, name) for name in _SHARED}
+        return {name: math.ceil(v / config.workers) for name, v in values.items() if v is not None}
+
+    rules = [msgspec.structs.replace(rule, **parts(rule)) for rule in config.rules]
+    return msgspec.structs.replace(config, rules=rules, **parts(config))
+
+
 class _Worker:
     """One worker, whichever process that is at the time.
 
     :param name: what the log calls it.
-    :param handover: what each process is told first.
+    :param serve: what each process is told first.
+    :param sockets: where it listens, by description.
     """
 
-    def __init__(self, reactor: Any, name: str, handover: bytes, log: RequestLog) -> None:
-        #: Its listening sockets, in the order of the rules.
-        self.sockets: list[socket.socket] = []
+    def __init__(
+        self, reactor: Any, name: str, serve: Serve, sockets: dict[str, socket.socket], log: RequestLog
+    ) -> None:
         self._reactor = reactor
         self._name = name
-        self._handover = handover
+        self._serve = serve
+        self._sockets = sockets
         self._log = log
         self._process: WorkerProcess | None = None
+        self._commands: CommandSender | None = None
         self._failures = 0
         self._retry: IDelayedCall | None = None
         self._limit: IDelayedCall | None = None
         self._stopping = False
         self._end: Deferred[None] = Deferred()
+
+    @property
+    def ready(self) -> bool:
+        """Whether its process takes requests."""
+        return self._process is not None and self._process.ready and not self._stopping
 
     def start(self) -> None:
         """Start a process."""
@@ -104,27 +153,47 @@ class _Worker:
         if self._stopping:
             return
         process = WorkerProcess(self._reactor, self._name, ready=self._ready, ended=self._ended)
+        ours, theirs = socket.socketpair()
         try:
-            self._spawn(process)
+            with theirs:
+                self._spawn(process, theirs)
         except OSError as error:
+            ours.close()
             self._log.warn(f"{self._name} cannot be started: {error}")
             self._retry_later()
         else:
             self._process = process
-            process.send(self._handover)
+            self._commands = CommandSender(ours)
+            self._tell(self._serve, self._sockets.values())
 
-    def _spawn(self, process: WorkerProcess) -> None:
-        descriptors: dict[int, int | str] = {COMMANDS: "w", 1: "r", 2: "r", RECORDS: "r"}
-        for index, listener in enumerate(self.sockets):
-            descriptors[FIRST_SOCKET + index] = listener.fileno()
+    def _spawn(self, process: WorkerProcess, commands: socket.socket) -> None:
+        descriptors: dict[int, int | str] = {COMMANDS: commands.fileno(), 1: "r", 2: "r", RECORDS: "r"}
         # -P: what lies in the working directory is no module of ours. The process begins with the signals
         # blocked, because one that it is sent while Python starts would end it.
-        command = [sys.executable, "-P", "-m", "stream_proxy.worker"]
+        module = type(self._reactor).__module__
+        command = [sys.executable, "-P", "-m", "stream_proxy.worker", module]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
         try:
             self._reactor.spawnProcess(process, command[0], command, dict(os.environ), childFDs=descriptors)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _tell(self, command: Command, sockets: Iterable[socket.socket] = ()) -> None:
+        if self._commands is None or self._process is None:
+            return
+        try:
+            self._commands.send(command, [each.fileno() for each in sockets])
+        except OSError:
+            self._process.kill()  # if it is not gone anyway
+
+    def reload(self, serve: Serve, sockets: dict[str, socket.socket]) -> None:
+        """Serve something else.
+
+        :param serve: as for a new process, which would be told just that.
+        """
+        new = {endpoint: sockets[endpoint] for endpoint in serve.places if endpoint not in self._sockets}
+        self._serve, self._sockets = serve, sockets
+        self._tell(msgspec.structs.replace(serve, places=tuple(new)), new.values())
 
     def _ready(self, process: WorkerProcess) -> None:
         self._failures = 0
@@ -132,6 +201,9 @@ class _Worker:
 
     def _ended(self, process: WorkerProcess, how: str) -> None:
         self._process = None
+        if self._commands is not None:
+            self._commands.close()
+            self._commands = None
         if self._limit is not None and self._limit.active():
             self._limit.cancel()
         if self._stopping:
@@ -149,26 +221,24 @@ class _Worker:
         self._retry = self._reactor.callLater(delay, self.start)
 
     def stop(self, grace: float) -> Deferred[None]:
-        """Close the sockets, let running requests end for `grace` seconds, then end.
+        """Let running requests end for `grace` seconds, then end.
 
         :return: fires when the process is gone.
         """
         self._stopping = True
-        for listener in self.sockets:
-            listener.close()
         if self._retry is not None:
             self._retry.cancel()
         if self._process is None:
             self._end.callback(None)
         else:
-            self._process.send(STOP)
+            self._tell(Stop())
             self._kill_after(grace + _KILL_SECONDS)
         return self._end
 
     def abort(self) -> None:
         """Wait no longer for its requests."""
         if self._process is not None:
-            self._process.send(ABORT)
+            self._tell(Abort())
             self._kill_after(_KILL_SECONDS)
 
     def _kill_after(self, seconds: float) -> None:
@@ -178,14 +248,3 @@ class _Worker:
             self._limit = self._reactor.callLater(seconds, self._process.kill)
         elif self._limit.getTime() > self._reactor.seconds() + seconds:
             self._limit.reset(seconds)
-
-
-def _listen(interface: str, port: int) -> socket.socket:
-    """A socket that listens on a port together with others of ours."""
-    listener = socket.socket(socket.AF_INET6 if ":" in interface else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((interface, port))
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener

@@ -7,12 +7,15 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
+from stream_proxy import main
 from stream_proxy.adapter import tap
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect, DialectError
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.config import ConfigError, Limits, parse_config
+from stream_proxy.main import MainService
 from stream_proxy.outcome import RequestLog
+from stream_proxy.ports import endpoint_of
 from stream_proxy.service import ProxyService
 from tests.support import reactor
 
@@ -48,7 +51,7 @@ class ConfigTests(TestCase):
     def test_types(self) -> None:
         """Values of the wrong kind."""
         for adapter, line in (
-            (True, "adapter: expected object | null, got bool"),
+            (True, "adapter: expected object, got bool"),
             ({"models": []}, "adapter.models: expected array of length >= 1"),
             ({"models": [""]}, "adapter.models[0]: expected str of length >= 1"),
             ({"models": "m"}, "adapter.models: expected array, got str"),
@@ -57,7 +60,7 @@ class ConfigTests(TestCase):
             ({"format": "xml"}, "adapter.format: invalid enum value 'xml'"),
             ({"headers": {"X": 1}}, "adapter.headers[...]: expected str, got int"),
             ({"request": "x"}, "adapter.request: expected object, got str"),
-            ({"content": 1}, "adapter.content: expected str | null, got int"),
+            ({"content": 1}, "adapter.content: expected str, got int"),
         ):
             self.assert_line(adapter, line)
 
@@ -150,10 +153,10 @@ class TapTests(TestCase):
 
     def test_defaults(self) -> None:
         """One rule, on the documented port, for the documented service and model."""
-        self.patch(tap, "check_port", lambda *_: None)
+        self.patch(main, "open_places", lambda config, _: {endpoint_of(config.rules[0]): None})
         service = tap._default(reactor, RequestLog())
-        assert isinstance(service, ProxyService)
-        (rule,) = service.rules
+        assert isinstance(service, MainService) and isinstance(service.serving, ProxyService)
+        ((endpoint, rule),) = service.serving.rules.items()
         adapter = rule.proxy
         assert isinstance(adapter, AdapterResource)
         request = adapter.dialect.request({"model": "m", "messages": []}, [])
@@ -161,5 +164,5 @@ class TapTests(TestCase):
             adapter.upstream.url.origin + request.target.decode(), "http://127.0.0.1:28080/stream"
         )
         self.assertEqual(adapter.dialect.models, ("gpt-3.5-turbo",))
-        self.assertEqual(rule.args[0], 28081)
+        self.assertIn("tcp:28081", endpoint)
         self.assertEqual(adapter.limits.timeout_seconds, Limits().timeout_seconds)

@@ -7,7 +7,7 @@ import signal
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
-from stream_proxy.service import any_interface
+from stream_proxy.ports import any_interface
 from tests.support import CHAT, CHAT_BODY, Message, Stream, reactor, read_response, send_request
 from tests.twistd import Process, ProcessTestCase, free_port
 

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
-from stream_proxy.service import any_interface
+from stream_proxy.ports import any_interface
 from tests.support import (
     CHAT,
     CHAT_BODY,

@@ -13,8 +13,11 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.config import Config, ConfigError, Rule
+from stream_proxy.main import MainService
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port, settle
+from stream_proxy.ports import any_interface, open_places
+from stream_proxy.service import settle
+from tests.twistd import free_port
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -32,9 +35,11 @@ class SignalTests(SynchronousTestCase):
     def test_twice_at_once(self) -> None:
         """The reactor is stopped once, even when the second signal comes before it has begun to stop."""
         reactor, stopped, handlers = _Reactor(), list[int](), dict[int, Handler]()
-        config = Config(rules=[Rule(listen_port=1, upstream_url="http://x")])
+        config = Config(rules=[Rule(listen_port=free_port(), upstream_url="http://x")])
         log = RequestLog(observer=cast(Any, lambda _: None))
-        service = ProxyService(reactor, config, log=log, handle_signals=True)
+        service = MainService(reactor, config, log, str)
+        for place in service._places.values():
+            self.addCleanup(place.close)
         with (
             patch("signal.getsignal", lambda number: lambda *_: stopped.append(number)),
             patch("signal.signal", handlers.__setitem__),
@@ -60,7 +65,7 @@ class SettleTests(SynchronousTestCase):
 
 
 class PortTests(SynchronousTestCase):
-    """`check_port` and `any_interface`."""
+    """`open_places` and `any_interface`."""
 
     def test_no_ipv6(self) -> None:
         """Where no IPv6 socket can be made, IPv4 alone is listened on."""
@@ -69,6 +74,7 @@ class PortTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """Whatever the system has against a port is said, with the place that named it."""
+        config = Config(rules=[Rule(listen_port=80, listen_address="::1", upstream_url="http://x")])
         with patch("socket.socket", side_effect=PermissionError(13, "Permission denied")):
-            error = self.assertRaises(ConfigError, check_port, 80, "::", "c: rules[0].listenPort")
+            error = self.assertRaises(ConfigError, open_places, config, "c: {}".format)
         self.assertEqual(str(error), "c: rules[0].listenPort: cannot listen on port 80: Permission denied")

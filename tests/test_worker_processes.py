@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from typing import Any, cast
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -13,11 +15,13 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, formatEventAsClassic
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy import worker
+from stream_proxy import worker, workers
 from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.commands import Abort, Command, CommandReceiver, CommandSender, Serve, Stop, packed
 from stream_proxy.config import Config, Rule
 from stream_proxy.outcome import RequestLog
-from stream_proxy.worker import ABORT, RECORDS, STOP, Handover
+from stream_proxy.ports import Place, endpoint_of
+from stream_proxy.worker import COMMANDS, RECORDS
 from stream_proxy.workerprocess import WorkerProcess
 from stream_proxy.workers import WorkersService
 
@@ -35,14 +39,40 @@ class _Transport:
 
     pid = 42
 
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
+    def __init__(self, commands: socket.socket | None = None) -> None:
+        self.commands = commands
+        self.descriptors: list[int] = []
         self.signals: list[str] = []
         self.paused = False
         self.dead = False
 
-    def write(self, data: bytes) -> None:
-        self.sent.append(data)
+    def sent(self) -> list[Command]:
+        """The commands that came since the last look."""
+        assert self.commands is not None
+        self.commands.setblocking(False)
+        found: list[Command] = []
+
+        def command(one: Command, descriptors: list[int]) -> None:
+            found.append(one)
+            self.descriptors += descriptors
+
+        receiver = CommandReceiver(command, lambda: None)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(self.commands, 65_536, 100)
+                for descriptor in descriptors:
+                    receiver.fileDescriptorReceived(descriptor)
+                receiver.dataReceived(data)
+                if not data:
+                    break
+        return found
+
+    def close(self) -> None:
+        """Let go of what was received."""
+        if self.commands is not None:
+            self.commands.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
     def signalProcess(self, name: str) -> None:
         if self.dead:
@@ -70,11 +100,13 @@ class _Reactor(Clock):
     def callWhenRunning(self, call: Any, *args: Any) -> None:
         call(*args)
 
-    def spawnProcess(self, protocol: ProcessProtocol, *args: Any, **kwargs: Any) -> None:
+    def spawnProcess(
+        self, protocol: ProcessProtocol, *args: Any, childFDs: dict[int, Any], **kwargs: Any
+    ) -> None:
         if self.failure is not None:
             raise self.failure
         self.blocked = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        transport: Any = _Transport()
+        transport: Any = _Transport(socket.socket(fileno=os.dup(childFDs[COMMANDS])))
         self.spawned.append((protocol, transport))
         protocol.makeConnection(transport)
 
@@ -88,8 +120,8 @@ def end(process: tuple[WorkerProcess, _Transport], number: int | None = signal.S
     protocol.processEnded(reason)
 
 
-class HandoverTests(SynchronousTestCase):
-    """What a worker is told first."""
+class CommandTests(SynchronousTestCase):
+    """What a worker is told, and how."""
 
     def test_adapter(self) -> None:
         """An adapter's rule arrives as it was."""
@@ -104,8 +136,34 @@ class HandoverTests(SynchronousTestCase):
                 ),
             ],
         )
-        packed = Handover(config, "info", "twisted.internet.epollreactor").packed()
-        self.assertEqual(Handover.unpacked(packed[Handover.HEAD :]).config, config)
+        commands: list[tuple[Command, list[int]]] = []
+        receiver = CommandReceiver(lambda *command: commands.append(command), lambda: None)
+        for byte in packed(Serve(config, (), "info")) + packed(Stop()):
+            receiver.dataReceived(bytes([byte]))
+        self.assertEqual(commands, [(Serve(config, (), "info"), []), (Stop(), [])])
+
+
+class DescriptorTests(SynchronousTestCase):
+    """Open sockets on their way to a worker."""
+
+    def test_many(self) -> None:
+        """More than one message can carry all arrive, in their order, before the command."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, open(os.devnull) as nothing:
+            config = Config(rules=[Rule(listen_port=1, upstream_url="http://x")])
+            command = Serve(config, tuple(map(str, range(450))), "info")
+            CommandSender(ours).send(command, [nothing.fileno()] * 450)
+            got: list[tuple[Command, list[int]]] = []
+            receiver = CommandReceiver(lambda *each: got.append(each), lambda: None)
+            while not got:
+                data, descriptors, _, _ = socket.recv_fds(theirs, 65_536, 500)
+                for descriptor in descriptors:
+                    receiver.fileDescriptorReceived(descriptor)
+                receiver.dataReceived(data)
+            ((received, taken),) = got
+            for descriptor in taken:
+                os.close(descriptor)
+        self.assertEqual((received, len(taken)), (command, 450))
 
 
 class WorkerTests(SynchronousTestCase):
@@ -115,9 +173,26 @@ class WorkerTests(SynchronousTestCase):
         self.reactor = _Reactor()
         self.logged: list[str] = []
         log = RequestLog(observer=cast(Any, self.log))
-        self.service = WorkersService(self.reactor, CONFIG, log=log)
-        self.service._handle_signals = False
+        self.service = WorkersService(self.reactor, CONFIG, self.places(CONFIG), log=log)
         self.service.startService()
+        self.addCleanup(self.close)
+
+    def places(self, config: Config) -> dict[str, Place]:
+        """What would be open for `config`."""
+        places = {}
+        for rule in config.rules:
+            listener = socket.socket()
+            self.addCleanup(listener.close)
+            places[endpoint_of(rule)] = Place(endpoint_of(rule), [listener])
+        return places
+
+    def close(self) -> None:
+        """End what is open."""
+        for each in self.service._workers:
+            if each._commands is not None:
+                each._commands.close()
+        for _, transport in self.reactor.spawned:
+            transport.close()
 
     def log(self, event: LogEvent) -> None:
         """Remember what is logged."""
@@ -138,12 +213,44 @@ class WorkerTests(SynchronousTestCase):
 
     def test_start(self) -> None:
         """It is told all it needs to know, and no signal can hit it before it is prepared for that."""
-        (packed,) = self.last[1].sent
-        handover = Handover(CONFIG, "info", "tests.test_worker_processes")
-        self.assertEqual(packed, handover.packed())
-        self.assertEqual(Handover.unpacked(packed[Handover.HEAD :]), handover)
+        (endpoint,) = self.service._places
+        self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (endpoint,), "info")])
+        self.assertEqual(len(self.last[1].descriptors), 1)
         self.assertEqual(self.reactor.blocked & worker.PARENTS_SIGNALS, worker.PARENTS_SIGNALS)
         self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & worker.PARENTS_SIGNALS)
+
+    def test_reload(self) -> None:
+        """It gets what is new alone; a process that comes after it gets all."""
+        (first,) = CONFIG.rules
+        second = Rule(listen_port=2, upstream_url="http://y")
+        self.last[1].sent()
+        config = Config(workers=1, rules=[first, second])
+        places = {**self.service._places, **self.places(Config(rules=[second]))}
+        self.service.reload(config, places)
+        old, new = endpoint_of(first), endpoint_of(second)
+        self.assertEqual(self.last[1].sent(), [Serve(config, (new,), "info")])
+        end(self.last)
+        self.reactor.advance(1)
+        self.assertEqual(self.last[1].sent(), [Serve(config, (old, new), "info")])
+        self.service.reload(Config(workers=1, rules=[second]), {new: places[new]})
+        self.assertEqual(self.last[1].sent(), [Serve(Config(workers=1, rules=[second]), (), "info")])
+        self.assertEqual([places[each].sockets[0].fileno() < 0 for each in (old, new)], [True, False])
+
+    def test_shares(self) -> None:
+        """What counts connections is divided between the workers."""
+        rule = Rule(listen_port=1, upstream_url="http://x", max_connections=3)
+        config = Config(workers=2, rules=[rule], max_connections=101, max_upstream_waiting=0)
+        shared = workers._share(config)
+        self.assertEqual((shared.rules[0].max_connections, shared.max_connections), (2, 51))
+        self.assertEqual((shared.rules[0].max_upstream_waiting, shared.max_upstream_waiting), (None, 0))
+
+    def test_reads_nothing(self) -> None:
+        """One that has not read its commands for long does not work any more, and is replaced."""
+        for _ in range(10_000):
+            self.service.reload(CONFIG, self.service._places)
+            if self.last[1].signals:
+                break
+        self.assertEqual(self.last[1].signals, ["KILL"])
 
     def test_replaced_at_once(self) -> None:
         """A process that has served is replaced without delay, as often as it takes."""
@@ -152,7 +259,7 @@ class WorkerTests(SynchronousTestCase):
             end(self.last)
             self.assertEqual(len(self.reactor.spawned), count + 1)
         expected = "worker 1 of 1 (process 42) was ended by signal 9; another process takes its place"
-        self.assertEqual(self.logged[1:3], ["worker 1 of 1 is process 42", expected])
+        self.assertEqual(self.logged[:2], ["worker 1 of 1 is process 42", expected])
 
     def test_dies_at_start(self) -> None:
         """One that does not even get so far is tried again more and more slowly, until it does."""
@@ -176,7 +283,7 @@ class WorkerTests(SynchronousTestCase):
     def test_stop(self) -> None:
         """It is told to stop; the service has stopped when it has, and nothing is started any more."""
         stopped = self.service.stopService()
-        self.assertEqual(self.last[1].sent[1:], [STOP])
+        self.assertEqual(self.last[1].sent()[1:], [Stop()])
         self.assertNoResult(stopped)
         end(self.last, None)
         self.successResultOf(stopped)
@@ -200,7 +307,7 @@ class WorkerTests(SynchronousTestCase):
         """A second signal leaves it less time."""
         self.service.stopService()
         self.service.abort()
-        self.assertEqual(self.last[1].sent[1:], [STOP, ABORT])
+        self.assertEqual(self.last[1].sent()[1:], [Stop(), Abort()])
         self.reactor.advance(5.1)
         self.assertEqual(self.last[1].signals, ["KILL"])
         self.last[1].dead = True

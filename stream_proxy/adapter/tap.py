@@ -11,8 +11,8 @@ from twisted.python import usage
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.config import Config, Rule
+from stream_proxy.main import MainService
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import ProxyService, any_interface, check_port
 from stream_proxy.tap import configured, start_up
 
 _PORT = 28081
@@ -48,7 +48,8 @@ def makeService(options: Options) -> IService:
 
 
 def _default(reactor: Any, log: RequestLog) -> IService:
-    check_port(_PORT, any_interface(), "openai-stream-adapter without a config")
     rule = Rule(listen_port=_PORT, upstream_url=_SERVICE, adapter=AdapterConfig())
     reactor.callWhenRunning(log.info, f"the adapter's base URL is http://127.0.0.1:{_PORT}/v1")
-    return ProxyService(reactor, Config(rules=[rule]), log=log, handle_signals=True)
+    return MainService(
+        reactor, Config(rules=[rule]), log, lambda key: "openai-stream-adapter without a config"
+    )

@@ -11,7 +11,7 @@ from twisted.python import usage
 from stream_proxy.config import ConfigError
 from stream_proxy.mock.resource import mock_site
 from stream_proxy.outcome import RequestLog
-from stream_proxy.service import BACKLOG, check_port
+from stream_proxy.ports import BACKLOG, probe
 
 _MAX_PORT = 65535
 
@@ -50,10 +50,13 @@ class MockService(TCPServer):
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         try:
-            check_port(port, host, f"--host {host} --port {port}")
+            probe(port, host)
         except TypeError:
             # So Python refuses a name that DNS has no form for.
             raise ConfigError(f"--host {host}: is neither an address nor a host name") from None
+        except OSError as error:
+            problem = f"cannot listen on port {port}: {error.strerror}"
+            raise ConfigError(f"--host {host} --port {port}: {problem}") from None
         site = mock_site(reactor)
         site.noisy = False
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
