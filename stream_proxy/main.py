@@ -60,6 +60,8 @@ class MainService(StoppableService):
         self._config = config
         self._draining = False
         self._places = open_places(config, named)
+        #: The TCP ports that ever were ours: workers may still be about to close them.
+        self._ours = self._ports()
         try:
             self.serving = self._serve()
         except ConfigError:
@@ -74,6 +76,9 @@ class MainService(StoppableService):
         from stream_proxy.workers import WorkersService
 
         return WorkersService(self._reactor, self._config, self._places, log=self._log)
+
+    def _ports(self) -> set[int]:
+        return {place.port for place in self._places.values() if place.port is not None}
 
     def _make_admin(self) -> AdminService | None:
         admin = self._config.admin
@@ -118,7 +123,7 @@ class MainService(StoppableService):
         self._log.info(f"{self._path} was read again")
 
     def _change(self, config: Config) -> None:
-        places = open_places(config, self._named, self._places)
+        places = open_places(config, self._named, self._places, self._ours)
         try:
             self.serving.reload(config, places)
         except ConfigError:
@@ -129,6 +134,7 @@ class MainService(StoppableService):
             if endpoint_of(rule) not in self._places:
                 self._log.info(listening(rule))
         old_config, self._config, self._places = self._config, config, places
+        self._ours |= self._ports()
         old_admin, admin = old_config.admin, config.admin
         if (old_admin and endpoint_of(old_admin)) != (admin and endpoint_of(admin)):
             stopping, self._admin = self._admin, self._make_admin()

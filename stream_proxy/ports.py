@@ -94,12 +94,16 @@ def any_interface() -> str:
 
 
 def open_places(
-    config: Config, named: Callable[[str], str], held: Mapping[str, Place] | None = None
+    config: Config,
+    named: Callable[[str], str],
+    held: Mapping[str, Place] | None = None,
+    ours: Collection[int] = (),
 ) -> dict[str, Place]:
     """Open what `config` wants to be listened on.
 
     :param named: what an error calls the place of a key.
     :param held: what is open already, and stays so.
+    :param ours: TCP ports that processes of ours listen on, or did until just now.
     :return: all places by their descriptions.
     :raises ConfigError: one cannot be opened. Then none is.
     """
@@ -112,7 +116,6 @@ def open_places(
         wanted.append(("admin.listenPort", config.admin))
     places: dict[str, Place] = {}
     opened: list[Place] = []
-    ours = {place.port for place in held.values()}
     try:
         for key, each in wanted:
             endpoint = endpoint_of(each)
@@ -133,7 +136,7 @@ def open_places(
     return places
 
 
-def _open_named(endpoint: str, count: int, ours: Collection[int | None], name: str) -> Place:
+def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> Place:
     try:
         return open_place(endpoint, count, ours)
     except ValueError as error:
@@ -144,11 +147,11 @@ def _open_named(endpoint: str, count: int, ours: Collection[int | None], name: s
         raise ConfigError(f"{name}: cannot listen on {where}: {error.strerror or error}") from None
 
 
-def open_place(endpoint: str, count: int = 1, ours: Collection[int | None] = ()) -> Place:
+def open_place(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Place:
     """Open a place.
 
     :param count: for how many processes.
-    :param ours: TCP ports that are open in this process and may be shared.
+    :param ours: TCP ports that processes of ours listen on; they may be shared.
     :raises ValueError: `endpoint` is no description of a place that can be listened on.
     :raises OSError: it cannot be.
     """
@@ -200,7 +203,7 @@ class _CannotOpenError(Exception):
 class _Opener:
     """Takes a reactor's place in an endpoint: opens the sockets, and leaves the listening to others."""
 
-    def __init__(self, count: int, ours: Collection[int | None]) -> None:
+    def __init__(self, count: int, ours: Collection[int]) -> None:
         self.sockets: list[socket.socket] = []
         self.path: str | None = None
         self._count = count

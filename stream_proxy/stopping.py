@@ -29,6 +29,9 @@ class StoppableService(MultiService):
     def startService(self) -> None:
         """Start, and handle signals from when the reactor runs."""
         super().startService()
+        hang_up = self._hang_up
+        if hang_up is not None:
+            signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(hang_up))
         if self._handle_signals:
             # The reactor installs its own handlers when it starts to run; ours stand before them.
             self._reactor.callWhenRunning(self._install)
@@ -42,9 +45,6 @@ class StoppableService(MultiService):
             stop = signal.getsignal(number)
             if callable(stop):
                 signal.signal(number, self._handler(stop))
-        hang_up = self._hang_up
-        if hang_up is not None:
-            signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(hang_up))
 
     def _handler(
         self, stop: Callable[[int, FrameType | None], object]

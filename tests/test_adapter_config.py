@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase as TestCase
@@ -15,7 +16,7 @@ from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.config import ConfigError, Limits, parse_config
 from stream_proxy.main import MainService
 from stream_proxy.outcome import RequestLog
-from stream_proxy.ports import endpoint_of
+from stream_proxy.ports import Place, endpoint_of
 from stream_proxy.service import ProxyService
 from tests.support import reactor
 
@@ -31,6 +32,11 @@ def parse(adapter: object, url: str = URL) -> tuple[Any, list[str]]:
 
 class ConfigTests(TestCase):
     """The keys of an adapter."""
+
+    def place(self) -> Place:
+        """One that is not listened on."""
+        self.addCleanup((place := Place("tcp:0", [socket.socket()])).close)
+        return place
 
     def test_defaults(self) -> None:
         """An empty object is a whole configuration, with the documented model."""
@@ -151,9 +157,14 @@ class ConfigTests(TestCase):
 class TapTests(TestCase):
     """``twistd openai-stream-adapter`` without a configuration."""
 
+    def place(self) -> Place:
+        """One that is not listened on."""
+        self.addCleanup((place := Place("tcp:0", [socket.socket()])).close)
+        return place
+
     def test_defaults(self) -> None:
         """One rule, on the documented port, for the documented service and model."""
-        self.patch(main, "open_places", lambda config, _: {endpoint_of(config.rules[0]): None})
+        self.patch(main, "open_places", lambda config, _: {endpoint_of(config.rules[0]): self.place()})
         service = tap._default(reactor, RequestLog())
         assert isinstance(service, MainService) and isinstance(service.serving, ProxyService)
         ((endpoint, rule),) = service.serving.rules.items()

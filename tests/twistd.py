@@ -81,6 +81,13 @@ class Process(ProcessProtocol):
             await self._news()
         return found
 
+    async def times(self, pattern: str, count: int) -> None:
+        """Wait until it has written what matches that often."""
+        while len(re.findall(pattern, self.output)) < count:
+            if self.status is not None:
+                raise AssertionError(f"ended with {self.status} before {count} {pattern!r}:\n{self.output}")
+            await self._news()
+
     async def ended(self) -> int:
         """Wait for its end; the exit status is returned."""
         while self.status is None:
@@ -154,7 +161,7 @@ class ProcessTestCase(LoopbackTestCase):
 
     async def closed(self, process: Process, port: int) -> None:
         """It no longer listens."""
-        await process.line(rf"(?s)(TCP Port {port} Closed.*){{{self.workers}}}")
+        await process.times(f"TCP Port {port} Closed", self.workers)
 
     async def assert_refused(self, port: int) -> None:
         """Nothing listens there."""
