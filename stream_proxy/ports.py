@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import Any, cast
 
 from msgspec import UnsetType
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import tcp, unix
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -160,7 +160,7 @@ def open_place(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Pla
         _listen(endpoint, opener, Factory())
     except _CannotOpenError as error:
         raise error.reason from None
-    except SSL.Error:
+    except (SSL.Error, crypto.Error):
         raise ValueError(f"{endpoint} names a key or certificate that cannot be used") from None
     except OSError as error:
         raise ValueError(f"{endpoint} cannot be used: {error.strerror}: {error.filename}") from None

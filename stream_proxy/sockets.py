@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import ITCPTransport, IUNIXTransport
 
 from stream_proxy.prompt import send_promptly
 
@@ -16,7 +16,8 @@ def tune(transport: object) -> None:
 
     A transport that is no TCP connection (a UNIX socket, a test's) is left as it is.
     """
-    if not ITCPTransport.providedBy(transport):
+    # Twisted's UNIX connections say that they are TCP as well.
+    if not ITCPTransport.providedBy(transport) or IUNIXTransport.providedBy(transport):
         return
     send_promptly(transport)
     transport.setTcpNoDelay(True)
