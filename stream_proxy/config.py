@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.keys import KeySource, UpstreamKeySource
 from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
@@ -47,17 +48,6 @@ class Limits(Struct, frozen=True, rename="camel", kw_only=True):
     max_upstream_waiting: Annotated[int, Meta(ge=0)] = 1_000
 
 
-class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where keys come from: the lines of a file, or an environment variable. Never the config itself."""
-
-    file: str | None = None
-    environment: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.file is None) == (self.environment is None):
-            raise ValueError('must be {"file": PATH} or {"environment": NAME}')
-
-
 class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     """One listening port and the upstream behind it."""
 
@@ -70,7 +60,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
 
     # Who may call, and as whom the upstream is called.
     client_keys: KeySource | None = None
-    upstream_key: KeySource | None = None
+    upstream_key: UpstreamKeySource | None = None
 
     # The way to the upstream.
     proxy: str | None = None
@@ -84,6 +74,13 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     max_connections: Count | None = None
     max_upstream_connections: Count | None = None
     max_upstream_waiting: Annotated[int, Meta(ge=0)] | None = None
+
+    @property
+    def open_wallet(self) -> bool:
+        """Whether everyone who reaches it spends a key of the operator's."""
+        adapter = self.adapter
+        injects = adapter is not None and any("${" in value for value in adapter.headers.values())
+        return self.client_keys is None and (injects or self.upstream_key is not None)
 
 
 class Admin(Struct, frozen=True, rename="camel", kw_only=True):
@@ -154,7 +151,7 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
             _claim(ports, config.admin.listen_port, "admin")
         except ValueError as error:
             raise ConfigError(f"{name}: admin.{_one_line(error)}") from None
-    return config, [f"{name}: {warning}" for warning in _unknown_keys(loaded)]
+    return config, [f"{name}: {warning}" for warning in [*_unknown_keys(loaded), *_exposed(config)]]
 
 
 def _claim(ports: dict[int, str], port: int, place: str) -> None:
@@ -177,13 +174,43 @@ def _check_rule(rule: Rule) -> None:
         raise ValueError("listen: stands in place of listenPort and listenAddress; leave these out")
     if rule.listen_address is not None:
         _check_address(rule.listen_address)
+    for key, source in _key_sources(rule):
+        try:
+            source.read()
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     if rule.adapter is not None:
         Dialect(rule.upstream_url, rule.adapter)
+        if rule.upstream_key is not None:
+            _check_one_key(rule.upstream_key, rule.adapter)
         return
     try:
         parse_upstream_url(rule.upstream_url)
     except ValueError as error:
         raise ValueError(f"upstreamUrl: {error}") from None
+
+
+def _check_one_key(source: UpstreamKeySource, adapter: AdapterConfig) -> None:
+    if adapter.forward_authorization:
+        raise ValueError("adapter.forwardAuthorization: upstreamKey stands in its place; leave one out")
+    field = (source.header or "Authorization").lower()
+    for name in adapter.headers:
+        if name.lower() == field:
+            raise ValueError(f"adapter.headers.{name}: upstreamKey stands in its place; leave one out")
+
+
+def _key_sources(rule: Rule) -> list[tuple[str, KeySource]]:
+    sources = (("clientKeys", rule.client_keys), ("upstreamKey", rule.upstream_key))
+    return [(key, source) for key, source in sources if source is not None]
+
+
+def _exposed(config: Config) -> list[str]:
+    return [
+        f"rules[{index}].{key}: everyone on this machine can read {source.file}"
+        for index, rule in enumerate(config.rules)
+        for key, source in _key_sources(rule)
+        if source.exposed
+    ]
 
 
 def _unknown_keys(loaded: dict[str, Any]) -> list[str]:
@@ -216,6 +243,8 @@ def _field_message(message: str) -> str:
     if missing:
         where = f"{where}.{missing[1]}" if where else missing[1]
         what = "is required"
+    if re.fullmatch(r"(.*\.)?(clientKeys|upstreamKey)", where) and what.startswith("Expected"):
+        what = 'Keys do not stand in the config; use {"file": PATH} or {"environment": NAME}'
     what = what.replace("`", "").replace(" | null", "")
     what = what[:1].lower() + what[1:]
     return f"{where}: {what}" if where else what

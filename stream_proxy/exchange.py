@@ -13,6 +13,7 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from stream_proxy.access import CHALLENGE, Access
 from stream_proxy.config import Limits
 from stream_proxy.decide import origin_form
 from stream_proxy.downstream import answer_error
@@ -59,6 +60,7 @@ class UpstreamResource(Resource):
         agent: IAgent | None,
         pool: HTTPConnectionPool | None,
         log: RequestLog | None,
+        access: Access | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -66,8 +68,14 @@ class UpstreamResource(Resource):
         self.limits = limits if limits is not None else Limits()
         self.clock: IReactorTime = reactor
         self.log = log if log is not None else RequestLog()
+        self.access = access if access is not None else Access()
         self.upstream = Upstream(
-            reactor, url, agent=agent, pool=pool, connect_seconds=self.limits.connect_seconds
+            reactor,
+            url,
+            agent=agent,
+            pool=pool,
+            connect_seconds=self.limits.connect_seconds,
+            access=self.access,
         )
 
     def close(self) -> Deferred[object]:
@@ -78,41 +86,47 @@ class UpstreamResource(Resource):
 class Exchange:
     """One request: its body if that is to be held, the flow that answers it, its line in the log.
 
+    :param resource: whose request it is.
     :param request: the client's.
-    :param origin: the upstream's, for the log.
     :param headers: what errors go out with beside their own fields.
     :param how: what the log calls it where no flow answers.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
+        resource: UpstreamResource,
         request: Request,
-        origin: str,
-        limits: Limits,
-        log: RequestLog,
         headers: Iterable[RawHeader] = (),
         how: str = "passed",
     ) -> None:
         self._how = how
-        self.clock = clock
+        self.clock = resource.clock
         self.request = request
-        self.limits = limits
-        self.log = log
-        self._origin = origin
+        self.limits = resource.limits
+        self.log = resource.log
+        #: The client's fields, as they came.
+        self.fields: list[RawHeader] = [
+            (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
+        ]
+        self._access = resource.access
+        self._origin = resource.upstream.url.origin
         self._error_headers = list(headers)
         self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
-        self._began = clock.seconds()
+        self._began = self.clock.seconds()
         self._flow: Flow | None = None
         self._collecting: Deferred[bytes] | None = None
         self._timer: IdleTimer | None = None
         self._ended = False
 
     def start(self, begin: Callable[[], None]) -> int:
-        """Watch the client and `begin`; what to return from ``render``."""
+        """Watch the client and `begin`, if it may call; what to return from ``render``."""
         self.request.notifyFinish().addErrback(lambda _: self._gone())
         try:
-            begin()
+            refusal = self._access.refusal(self.request.method, self.fields)
+            if refusal is None:
+                begin()
+            else:
+                self.refuse(refusal, CHALLENGE)
         except Exception:
             self.bug(Failure())
         return NOT_DONE_YET

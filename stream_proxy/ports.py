@@ -128,6 +128,12 @@ def open_places(
                 opened.append(place)
             if place.port is not None and any(place.port == other.port for other in places.values()):
                 raise ConfigError(f"{named(key)}: port {place.port} is used already")
+            if isinstance(each, Rule) and each.open_wallet and not place.local:
+                rule = named(key.partition(".")[0])
+                raise ConfigError(
+                    f"{rule}.clientKeys: is required where a rule with a key of its own can be reached from "
+                    "elsewhere; or set listenAddress to 127.0.0.1"
+                )
             places[endpoint] = place
     except ConfigError:
         for place in opened:

@@ -10,6 +10,7 @@ from twisted.web.client import FileBodyProducer, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IBodyProducer
 from twisted.web.server import Request
 
+from stream_proxy.access import Access
 from stream_proxy.config import IncludeUsage, Limits
 from stream_proxy.convert import Conversion, Terms
 from stream_proxy.decide import Kind, call_to_convert, convertible_kind
@@ -38,6 +39,7 @@ class ProxyResource(UpstreamResource):
     :param agent: send requests through this agent; it stays the caller's.
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
+    :param access: who may call, and as whom the upstream is called.
     :raises ValueError: if `upstream_url` is no base URL.
     """
 
@@ -54,9 +56,10 @@ class ProxyResource(UpstreamResource):
         agent: IAgent | None = None,
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
+        access: Access | None = None,
     ) -> None:
         url = parse_upstream_url(upstream_url)
-        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
+        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=access)
         self.terms = Terms(include_usage, self.limits.timeout_seconds, self.limits.max_response_bytes)
         self.memory = RefusalMemory(self.clock.seconds)
 
@@ -89,7 +92,7 @@ class _Routing:
     def __init__(self, proxy: ProxyResource, request: Request) -> None:
         self._proxy = proxy
         self._request = request
-        self._exchange = Exchange(proxy.clock, request, proxy.upstream.url.origin, proxy.limits, proxy.log)
+        self._exchange = Exchange(proxy, request)
         self._target = b""
         self._headers: list[RawHeader] = []
 
@@ -102,9 +105,7 @@ class _Routing:
         if target is None:
             return
         self._target = target
-        headers = self._headers = [
-            (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
-        ]
+        headers = self._headers = self._exchange.fields
         if wants_websocket(request.method, headers) and request.clientproto == b"HTTP/1.1":
             seconds = proxy.limits.timeout_seconds
             self._exchange.run(

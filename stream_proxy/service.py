@@ -11,9 +11,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 
+from stream_proxy.access import Access
 from stream_proxy.adapter.dialect import service_origin
 from stream_proxy.adapter.resource import AdapterResource
-from stream_proxy.config import Config, Limits, Rule
+from stream_proxy.config import Config, ConfigError, Limits, Rule
 from stream_proxy.downstream import ProxySite
 from stream_proxy.outcome import RequestLog
 from stream_proxy.ports import Place, endpoint_of, stop_accepting
@@ -42,7 +43,12 @@ class RuleService:
         self._port: IListeningPort | None = None
 
     def _resource(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource:
-        common: dict[str, Any] = {"reactor": self._reactor, "limits": limits, "log": self._log}
+        common: dict[str, Any] = {
+            "reactor": self._reactor,
+            "limits": limits,
+            "log": self._log,
+            "access": _access(rule),
+        }
         if rule.adapter is not None:
             return AdapterResource(rule.upstream_url, rule.adapter, **common)
         return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
@@ -176,6 +182,17 @@ class ProxyService(Service):
         """Stop listening, let running requests end, close everything."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+
+def _access(rule: Rule) -> Access:
+    source = rule.upstream_key
+    try:
+        clients = rule.client_keys.read() if rule.client_keys is not None else []
+        if source is None:
+            return Access(clients)
+        return Access(clients, source.read()[0], source.header)
+    except ValueError as error:  # it was well when the configuration was checked
+        raise ConfigError(f"the keys of {endpoint_of(rule)} cannot be had: {error}") from None
 
 
 def listening(rule: Rule) -> str:

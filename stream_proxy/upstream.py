@@ -25,6 +25,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from stream_proxy.access import Access
 from stream_proxy.answer import BodySink, Drain, UpstreamResponse
 from stream_proxy.connection import PooledEndpoint, UpstreamPool, UpstreamProtocol, unwrapped
 from stream_proxy.failures import ConnectLimitError, request_failure
@@ -113,6 +114,7 @@ class Upstream:
         come before an upload is over, and connections that died while idle, are its own affair.
     :param tls: how certificates are checked.
     :param connect_seconds: the limit for DNS, TCP and TLS together.
+    :param access: as whom it is called.
     """
 
     def __init__(
@@ -124,8 +126,10 @@ class Upstream:
         agent: IAgent | None = None,
         tls: IPolicyForHTTPS | None = None,
         connect_seconds: float = CONNECT_SECONDS,
+        access: Access | None = None,
     ) -> None:
         self.url = url
+        self.access = access if access is not None else Access()
         self._clock: IReactorTime = reactor
         self._own_pool = pool is None and agent is None
         self._pool = UpstreamPool(reactor) if pool is None else pool
@@ -155,13 +159,13 @@ class Upstream:
         """
         fields = Headers()
         fields.addRawHeader(b"Host", self.url.netloc)
-        for name, value in headers:
+        for name, value in self.access.headers(method, headers):
             fields.addRawHeader(name, value)
         producer = BytesBody(body) if isinstance(body, bytes) else body
         attempt = _Attempt(
             self,
             method,
-            self.url.prefix + target,
+            self.url.prefix + self.access.target(target),
             fields,
             producer,
             resend=producer is not body or body is None,
@@ -239,7 +243,7 @@ class _Attempt:
 
     def _response(self, answer: IResponse) -> UpstreamResponse:
         raw = [(name, value) for name, values in self._answer_headers.getAllRawHeaders() for value in values]
-        headers = list(response_headers(raw, self._connection_fields))
+        headers = self._upstream.access.answer_headers(response_headers(raw, self._connection_fields))
         return UpstreamResponse(answer, headers, self._connection, self._upstream.url.origin)
 
     def _send(self) -> Deferred[IResponse]:

@@ -91,13 +91,11 @@ class WebSocketRelay:
 
     def _handshake(self) -> list[bytes]:
         url = self._upstream.url
-        lines = [b"GET %b%b HTTP/1.1" % (url.prefix, self._target), b"Host: " + url.netloc]
-        lines += [b"%b: %b" % field for field in without_handshake(request_headers(self._headers))]
-        lines += [
-            b"%b: %b" % (name, value)
-            for name, value in self._headers
-            if name.lower() == b"sec-websocket-protocol"
-        ]
+        target = self._upstream.access.target(self._target)
+        lines = [b"GET %b%b HTTP/1.1" % (url.prefix, target), b"Host: " + url.netloc]
+        offers = [field for field in self._headers if field[0].lower() == b"sec-websocket-protocol"]
+        fields = [*without_handshake(request_headers(self._headers)), *offers]
+        lines += [b"%b: %b" % field for field in self._upstream.access.headers(b"GET", fields)]
         return [*lines, b"Upgrade: websocket", b"Connection: Upgrade"]
 
     def _connected(self, protocol: object) -> None:
@@ -114,7 +112,7 @@ class WebSocketRelay:
             return
         raw = [(name, value) for name, values in answer.headers.getAllRawHeaders() for value in values]
         connection = self._client.connection_fields if self._client is not None else ()
-        fields = without_handshake(response_headers(raw, connection))
+        fields = self._upstream.access.answer_headers(without_handshake(response_headers(raw, connection)))
         response = UpstreamResponse(answer, fields, cast(Any, self._client), self._upstream.url.origin)
         self._response = response
         idle = self._idle = IdleTimer(self._clock, self._seconds, self._silent)
@@ -168,7 +166,7 @@ class WebSocketRelay:
         request.startedWriting = 1
         request.setResponseCode(101)
         held, channel._dataBuffer = b"".join(channel._dataBuffer), []
-        server.accept(opened.subprotocol, opened.headers)
+        server.accept(opened.subprotocol, self._upstream.access.answer_headers(opened.headers))
         self._session = Session(self._clock, request, client, self._close)
         self._session.start(opened.early, held)
 

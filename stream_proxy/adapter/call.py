@@ -257,7 +257,10 @@ class AdapterCall:
         self._close(Outcome.failed(error, len(error.envelope())))
 
     def _redact(self, error: APIError) -> None:
-        redacted = self._dialect.redacted
+
+        def redacted(text: str) -> str:
+            return self._upstream.access.redacted(self._dialect.redacted(text))
+
         error.message, error.type, error.for_log = map(redacted, (error.message, error.type, error.for_log))
         error.param = None if error.param is None else redacted(error.param)
         error.code = redacted(error.code) if isinstance(error.code, str) else error.code

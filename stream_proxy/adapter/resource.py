@@ -9,6 +9,7 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.server import Request
 
+from stream_proxy.access import Access
 from stream_proxy.adapter.asked import parse_chat, unknown_model, unknown_path, wrong_method
 from stream_proxy.adapter.call import AdapterCall
 from stream_proxy.adapter.config import AdapterConfig
@@ -41,6 +42,7 @@ class AdapterResource(UpstreamResource):
     :param agent: send requests through this agent; it stays the caller's.
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
+    :param access: who may call, and as whom the service is called.
     :raises ValueError: if `upstream_url` or `config` cannot be used.
     """
 
@@ -54,9 +56,13 @@ class AdapterResource(UpstreamResource):
         agent: IAgent | None = None,
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
+        access: Access | None = None,
     ) -> None:
         self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        super().__init__(self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
+        own = None if access is None else access.for_adapter()
+        super().__init__(
+            self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=own
+        )
         self.created = int(self.clock.seconds())
 
     def render(self, request: Request) -> int:
@@ -70,15 +76,7 @@ class _Routing:
     def __init__(self, adapter: AdapterResource, request: Request) -> None:
         self._adapter = adapter
         self._request = request
-        self._exchange = Exchange(
-            adapter.clock,
-            request,
-            adapter.upstream.url.origin,
-            adapter.limits,
-            adapter.log,
-            headers=_CORS,
-            how="adapted",
-        )
+        self._exchange = Exchange(adapter, request, headers=_CORS, how="adapted")
 
     def start(self) -> int:
         return self._exchange.start(self._route)
