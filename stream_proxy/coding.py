@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from stream_proxy.errors import upstream_error
+from stream_proxy.errors import decoded_too_large, upstream_error
 
 _PIECE_BYTES = 65_536
 _GZIP = (b"gzip", b"x-gzip")
@@ -32,14 +32,17 @@ def content_codings(values: Iterable[bytes]) -> list[bytes]:
     return [name for name in names if name and name != b"identity"]
 
 
-def decoder_for(codings: list[bytes]) -> ContentDecoder | None:
-    """A decoder for these codings (RFC 9110 section 8.4.1), or ``None`` if there is none."""
+def decoder_for(codings: list[bytes], max_bytes: int) -> ContentDecoder | None:
+    """A decoder for these codings (RFC 9110 section 8.4.1), or ``None`` if there is none.
+
+    :param max_bytes: how much an answer may decode to; more is an error.
+    """
     if not codings:
         return _Identity()
     if len(codings) == 1 and codings[0] in _GZIP:
-        return _Inflate(gzip=True)
+        return _Inflate(max_bytes, gzip=True)
     if codings == [b"deflate"]:
-        return _Inflate(gzip=False)
+        return _Inflate(max_bytes, gzip=False)
     return None
 
 
@@ -51,7 +54,9 @@ class _Identity:
 
 
 class _Inflate:
-    def __init__(self, *, gzip: bool) -> None:
+    def __init__(self, max_bytes: int, *, gzip: bool) -> None:
+        self._left = max_bytes
+        self._max_bytes = max_bytes
         self._gzip = gzip
         self._inflate = zlib.decompressobj(31) if gzip else None
 
@@ -74,6 +79,9 @@ class _Inflate:
                 self._inflate = zlib.decompressobj(15 if data[0] & 0x0F == 8 else -15)
             piece = self._inflate.decompress(data, _PIECE_BYTES)
             data = self._inflate.unconsumed_tail
+            self._left -= len(piece)
+            if self._left < 0:
+                raise decoded_too_large(self._max_bytes)
             if piece:
                 yield piece
             if self._inflate.eof:

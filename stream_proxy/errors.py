@@ -132,6 +132,14 @@ def response_too_large(limit: int) -> APIError:
     )
 
 
+def decoded_too_large(limit: int) -> APIError:
+    """502: what came is compressed, and holds more than `limit` bytes."""
+    return upstream_error(
+        f"The upstream's compressed answer holds more than the {limit} bytes that maxDecodedBytes allows.",
+        should_retry=False,
+    )
+
+
 def chat_stream_error(error: object) -> APIError:
     """The error inside a chat stream: an OpenAI error object, a vendor's variation of one, or a string.
 
