@@ -42,7 +42,7 @@ class RuleService(TCPServer):
             self.proxy = ProxyResource(
                 rule.upstream_url, reactor=reactor, include_usage=rule.include_usage, limits=config, log=log
             )
-        self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=config.client_idle_seconds)
+        self.site = ProxySite(self.proxy, reactor=reactor, limits=config.limits_of(rule), log=log)
         self._grace = config.shutdown_grace_seconds
         self._log = log
         self._listening = listening(rule) if ports is None else None

@@ -300,7 +300,7 @@ class LoopbackTestCase(TestCase):
         """Start a proxy in front of `upstream_url`; `kwargs` are ProxyResource's. Its port is returned."""
         kwargs.setdefault("log", RequestLog(observer=cast(Any, lambda _: None)))
         resource = kwargs.pop("resource", ProxyResource)(upstream_url, reactor=reactor, **kwargs)
-        site = ProxySite(resource, reactor=reactor)
+        site = ProxySite(resource, reactor=reactor, limits=kwargs.get("limits"), log=kwargs["log"])
         port: IListeningPort = reactor.listenTCP(0, site, interface="127.0.0.1")
 
         async def finish() -> None:
