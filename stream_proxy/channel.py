@@ -200,10 +200,12 @@ class DownstreamChannel(HTTPChannel):
 
     def stalled(self, seconds: float) -> None:
         """The client took nothing for so long of what waits for it: drop it."""
+        if self._stalled is not None:  # it is going already
+            return
         error = StalledError(seconds)
         self._stalled = Failure(error)
         if not self.requests:  # or else the request's own line in the log will tell
-            self.site.tell(self, 499, str(error))
+            self.site.tell(self, "dropped", 499, str(error))
         self.abort()
 
     def abort(self) -> None:
@@ -266,7 +268,7 @@ class DownstreamChannel(HTTPChannel):
         if not started:
             self.transport.write(response(error, headers))
         if not known and self._turned_away is None:
-            self.site.tell(self, error.status, error.for_log)
+            self.site.tell(self, "refused", error.status, error.for_log)
         self._close(linger=True)
 
 

@@ -154,12 +154,12 @@ class ProxySite(server.Site):
     def log(self, request: object) -> None:
         """Nothing: Twisted's access log would print queries and ``Referer``."""
 
-    def tell(self, channel: DownstreamChannel, status: int, problem: str) -> None:
-        """Log how a request ended that no resource has seen."""
+    def tell(self, channel: DownstreamChannel, how: str, status: int, problem: str) -> None:
+        """Log the end of a connection that is no request's."""
         target = origin_form(getattr(channel, "_path", b"")) or b"-"
         method = getattr(channel, "_command", b"-")
         outcome = Outcome(status, 0, problem)
-        self._log.request(method, target.partition(b"?")[0], "-", "refused", 0.0, outcome)
+        self._log.request(method, target.partition(b"?")[0], "-", how, 0.0, outcome)
 
     def drain(self, seconds: float | None) -> Deferred[None]:
         """Close idle connections now, and the others when their request is done.

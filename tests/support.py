@@ -7,6 +7,7 @@ for events instead of sleeping.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,8 +17,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.mock import mock_site
@@ -260,6 +263,31 @@ class Upstream:
                 done.addErrback(upstream.failures.append)
 
         return Connection()
+
+
+@implementer(ILogObserver)
+class Lines:
+    """The lines of a log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._waiting: list[Deferred[None]] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.lines.append(event.get("line") or event["message"])
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    async def match(self, pattern: str) -> str:
+        """Wait for a line that matches."""
+        while True:
+            for line in self.lines:
+                if re.search(pattern, line):
+                    return line
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
 
 
 class LoopbackTestCase(TestCase):

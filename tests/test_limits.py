@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -10,10 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import ILogObserver, LogEvent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.channel import DownstreamChannel
@@ -22,6 +19,7 @@ from stream_proxy.outcome import RequestLog
 from tests.support import (
     CHAT,
     JSON,
+    Lines,
     LoopbackTestCase,
     Message,
     Stream,
@@ -33,31 +31,6 @@ from tests.support import (
 )
 
 GET = b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@implementer(ILogObserver)
-class Lines:
-    """The lines of a log."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._waiting: list[Deferred[None]] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        self.lines.append(event.get("line") or event["message"])
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
-
-    async def match(self, pattern: str) -> str:
-        """Wait for a line that matches."""
-        while True:
-            for line in self.lines:
-                if re.search(pattern, line):
-                    return line
-            waiter: Deferred[None] = Deferred()
-            self._waiting.append(waiter)
-            await waiter
 
 
 class Ok(Resource):
