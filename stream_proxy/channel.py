@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableDescriptor, IPullProducer
+from twisted.internet.interfaces import IDelayedCall, IPullProducer
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
@@ -14,7 +14,7 @@ from zope.interface import implementer
 from stream_proxy.errors import APIError
 from stream_proxy.headers import RawHeader, connection_tokens
 from stream_proxy.refusals import head_too_large, head_too_slow, not_http, response, too_many_fields
-from stream_proxy.sockets import tune
+from stream_proxy.sockets import is_half_closeable, tune
 from stream_proxy.stall import Outbox, StalledError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class DownstreamChannel(HTTPChannel):
         """
         self._closing = True
         transport: Any = self.transport
-        if not (linger and _is_half_closeable(transport)):
+        if not (linger and is_half_closeable(transport)):
             # What is not half-closeable, such as TLS, waits for the client's own close.
             self.setTimeout(_LINGER_SECONDS if linger else self.site.timeOut)
             super().loseConnection()
@@ -169,7 +169,7 @@ class DownstreamChannel(HTTPChannel):
         """Reset the connection after what was written."""
         self._closing = True
         transport: Any = self.transport
-        if not _is_half_closeable(transport):
+        if not is_half_closeable(transport):
             self.abort()
             return
         self.setTimeout(self.site.timeOut)
@@ -270,11 +270,6 @@ class DownstreamChannel(HTTPChannel):
         if not known and self._turned_away is None:
             self.site.tell(self, "refused", error.status, error.for_log)
         self._close(linger=True)
-
-
-def _is_half_closeable(transport: object) -> bool:
-    """Whether it is a plain TCP or UNIX connection, with nothing like TLS on it."""
-    return bool(IHalfCloseableDescriptor.providedBy(transport))
 
 
 @implementer(IPullProducer)
