@@ -12,7 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapCl
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 
 from stream_proxy import ProxyResource, stall
 from stream_proxy.adapter.resource import AdapterResource
@@ -283,6 +283,43 @@ class DeafTests(StallTestCase):
         self.assertRegex(await self.log.match(NOTHING), r"\AGET /v1/realtime 101 websocket .* bytes down: ")
         client.transport.resumeProducing()
         await client.gone()
+
+
+class OtherSiteTests(StallTestCase):
+    """A site that is not ours does not watch its connections; flows that are held back do it themselves."""
+
+    async def cut(self, kind: Callable[..., Any], piece: bytes, request: bytes) -> None:
+        """The client is let go after ``timeoutSeconds``; the upstream is, too."""
+        pour: Deferred[Pour] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            stream.write(head(200, EVENTS))
+            pour.callback(Pour(stream, [piece] * 1000))
+            await stream.rest()
+
+        upstream = await self.upstream(script)
+        resource = kind(upstream.url, reactor=reactor, log=RequestLog(observer=self.log))
+        resource.clock = self.clock
+        self.addCleanup(resource.close)
+        site = Site(resource, reactor=reactor)
+        site.noisy = False
+        site.log = lambda request: None  # type: ignore[method-assign]
+        client = await self.deaf(await self.listen(site), request, read=True)
+        await (await pour).stopped()
+        self.clock.advance(600)
+        self.assertIn("took nothing for 600 seconds", await self.log.match("POST|GET"))
+        client.transport.resumeProducing()
+        await client.gone()
+        await upstream.connections[0].gone()
+
+    async def test_relayed(self) -> None:
+        """A relayed answer."""
+        await self.cut(ProxyResource, bytes(60_000), GET)
+
+    async def test_adapter(self) -> None:
+        """A stream that the adapter makes."""
+        await self.cut(AdapterResource, event({"text": "x" * 60_000}), call({**ASK, "stream": True}))
 
 
 class SlowTests(StallTestCase):
