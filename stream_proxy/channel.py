@@ -37,7 +37,6 @@ class DownstreamChannel(HTTPChannel):
     _lingering: IDelayedCall | None = None
     _head_in = False
     _head_limit: IDelayedCall | None = None
-    #: A request has come.
     _used = False
     _idle_end: IDelayedCall | None = None
     #: What a connection that has become a WebSocket does when the site stops.
@@ -207,6 +206,13 @@ class DownstreamChannel(HTTPChannel):
         if not self.requests:  # or else the request's own line in the log will tell
             self.site.tell(self, "dropped", 499, str(error))
         self.abort()
+
+    def check(self) -> None:
+        """Notice a client that has left while its upload, or its next request, had to wait."""
+        # What a WebSocket's client said before it left is still to be passed on.
+        http = self.requests and not self._closing and self.going_away is None
+        if http and self.outbox.deserted:
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection."""

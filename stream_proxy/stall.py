@@ -1,8 +1,9 @@
-"""Clients that stop reading: what waits to be sent to them is not held for ever."""
+"""Clients that stop reading, or leave while nothing is read of them: neither is held for ever."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 import sys
 from collections.abc import Collection
@@ -15,6 +16,8 @@ from stream_proxy.prompt import tcp_connection, unsent
 #: How often connections are looked at: several times within the time that a stall may take, and seldom.
 _LOOKS = 4
 _LONGEST_SECONDS = 10.0
+#: TCP_CLOSE and TCP_CLOSE_WAIT of Linux's net/tcp_states.h.
+_PEER_CLOSED = (7, 8)
 
 
 class StalledError(Exception):
@@ -59,6 +62,15 @@ class Outbox:
         self._since = now
         return 0.0
 
+    @property
+    def deserted(self) -> bool:
+        """Whether the peer has closed its end, also if nothing is read; where the system tells."""
+        if sys.platform == "linux" and self._connection is not None:
+            with contextlib.suppress(OSError):
+                state = self._connection.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+                return state[0] in _PEER_CLOSED
+        return False
+
     def close(self) -> None:
         """Look no longer."""
         if self._send is not None:
@@ -79,6 +91,9 @@ class Sending(Protocol):
 
     def stalled(self, seconds: float) -> None:
         """Its peer has taken nothing for so long."""
+
+    def check(self) -> None:
+        """See whether the peer is still there."""
 
 
 class StallWatch:
@@ -113,6 +128,8 @@ class StallWatch:
         for connection in list(self._connections):
             if connection.outbox.stalled(now) >= self.seconds:
                 connection.stalled(self.seconds)
+            else:
+                connection.check()
 
 
 def _unacknowledged(connection: Any) -> int:

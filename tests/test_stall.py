@@ -40,7 +40,7 @@ from tests.support import (
     turns,
 )
 from tests.test_limits import LimitsTestCase
-from tests.test_relay_flow import GET, MIB, Pour, numbered, small_buffers
+from tests.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
 
 NOTHING = "The client took nothing for 600 seconds."
 LARGE = chunk({"content": "x" * 16 * MIB}, "stop") + DONE
@@ -291,6 +291,33 @@ class DeafTests(StallTestCase):
         self.assertRegex(await self.log.match(NOTHING), r"\AGET /v1/realtime 101 websocket .* bytes down: ")
         client.transport.resumeProducing()
         await client.gone()
+
+
+class GoneTests(StallTestCase):
+    """Clients that leave while nothing is read of them."""
+
+    async def test_held_back_upload(self) -> None:
+        """In the middle of an upload that the upstream does not take."""
+        if sys.platform != "linux":
+            self.skipTest("only Linux tells")
+        begun: Deferred[Stream] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            small_buffers(stream)
+            await stream.until(b"\r\n\r\n")
+            stream.transport.pauseProducing()
+            begun.callback(stream)
+
+        client = await self.client(await self.between(script))
+        client.write(UPLOAD % (64 * MIB))
+        await begun
+        await Pour(client, numbered(64 * MIB)).stopped()
+        client.abort()
+        await client.gone()
+        await turns(10)
+        self.assertEqual(self.log.lines, [])
+        self.clock.advance(10)
+        self.assertIn("the client went away", await self.log.match("499"))
 
 
 class OtherSiteTests(StallTestCase):
