@@ -2,59 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableDescriptor, IPullProducer
+from twisted.internet.interfaces import IDelayedCall, IPullProducer
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
-from stream_proxy.errors import APIError, invalid_request
-from stream_proxy.headers import connection_tokens
-from stream_proxy.sockets import tune
+from stream_proxy.errors import APIError
+from stream_proxy.headers import RawHeader, connection_tokens
+from stream_proxy.refusals import head_too_large, head_too_slow, not_http, response, too_many_fields
+from stream_proxy.sockets import is_half_closeable, tune
+from stream_proxy.stall import Outbox, StalledError
 
 if TYPE_CHECKING:
     from stream_proxy.downstream import ProxySite
 
-#: The longest request head: request line and header fields together.
-MAX_HEAD_BYTES = 65_536
 #: After an answer that came before the upload was over: how long the rest may take, and pause, to run out.
 _LINGER_SECONDS = 30.0
 _LINGER_IDLE_SECONDS = 5.0
+#: When the site stops: how long a connection that is new may take to begin its first request.
+_BEGIN_SECONDS = 1.0
 
 
 class DownstreamChannel(HTTPChannel):
     """One client connection."""
 
-    MAX_LENGTH = MAX_HEAD_BYTES
-    totalHeadersSize = MAX_HEAD_BYTES
     site: ProxySite
     transport: Any
+    #: What waits to be sent to the client.
+    outbox: Outbox
     _lingering: IDelayedCall | None = None
     _head_in = False
+    _head_limit: IDelayedCall | None = None
+    _used = False
+    _idle_end: IDelayedCall | None = None
     #: What a connection that has become a WebSocket does when the site stops.
     going_away: Callable[[], None] | None = None
     #: The connection is closing: nothing that still comes is a request, or part of one.
     _closing = False
+    #: The connection is one too many: what it asks is answered with this.
+    _turned_away: APIError | None = None
+    _stalled: Failure | None = None
 
     def connectionMade(self) -> None:
-        self.site.channels.add(self)
+        limits = self.site.limits
+        self.MAX_LENGTH = self.totalHeadersSize = limits.max_header_bytes
+        self.maxHeaders = limits.max_header_count
+        self.outbox = Outbox(self.transport)
         super().connectionMade()
         tune(self.transport)
+        self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        if self._lingering is not None and self._lingering.active():
-            self._lingering.cancel()
-        super().connectionLost(reason)
+        for call in (self._lingering, self._head_limit, self._idle_end):
+            if call is not None and call.active():
+                call.cancel()
+        self.outbox.close()
+        super().connectionLost(self._stalled or reason)
         self.site.channel_lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._closing:
+        if self._closing:
+            if self._lingering is not None:
+                self.resetTimeout()
+        elif self._turned_away is not None:
+            self._refuse(self._turned_away, [(b"Retry-After", b"1")])
+        else:
             super().dataReceived(data)
-        elif self._lingering is not None:
-            self.resetTimeout()
+            if not self._busyReceiving:
+                self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Bound the time of a head that has begun; one that came in one piece never needs that."""
+        if not self._in_head:
+            self._stop_head_limit()
+        elif self._head_limit is None:
+            self._head_limit = self.callLater(self.site.limits.request_head_seconds, self._head_late)
+
+    @property
+    def _in_head(self) -> bool:
+        return bool(self.line_mode and not self._closing and (self._buffer or self.requests))
+
+    def _head_late(self) -> None:
+        self._head_limit = None
+        if self._waitingForTransport:  # nothing is read, because the last answer is not taken yet
+            self._watch_head()
+        else:
+            self._refuse(head_too_slow(self.site.limits.request_head_seconds))
+
+    def _stop_head_limit(self) -> None:
+        call, self._head_limit = self._head_limit, None
+        if call is not None:
+            call.cancel()
 
     # What came in the same read as that which closed the connection is still on its way through these.
 
@@ -76,6 +118,8 @@ class DownstreamChannel(HTTPChannel):
             super().allContentReceived()
 
     def allHeadersReceived(self) -> None:
+        self._used = True
+        self._stop_head_limit()  # what follows in the same read is another request's
         super().allHeadersReceived()
         if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:
             # The time limit of an upload is the business of who reads it. Rendering waits until the channel
@@ -109,11 +153,12 @@ class DownstreamChannel(HTTPChannel):
         """
         self._closing = True
         transport: Any = self.transport
-        if not (linger and _is_half_closeable(transport)):
-            self.setTimeout(self.site.timeOut)  # a client that takes nothing must not hold the connection
+        if not (linger and is_half_closeable(transport)):
+            # What is not half-closeable, such as TLS, waits for the client's own close.
+            self.setTimeout(_LINGER_SECONDS if linger else self.site.timeOut)
             super().loseConnection()
             return
-        self._lingering = self.callLater(_LINGER_SECONDS, self.abort)
+        self._lingering = self.callLater(_LINGER_SECONDS, self._end_linger)
         transport.unregisterProducer()
         transport.resumeProducing()
         transport.loseWriteConnection()
@@ -123,7 +168,7 @@ class DownstreamChannel(HTTPChannel):
         """Reset the connection after what was written."""
         self._closing = True
         transport: Any = self.transport
-        if not _is_half_closeable(transport):
+        if not is_half_closeable(transport):
             self.abort()
             return
         self.setTimeout(self.site.timeOut)
@@ -131,7 +176,9 @@ class DownstreamChannel(HTTPChannel):
         transport.registerProducer(_AfterLastWrite(transport, self.abort), False)
 
     def timeoutConnection(self) -> None:
-        if self._lingering is not None:
+        if self._is_taking:
+            self.setTimeout(self.timeOut)
+        elif self._lingering is not None:
             # All that came has been read, so this close is no reset, and the rest of the answer arrives.
             self.transport.loseConnection()
         elif self._closing or self.requests:
@@ -139,52 +186,96 @@ class DownstreamChannel(HTTPChannel):
         else:
             self.loseConnection()
 
+    def _end_linger(self) -> None:
+        if self._is_taking:
+            self._lingering = self.callLater(_LINGER_SECONDS, self._end_linger)
+        else:
+            self.abort()
+
+    @property
+    def _is_taking(self) -> bool:
+        """Whether an answer is on its way still. That it does not stand there for ever is seen to."""
+        return self._turned_away is None and self.outbox.waiting
+
+    def stalled(self, seconds: float) -> None:
+        """The client took nothing for so long of what waits for it: drop it."""
+        if self._stalled is not None:  # it is going already
+            return
+        error = StalledError(seconds)
+        self._stalled = Failure(error)
+        if not self.requests:  # or else the request's own line in the log will tell
+            self.site.tell(self, "dropped", 499, str(error))
+        self.abort()
+
+    def check(self) -> None:
+        """Notice a client that has left while its upload, or its next request, had to wait."""
+        # What a WebSocket's client said before it left is still to be passed on.
+        http = self.requests and not self._closing and self.going_away is None
+        if http and self.outbox.deserted:
+            self.abort()
+
     def abort(self) -> None:
         """Drop the connection."""
         self.transport.abortConnection()
 
-    def drain(self) -> None:
-        """Close when the request under way is done: now, if there is none."""
-        self.persistent = False
+    def turn_away(self, error: APIError) -> None:
+        """Answer the first that comes with `error`."""
+        self._turned_away = error
+        self.setTimeout(_LINGER_IDLE_SECONDS)
+
+    def drain(self, *, websockets: bool) -> None:
+        """Close when the request under way is done.
+
+        If there is none, close soon: what the client has sent already is a request that it may count on.
+
+        :param websockets: whether those are to end as well.
+        """
         if self.going_away is not None:
-            self.going_away()
-        elif self._lingering is not None:
+            if websockets:
+                self.going_away()
+        elif self._lingering is not None or self._turned_away is not None:
             self.abort()
-        elif not self.requests:
+        elif not self.line_mode:
+            self.persistent = False
+        elif not self._closing and self._idle_end is None:
+            if self._used:
+                self._idle_end = self.callLater(0, self._end_idle_next_turn)
+            else:
+                self._idle_end = self.callLater(_BEGIN_SECONDS, self._end_idle)
+
+    def _end_idle_next_turn(self) -> None:
+        # What is left of the turn in which the site began to drain need not have read anything: the next has.
+        self._idle_end = self.callLater(0, self._end_idle)
+
+    def _end_idle(self) -> None:
+        if self.line_mode and not self._in_head:
             self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self._refuse(_head_too_large())
+        self._refuse(head_too_large(self.MAX_LENGTH))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
-            self._refuse(_head_too_large())
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self._refuse(head_too_large(self.totalHeadersSize))
+        elif self._receivedHeaderCount > self.maxHeaders:
+            self._refuse(too_many_fields(self.maxHeaders))
         else:
-            self._refuse(
-                invalid_request("The request is not valid HTTP/1.1; check the client's framing and headers.")
-            )
+            self._refuse(not_http())
 
-    def _refuse(self, error: APIError) -> None:
+    def _refuse(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
         """Answer what is no request, or no longer one, and close."""
         self.persistent = False
+        self._stop_head_limit()
         started = any(request.startedWriting for request in self.requests)
+        known = any(getattr(request, "rendered", False) for request in self.requests)
         requests, self.requests = self.requests, []
         for request in requests:
             request.connectionLost(Failure(error))
         if not started:
-            body = error.envelope()
-            head = (
-                b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\nConnection: close\r\n\r\n"
-            )
-            reason = b"Bad Request" if error.status == 400 else b"Request Header Fields Too Large"
-            self.transport.write(head % (error.status, reason, len(body)) + body)
+            self.transport.write(response(error, headers))
+        if not known and self._turned_away is None:
+            self.site.tell(self, "refused", error.status, error.for_log)
         self._close(linger=True)
-
-
-def _is_half_closeable(transport: object) -> bool:
-    """Whether it is a plain TCP or UNIX connection, with nothing like TLS on it."""
-    return bool(IHalfCloseableDescriptor.providedBy(transport))
 
 
 @implementer(IPullProducer)
@@ -208,11 +299,3 @@ class _AfterLastWrite:
 
     def stopProducing(self) -> None:
         """The connection is gone already."""
-
-
-def _head_too_large() -> APIError:
-    return invalid_request(
-        f"The request head is larger than {MAX_HEAD_BYTES} bytes or has too many fields; "
-        "send fewer or shorter headers.",
-        431,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, BinaryIO, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,6 +22,8 @@ from stream_proxy.errors import APIError, internal_error, invalid_request, uploa
 from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import BodyTooLargeError, IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.refusals import body_too_large, body_too_slow
+from stream_proxy.stall import StalledError
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream
 from stream_proxy.url import UpstreamURL
@@ -116,11 +119,12 @@ class Exchange:
         self._flow: Flow | None = None
         self._collecting: Deferred[bytes] | None = None
         self._timer: IdleTimer | None = None
+        self._dropped: str | None = None
         self._ended = False
 
     def start(self, begin: Callable[[], None]) -> int:
         """Watch the client and `begin`, if it may call; what to return from ``render``."""
-        self.request.notifyFinish().addErrback(lambda _: self._gone())
+        self.request.notifyFinish().addErrback(self._gone)
         try:
             refusal = self._access.refusal(self.request.method, self.fields)
             if refusal is None:
@@ -150,14 +154,14 @@ class Exchange:
             self._flow.cancel()
 
     def collect(self, then: Callable[[bytes], None]) -> None:
-        """Hold the whole body, and go on with it; one that is too large or stands still is refused."""
+        """Hold the whole body, and go on with it; one that is too large, stands still or drips is refused."""
         limits = self.limits
         body = getattr(self.request, "body", None)
         if not isinstance(body, IncomingBody):
             content = cast(BinaryIO, self.request.content)
             data = content.read(limits.max_request_bytes + 1)
             if len(data) > limits.max_request_bytes:
-                self.refuse(_too_large(limits.max_request_bytes))
+                self.refuse(body_too_large(limits.max_request_bytes))
             else:
                 then(data)
             return
@@ -166,7 +170,9 @@ class Exchange:
             self._stop_collecting()
             then(data)
 
-        timer = self._timer = IdleTimer(self.clock, limits.timeout_seconds, self._stalled)
+        timer = self._timer = IdleTimer(
+            self.clock, limits.timeout_seconds, self._stalled, limits.request_body_seconds
+        )
         body.touched = timer.touch
         collecting = self._collecting = body.collect(limits.max_request_bytes)
         collecting.addCallback(collected)
@@ -191,6 +197,8 @@ class Exchange:
             return
         self._ended = True
         self._stop_collecting()
+        if self._dropped is not None:
+            outcome = replace(outcome, problem=self._dropped)
         self.log.request(
             self.request.method,
             self._path,
@@ -202,15 +210,20 @@ class Exchange:
 
     def _not_collected(self, failure: Failure) -> None:
         if failure.check(BodyTooLargeError):
-            self.refuse(_too_large(self.limits.max_request_bytes))
+            self.refuse(body_too_large(self.limits.max_request_bytes))
         elif not failure.check(CancelledError):
             self.bug(failure)
 
     def _stalled(self) -> None:
-        self.refuse(upload_stalled(self.limits.timeout_seconds))
+        if self._timer is not None and self._timer.late:
+            self.refuse(body_too_slow(self.limits.request_body_seconds))
+        else:
+            self.refuse(upload_stalled(self.limits.timeout_seconds))
 
-    def _gone(self) -> None:
+    def _gone(self, failure: Failure) -> None:
         """The connection is gone before the answer was whole."""
+        if failure.check(APIError, StalledError):
+            self._dropped = str(failure.value)  # the client did not leave: it was we who ended it
         if self._flow is not None:
             self._flow.cancel()
         else:
@@ -234,9 +247,3 @@ def _below_mount(request: Request) -> bytes:
         end = min((place for mark in b"/?" if (place := uri.find(mark, 1)) > 0), default=len(uri))
         uri = uri[end:]
     return uri if uri and not uri.startswith(b"?") else b"/" + uri
-
-
-def _too_large(limit: int) -> APIError:
-    return invalid_request(
-        f"The request body is larger than {limit} bytes; send less, or raise maxRequestBytes.", 413
-    )

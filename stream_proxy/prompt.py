@@ -38,8 +38,8 @@ class _Prompt:
             return
         # Whatever is no writing, such as closing, is the reactor's business; so are errors, which the next
         # attempt meets again.
-        busy = transport.disconnecting or not _unsent(transport)
-        if busy or transport.doWrite() or _unsent(transport):
+        busy = transport.disconnecting or not unsent(transport)
+        if busy or transport.doWrite() or unsent(transport):
             FileDescriptor.startWriting(transport)
 
 
@@ -51,14 +51,20 @@ def send_promptly(transport: object, *, at_once: bool = False) -> None:
     Twisted watches for room to write after each write, which takes two system calls and a turn of the
     reactor; nearly always there is room. Where there is none, the rest waits as ever.
     """
-    inner = transport
-    while not isinstance(inner, Connection):
+    inner = tcp_connection(transport)
+    if inner is not None:
+        prompt = _Prompt(inner)
+        inner.startWriting = prompt.at_once if at_once else prompt.start_writing  # type: ignore[method-assign]
+
+
+def tcp_connection(transport: object) -> Connection | None:
+    """What is below TLS and other wrappers, if that is a TCP or UNIX connection."""
+    inner: object | None = transport
+    while inner is not None and not isinstance(inner, Connection):
         inner = getattr(inner, "transport", None)
-        if inner is None:
-            return
-    prompt = _Prompt(inner)
-    inner.startWriting = prompt.at_once if at_once else prompt.start_writing  # type: ignore[method-assign]
+    return inner
 
 
-def _unsent(transport: Any) -> bool:
-    return bool(len(transport.dataBuffer) > transport.offset or transport._tempDataLen)
+def unsent(connection: Any) -> int:
+    """How many bytes have been written to a connection and not yet handed to the kernel."""
+    return len(connection.dataBuffer) - int(connection.offset) + int(connection._tempDataLen)

@@ -11,7 +11,7 @@ from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from stream_proxy.downstream import answer_error, break_off, start_answer
+from stream_proxy.downstream import answer_error, break_off, is_taking, start_answer
 from stream_proxy.errors import APIError, internal_error, upload_stalled, upstream_error, upstream_timeout
 from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import IncomingBody
@@ -101,7 +101,9 @@ class AnswerRelay:
 
     def silent(self, seconds: float) -> None:
         """Nothing moved for so long: break off, and tell whose silence it was."""
-        if self.paused:
+        if self.paused and is_taking(self._request):
+            self._touched()  # the upstream waits for a client that is slow
+        elif self.paused:
             self.stop(upstream_error(f"The client took nothing for {seconds:g} seconds."))
         else:
             self.stop(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))

@@ -39,7 +39,7 @@ class RuleService:
         self._log = log
         self._serves = (rule, limits)
         self.proxy = self._resource(rule, limits)
-        self.site = ProxySite(self.proxy, reactor=reactor, idle_seconds=limits.client_idle_seconds)
+        self.site = ProxySite(self.proxy, reactor=reactor, limits=limits, log=log)
         self._port: IListeningPort | None = None
 
     def _resource(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource:
@@ -72,7 +72,7 @@ class RuleService:
         old, self.proxy = self.proxy, proxy
         self._serves = (rule, limits)
         self.site.resource = proxy
-        self.site.timeOut = limits.client_idle_seconds
+        self.site.change_limits(limits)
         old.close()
 
     def abort(self) -> None:

@@ -17,6 +17,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.channel import DownstreamChannel
+from stream_proxy.downstream import is_taking
 from stream_proxy.frames import Close, FrameTracker
 from stream_proxy.handshakes import ClientHalf
 from stream_proxy.outcome import Outcome
@@ -92,6 +93,8 @@ class Session:
             self._from_upstream(from_upstream)
         if from_client:
             self._from_client(from_client)
+        if isinstance(channel, DownstreamChannel) and channel.site.going_away:
+            self.shut_down()
 
     def client_lost(self) -> None:
         """The client's connection has ended."""
@@ -219,9 +222,15 @@ class Session:
             self._upstream.transport.loseConnection()
 
     def _finish(self) -> None:
-        self._wait(FLUSH_SECONDS, self.drop)
+        self._wait(FLUSH_SECONDS, self._flushed)
         self._hang_up_client()
         self._hang_up_upstream()
+
+    def _flushed(self) -> None:
+        if not self._client_gone and is_taking(self._request):
+            self._wait(FLUSH_SECONDS, self._flushed)  # whether it takes anything is the channel's business
+        else:
+            self.drop()
 
     def drop(self) -> None:
         """End both connections at once."""

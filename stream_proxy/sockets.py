@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from twisted.internet.interfaces import ITCPTransport, IUNIXTransport
+from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport, IUNIXTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from stream_proxy.prompt import send_promptly
 
@@ -33,3 +34,12 @@ def set_probes(handle: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def is_half_closeable(transport: object) -> bool:
+    """Whether it is a TCP or UNIX connection with no TLS on it, which would not be told."""
+    inner: object | None = transport
+    while inner is not None and not isinstance(inner, TLSMemoryBIOProtocol):
+        inner = getattr(inner, "transport", None)
+    # TLS passes on to its users whatever the connection below it provides.
+    return inner is None and bool(IHalfCloseableDescriptor.providedBy(transport))

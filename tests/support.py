@@ -7,6 +7,7 @@ for events instead of sleeping.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,8 +17,10 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.mock import mock_site
@@ -262,6 +265,31 @@ class Upstream:
         return Connection()
 
 
+@implementer(ILogObserver)
+class Lines:
+    """The lines of a log."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._waiting: list[Deferred[None]] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.lines.append(event.get("line") or event["message"])
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    async def match(self, pattern: str) -> str:
+        """Wait for a line that matches."""
+        while True:
+            for line in self.lines:
+                if re.search(pattern, line):
+                    return line
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
+
+
 class LoopbackTestCase(TestCase):
     """Servers, clients and proxies that are gone when the test is."""
 
@@ -300,7 +328,7 @@ class LoopbackTestCase(TestCase):
         """Start a proxy in front of `upstream_url`; `kwargs` are ProxyResource's. Its port is returned."""
         kwargs.setdefault("log", RequestLog(observer=cast(Any, lambda _: None)))
         resource = kwargs.pop("resource", ProxyResource)(upstream_url, reactor=reactor, **kwargs)
-        site = ProxySite(resource, reactor=reactor)
+        site = ProxySite(resource, reactor=reactor, limits=kwargs.get("limits"), log=kwargs["log"])
         port: IListeningPort = reactor.listenTCP(0, site, interface="127.0.0.1")
 
         async def finish() -> None:

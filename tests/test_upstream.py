@@ -39,7 +39,6 @@ from tests.support import (
     Script,
     Stream,
     event_stream_head,
-    head,
     reactor,
     read_request,
     read_response,
@@ -345,27 +344,6 @@ class MovingTests(UpstreamTestCase):
             more.callback(None)
         clock.advance(1)
         self.assertNotIn(b"0\r\n\r\n", await client.rest())
-
-    async def test_slow_reader(self) -> None:
-        """A client that takes nothing for that long is cut, too."""
-
-        async def script(stream: Stream) -> None:
-            await stream.until(b"\r\n\r\n")
-            stream.write(head(200))
-            started.callback(Pour(stream, numbered(64 * MIB)))
-            await stream.rest()
-
-        started: Deferred[Pour] = Deferred()
-        upstream = await self.upstream(script)
-        resource, port = await self.proxy_resource(upstream.url)
-        clock = resource.clock = Clock()
-        client = await self.client(port)
-        client.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.until(b"\r\n\r\n")
-        client.transport.pauseProducing()
-        await (await started).stopped()
-        clock.advance(600)
-        await upstream.connections[0].gone()
 
 
 class StaleTests(UpstreamTestCase):

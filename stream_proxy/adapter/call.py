@@ -18,7 +18,7 @@ from stream_proxy.adapter.translation import Translation
 from stream_proxy.chat import ChatCompletionsAccumulator
 from stream_proxy.coding import ContentDecoder, content_codings, decoder_for
 from stream_proxy.config import Limits
-from stream_proxy.downstream import answer, answer_error, break_off, start_answer
+from stream_proxy.downstream import answer, answer_error, break_off, is_taking, start_answer
 from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
 from stream_proxy.headers import RawHeader
 from stream_proxy.outcome import Outcome, RequestLog
@@ -275,7 +275,10 @@ class AdapterCall:
 
     def _silent(self) -> None:
         seconds = self._limits.timeout_seconds
-        if self._paused:
+        if self._paused and is_taking(self._request):
+            if self._timer is not None:
+                self._timer.touch()  # the service waits for a client that is slow
+        elif self._paused:
             if self._request.channel is not None:
                 self._request.unregisterProducer()
                 break_off(self._request)
