@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from stream_proxy.admin import AdminService, Status
 from stream_proxy.config import Config, ConfigError, load_config
@@ -23,6 +24,9 @@ class Serving(Protocol):
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
+
+    def privilegedStartService(self) -> Any:
+        """Begin what may need privileges."""
 
     def startService(self) -> Any:
         """Begin."""
@@ -92,6 +96,11 @@ class MainService(StoppableService):
             return "draining"
         return "ready" if self.serving.ready else "starting"
 
+    def privilegedStartService(self) -> None:
+        """Begin what may need privileges."""
+        super().privilegedStartService()
+        self.serving.privilegedStartService()
+
     def startService(self) -> None:
         """Begin to serve."""
         super().startService()
@@ -118,6 +127,9 @@ class MainService(StoppableService):
         except ConfigError as error:
             self._log.error(f"{error}; the configuration stays as it was")
             return
+        except Exception:
+            self._log.bug(Failure())
+            return
         for warning in warnings:
             self._log.warn(warning)
         self._log.info(f"{self._path} was read again")
@@ -126,7 +138,7 @@ class MainService(StoppableService):
         places = open_places(config, self._named, self._places, self._ours)
         try:
             self.serving.reload(config, places)
-        except ConfigError:
+        except BaseException:
             for endpoint in places.keys() - self._places.keys():
                 places[endpoint].close()
             raise

@@ -99,4 +99,4 @@ class RequestLog:
 
     def bug(self, failure: Failure) -> None:
         """A failure that should not have been possible."""
-        self._log.failure("a request failed in the proxy", failure=failure)
+        self._log.failure("something failed in the proxy", failure=failure)

@@ -53,6 +53,11 @@ class Place:
         return name[1] if isinstance(name, tuple) else None
 
     @property
+    def encrypted(self) -> bool:
+        """Whether it takes a key and a certificate, which may be renewed while it is open."""
+        return bool(re.search(r"\bssl:", self.endpoint))
+
+    @property
     def local(self) -> bool:
         """Whether only this machine reaches it."""
         name = self.sockets[0].getsockname()
@@ -122,6 +127,8 @@ def open_places(
             place = held.get(endpoint)
             if endpoint in places:
                 raise ConfigError(f"{named(key)}: {endpoint} is used already")
+            if place is not None and place.encrypted:
+                _open_named(endpoint, 0, ours, named(key))  # whether its files are still good
             if place is None:
                 count = config.workers if isinstance(each, Rule) else 1
                 place = _open_named(endpoint, count, ours, named(key))
@@ -156,7 +163,7 @@ def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> 
 def open_place(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Place:
     """Open a place.
 
-    :param count: for how many processes.
+    :param count: for how many processes; for none, its description is only checked.
     :param ours: TCP ports that processes of ours listen on; they may be shared.
     :raises ValueError: `endpoint` is no description of a place that can be listened on.
     :raises OSError: it cannot be.
@@ -173,7 +180,7 @@ def open_place(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Pla
     except Exception as error:
         words = " ".join(str(error).split())
         raise ValueError(f"{endpoint} is no Twisted endpoint description: {words}") from None
-    if not opener.sockets:
+    if count and not opener.sockets:
         raise ValueError(f"{endpoint} is nothing that can be listened on")
     return Place(endpoint, opener.sockets, opener.path)
 
@@ -218,7 +225,7 @@ class _Opener:
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
         """The reactor's method of this name, as are the others."""
         try:
-            if port not in self._ours:
+            if self._count and port not in self._ours:
                 probe(port, interface)
             # Each process has a socket of its own, between which the system distributes the connections.
             for _ in range(self._count):

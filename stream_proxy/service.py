@@ -54,8 +54,24 @@ class RuleService:
         return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
 
     def start(self) -> None:
-        """Listen."""
-        self._port = self._place.listen(self._reactor, self.site)
+        """Listen, unless it does already."""
+        if self._port is None:
+            self._port = self._place.listen(self._reactor, self.site)
+
+    def renew(self) -> None:
+        """Read certificates again.
+
+        :raises ConfigError: they cannot be used; then the old ones still are.
+        """
+        old = self._port
+        if old is None or not self._place.encrypted:
+            return
+        # Both ports have the same socket, so that whoever waits to be accepted meets the one or the other.
+        try:
+            self._port = self._place.listen(self._reactor, self.site)
+        except Exception as error:
+            raise ConfigError(f"{self._place.endpoint} cannot be used: {error}") from None
+        old.stopListening()
 
     def changed(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource | None:
         """What would serve in future, or ``None`` where that is what serves now.
@@ -119,8 +135,14 @@ class ProxyService(Service):
         """Whether it takes requests."""
         return bool(self.running)
 
+    def privilegedStartService(self) -> None:
+        """Listen, while there may be privileges to read keys with."""
+        super().privilegedStartService()
+        for rule in self.rules.values():
+            rule.start()
+
     def startService(self) -> None:
-        """Listen."""
+        """Listen, if that is still to be done."""
         super().startService()
         for rule in self.rules.values():
             rule.start()
@@ -143,6 +165,8 @@ class ProxyService(Service):
             elif (proxy := service.changed(rule, limits)) is not None:
                 changes.append((service, rule, limits, proxy))
             now[endpoint] = service
+        for service in self.rules.values():
+            service.renew()
         for service in new:
             service.start()
         for service, rule, limits, proxy in changes:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.ssl import Certificate, optionsForClientTLS
 
+from tests.certificates import CA
 from tests.support import (
     CHAT,
     CHAT_BODY,
@@ -17,6 +21,7 @@ from tests.support import (
     chunk,
     event_stream_head,
     head,
+    reactor,
     read_request,
     read_response,
     respond,
@@ -341,3 +346,52 @@ class WorkersAdminTests(AdminTests):
     """The same with two workers: the port is that of the process that was started."""
 
     workers = 2
+
+
+class CertificateTests(ReloadTestCase):
+    """Certificates of ``ssl:`` places."""
+
+    def issue(self, directory: Path, name: str) -> None:
+        """A certificate for `name` in place of the old one."""
+        certificate = CA.issue_cert(name)
+        certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+
+    async def connect(self, port: int, name: str) -> Stream:
+        """A client that takes a certificate for `name` alone."""
+        stream = Stream()
+        options = optionsForClientTLS(name, Certificate.loadPEM(CA.cert_pem.bytes()))
+        endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "127.0.0.1", port))
+        await connectProtocol(endpoint, stream)
+
+        async def finish() -> None:
+            if stream.lost is None:
+                stream.transport.abortConnection()
+            await stream.gone()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
+        return stream
+
+    async def test_renewed(self) -> None:
+        """New connections meet the new one, old ones go on; one that cannot be used changes nothing."""
+        upstream = await self.named(b"a")
+        directory = self.directory()
+        self.issue(directory, "old.example")
+        port = free_port()
+        files = f"privateKey={directory}/key.pem:certKey={directory}/cert.pem"
+        rule = {"listen": f"ssl:{port}:{files}:interface=127.0.0.1", "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        old = await self.connect(port, "old.example")
+        self.assertEqual(await self.ask(old), b"a /x")
+        self.issue(directory, "new.example")
+        await self.reload(process, rule)
+
+        async def renewed() -> bool:
+            return (await self.ask(await self.connect(port, "new.example"))) == b"a /x"
+
+        self.assertTrue(await renewed())
+        self.assertEqual(await self.ask(old), b"a /x")
+        (directory / "cert.pem").write_text("junk")
+        await self.hang_up(process, "names a key or certificate that cannot be used; the configuration stays")
+        self.assertTrue(await renewed())
+        self.assertNotIn("Traceback", process.output)
