@@ -15,6 +15,7 @@ from stream_proxy.responses import ResponseAccumulator
 from stream_proxy.sse import ServerSentEvent, SSEDecoder
 
 if TYPE_CHECKING:
+    from stream_proxy.access import Access
     from stream_proxy.adapter.config import AdapterConfig
     from stream_proxy.adapter.resource import AdapterResource
     from stream_proxy.config import Limits
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 _LAZY = {
+    "Access": "stream_proxy.access",
     "AdapterConfig": "stream_proxy.adapter.config",
     "AdapterResource": "stream_proxy.adapter.resource",
     "ChatCompletionsApiProxy": "stream_proxy.resource",
@@ -39,6 +41,7 @@ _LAZY = {
 
 __all__ = [
     "APIError",
+    "Access",
     "AdapterConfig",
     "AdapterResource",
     "ChatCompletionsAccumulator",
