@@ -524,6 +524,13 @@ class StreamTests(TestCase):
             self.assertEqual(answer.chunks, Answer(body, media=media).chunks)
             self.assertEqual(answer.text, "".join(texts))
 
+    def test_separators(self) -> None:
+        """Record separators before the text say nothing of what it is, even if they come alone."""
+        records = b'\x1e{"text": "a"}\n\x1e{"text": "b"}\n'
+        for media in (b"", SSE):
+            for at in range(4):
+                self.assertEqual(Answer(records[:at], records[at:], media=media).text, "ab", at)
+
 
 class ServiceTests(TestCase):
     """What services do that is in nobody's documentation of a shape."""
