@@ -135,7 +135,7 @@ class Client:
 
     async def _chat(self) -> None:
         case = Case.draw(self._chance, self._some(_CHAT_FAULTS))
-        answer = await self._ask(self._ports.proxy, case, _chat_request(case, None))
+        answer = await self._ask(self._ports.proxy, case, chat_request(case, None))
         expected.converted(case, answer, "chat")
 
     async def _responses(self) -> None:
@@ -145,13 +145,13 @@ class Client:
 
     async def _too_large(self) -> None:
         case = Case.draw(self._chance, ("toolarge",))
-        answer = await self._ask(self._ports.proxy, case, _chat_request(case, False))
+        answer = await self._ask(self._ports.proxy, case, chat_request(case, False))
         expected.converted(case, answer, "chat")
 
     async def _stream(self) -> None:
         case = Case.draw(self._chance)
         if self._chance.random() < 0.5:
-            data, kind = _chat_request(case, True), "chat"
+            data, kind = chat_request(case, True), "chat"
         else:
             data = request("POST", "/v1/responses", case, _body(case, input="hello", stream=True))
             kind = "responses"
@@ -159,7 +159,7 @@ class Client:
 
     async def _adapter(self, *, stream: bool = False) -> None:
         case = Case.draw(self._chance)
-        answer = await self._ask(self._ports.adapter, case, _chat_request(case, stream))
+        answer = await self._ask(self._ports.adapter, case, chat_request(case, stream))
         expected.adapted(case, answer, stream=stream)
 
     async def _adapter_stream(self) -> None:
@@ -182,7 +182,7 @@ class Client:
         cases = [Case.draw(self._chance, faults) for _ in range(self._chance.randrange(2, 6))]
         connection = await Connection.open(self._ports.proxy)
         try:
-            await connection.send(b"".join(_chat_request(case, None) for case in cases))
+            await connection.send(b"".join(chat_request(case, None) for case in cases))
             for case in cases:
                 self._tally.faults[case.fault] += 1
                 answer = await connection.answer()
@@ -293,11 +293,11 @@ class Client:
         kind = self._chance.randrange(5)
         port = self._ports.proxy
         if kind == 0:
-            data = _chat_request(case, None)
+            data = chat_request(case, None)
         elif kind == 1:
-            data = _chat_request(case, True)
+            data = chat_request(case, True)
         elif kind == 2:
-            data, port = _chat_request(case, self._chance.random() < 0.5), self._ports.adapter
+            data, port = chat_request(case, self._chance.random() < 0.5), self._ports.adapter
         elif kind == 3:
             data = request("POST", "/v1/upload", case, fields=("Content-Length: 1000000",)) + bytes(300_000)
         else:
@@ -336,7 +336,8 @@ def _body(case: Case, **more: object) -> bytes:
     return json.dumps({"model": model, "user": str(case), **more}).encode()
 
 
-def _chat_request(case: Case, stream: bool | None) -> bytes:
+def chat_request(case: Case, stream: bool | None) -> bytes:
+    """The bytes of a chat call that says so of ``stream``, or nothing."""
     more = {} if stream is None else {"stream": stream}
     messages = [{"role": "user", "content": "hello"}]
     return request("POST", "/v1/chat/completions", case, _body(case, messages=messages, **more))
