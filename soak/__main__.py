@@ -39,6 +39,7 @@ def summary(report: Report) -> str:
     lines.append(f"{'outcomes asked':16} {faults}")
     statuses = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(tally.statuses.items()))
     lines.append(f"{'statuses':16} {statuses}")
+    lines.append(f"{'stale uploads':16} {tally.stale:8}")
     lines.append(f"{'reloads':16} {report.reloads:8}")
     if samples:
         memory = [sample.memory / 2**20 for sample in samples]

@@ -43,6 +43,7 @@ class Tally:
     done: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
+    stale: int = 0
     problems: list[str] = field(default_factory=list)
     wrong: int = 0
 
@@ -64,14 +65,23 @@ class Ports:
 class Client:
     """One client.
 
+    :param reached: whether the upload with a token has come to the upstream.
     :param chance: what it does.
     :param pause: how long it waits between two things, on average.
     :param replaced: rules are replaced under way: a kept connection may end before it is used.
     """
 
     def __init__(
-        self, ports: Ports, tally: Tally, chance: random.Random, *, pause: float, replaced: bool
+        self,
+        ports: Ports,
+        tally: Tally,
+        reached: Callable[[str], bool],
+        chance: random.Random,
+        *,
+        pause: float,
+        replaced: bool,
     ) -> None:
+        self._reached = reached
         self._ports = ports
         self._tally = tally
         self._chance = chance
@@ -236,6 +246,10 @@ class Client:
             except OSError:
                 answer = Answer(None)
             self._tally.statuses[answer.status] += 1
+            if answer.status == 502 and not self._reached(case.token):
+                # It met a kept connection that the upstream was closing, and flowed through: no second try.
+                self._tally.stale += 1
+                return
             expected.uploaded(case, answer, hashlib.sha256(body).hexdigest())
         finally:
             sending.cancel()

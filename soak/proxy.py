@@ -17,6 +17,8 @@ from typing import Any
 
 _BAD = re.compile(r"Traceback|Unhandled|a request failed in the proxy|exceptions\.\w+Error")
 
+_CALM_LOOKS = 10
+
 
 class NotStarted(Exception):
     """It did not start to listen; the text says why."""
@@ -41,6 +43,7 @@ class Proxy:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.config_path = folder / "config.json"
         self.log_path = folder / "proxy.log"
+        self._workers: int = config.get("workers", 1)
         self.write(config)
         twistd = str(Path(sysconfig.get_path("scripts"), "twistd"))
         command = [twistd, "-n", "--pidfile=", "openai-stream-proxy", "-c", str(self.config_path)]
@@ -73,7 +76,7 @@ class Proxy:
         return self._popen.poll() is None
 
     def wait_for(self, ports: list[int], seconds: float = 20) -> None:
-        """Return when it listens on all `ports`.
+        """Return when it listens on all `ports`, and has long opened what it opens while it starts.
 
         :raises NotStarted: it does not.
         """
@@ -83,6 +86,12 @@ class Proxy:
                 if not self.running or time.monotonic() > end:
                     raise NotStarted(f"nothing listens on {port}: {self.log_path.read_text()[-1000:]}")
                 time.sleep(0.05)
+        calm, last = 0, -1
+        while calm < _CALM_LOOKS * self._workers:
+            time.sleep(0.1)
+            descriptors = self.sample().descriptors
+            calm = calm + 1 if descriptors == last else 0
+            last = descriptors
 
     def sample(self) -> Sample:
         """What it has now."""

@@ -19,6 +19,8 @@ from soak.upstream import Upstream
 WARM_SHARE = 0.3
 #: By how much memory may grow after that, as the straight line through the samples says.
 GROWTH_BYTES = 8 * 2**20
+#: What share of uploads may meet a connection that the upstream is closing.
+STALE_SHARE = 0.01
 #: How long the process may take to let go of its last descriptors: idle connections are kept for 30 s.
 SETTLE_SECONDS = 45.0
 _TIME_LIMIT = 5.0
@@ -92,7 +94,6 @@ class _Run:
         settings, report = self._settings, self.report
         ports = [rule["listenPort"] for rule in self._config["rules"]]
         await asyncio.to_thread(self._proxy.wait_for, ports)
-        await asyncio.sleep(0.2)  # what looked whether it listens is gone
         report.baseline = self._proxy.sample().descriptors
         self._end = time.monotonic() + settings.seconds
         seeds = random.Random(settings.seed)
@@ -100,6 +101,7 @@ class _Run:
             Client(
                 Ports(ports[0], ports[1]),
                 report.tally,
+                self._upstream.uploads.__contains__,
                 random.Random(seeds.getrandbits(64)),
                 pause=settings.pause,
                 replaced=settings.reload,
@@ -181,6 +183,8 @@ class _Run:
             report.reasons.append("the process has ended")
         if tally.wrong:
             report.reasons.append(f"{tally.wrong} of {sum(tally.done.values())} went wrong")
+        if tally.stale > 2 + STALE_SHARE * tally.done["upload"]:
+            report.reasons.append(f"{tally.stale} uploads met a connection that was closing")
         for mixed in self._upstream.mixed[:5]:
             report.reasons.append(f"the upstream got another request's: {mixed}")
         for complaint in self._proxy.complaints():

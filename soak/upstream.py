@@ -35,12 +35,14 @@ class Upstream:
 
     :ivar busy: how many requests are being answered.
     :ivar mixed: requests whose head and body were not of the same case.
+    :ivar uploads: the tokens of the uploads that have come.
     """
 
     def __init__(self) -> None:
         self.busy = 0
         self.requests = 0
         self.mixed: list[str] = []
+        self.uploads: set[str] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -243,6 +245,7 @@ class Exchange:
     # Uploads
 
     async def _upload(self, case: Case) -> None:
+        self._upstream.uploads.add(case.token)
         if case.fault == "early":
             await self._json(413, {"error": case.error()})
             raise Dropped
