@@ -302,7 +302,7 @@ class Client:
 
     async def _leaving(self) -> None:
         """A client that goes at some point, with or without having said all, or closes one half only."""
-        case = Case.draw(self._chance, ("fine", "drip", "drip", "huge", "error", "silent", "torn"))
+        case = Case.draw(self._chance, ("fine", "drip", "stalled", "huge", "error", "silent", "torn"))
         self._tally.faults[f"left {case.fault}"] += 1
         kind = self._chance.randrange(5)
         port = self._ports.proxy
