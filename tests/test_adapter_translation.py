@@ -530,6 +530,9 @@ class StreamTests(TestCase):
         for media in (b"", SSE):
             for at in range(4):
                 self.assertEqual(Answer(records[:at], records[at:], media=media).text, "ab", at)
+        torn = b"\xef\n["  # no BOM, and so no array either
+        for body in ((torn,), (torn[:2], torn[2:])):
+            self.assertRegex(str(Answer(*body, media=b"").error), "no stream of events")
 
 
 class ServiceTests(TestCase):

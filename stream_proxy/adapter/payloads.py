@@ -27,7 +27,8 @@ _NDJSON = frozenset(
 # How much of a body is looked at to tell what it is.
 _LOOK = 64
 _SPACE = b" \t\r\n\x1e"  # with the record separator of json-seq (RFC 7464)
-_BLANK = _SPACE + b"\xef\xbb\xbf"  # and a BOM
+_BOM = b"\xef\xbb\xbf"
+_BLANK = _SPACE + _BOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,13 @@ class PayloadDecoder:
 
     def _decide(self, *, ended: bool) -> None:
         """See what the body is: its bytes say it, its type only where they do not."""
-        head = bytes(self._held[:_LOOK]).lstrip(_SPACE)
+        head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(_BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case Sniffed.EVENTS:
                 self._format = "sse"
             case Sniffed.JSON:
                 self._decide_json(ended)
-            case Sniffed.OTHER if head.lstrip(_BLANK).startswith(b"["):
+            case Sniffed.OTHER if head.startswith(b"["):
                 self._format = "json"
             case Sniffed.OTHER:
                 self._format = "sse" if self._media == "auto" else self._media
