@@ -20,7 +20,7 @@ WARM_SHARE = 0.3
 #: By how much memory may grow after that, as the straight line through the samples says.
 GROWTH_BYTES = 8 * 2**20
 #: What share of uploads may meet a connection that the upstream is closing.
-STALE_SHARE = 0.01
+STALE_SHARE = 0.02
 #: How long the process may take to let go of its last descriptors: idle connections are kept for 30 s.
 SETTLE_SECONDS = 45.0
 _TIME_LIMIT = 5.0
