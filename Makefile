@@ -15,7 +15,9 @@
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
 #                                  main ones, BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
-#   make clean, make distclean     remove what was made; .venv and .venv-bench too
+#   make fuzz                      bytes that nobody meant for each parser, FUZZ_SECONDS=60 each; FUZZ_TARGET=sse for one
+#   make soak                      the real process under load and faults, SOAK_SECONDS=600: right answers, flat memory
+#   make clean, make distclean     remove what was made; the virtual environments too
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -23,6 +25,12 @@ TESTS ?= tests
 CONFIG ?=
 BENCH ?=
 BENCH_FULL ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGET ?=
+SOAK_SECONDS ?= 600
+SOAK_SEED ?=
+SOAK_WORKERS ?= 1
+SOAK_RELOAD ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,9 +40,11 @@ PIP_INSTALL := -m pip --quiet --disable-pip-version-check install
 BENCH_VENV := .venv-bench
 BENCH_TOOLS := $(BENCH_VENV)/.stamp-bench
 BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
+FUZZ_VENV := .venv-fuzz
+FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench fuzz soak lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -57,6 +67,13 @@ autobahn: $(TOOLS)
 bench: $(BENCH_TOOLS) $(if $(BENCH_FULL),$(BENCH_OTHERS))
 	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
+fuzz: $(FUZZ_TOOLS)
+	$(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
+
+soak: $(TOOLS)
+	$(BIN)/python -m soak --seconds $(SOAK_SECONDS) --workers $(SOAK_WORKERS) --reload $(SOAK_RELOAD) \
+	  $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
 lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,13 +93,13 @@ test-floors: $(TOOLS)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
-	rm -rf benchmarks/build
+	rm -rf benchmarks/build fuzz/build soak/results
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) benchmarks/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) benchmarks/node_modules
 
-$(BIN)/python $(BENCH_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -97,6 +114,12 @@ $(TOOLS): pyproject.toml | $(BIN)/python
 
 $(BENCH_TOOLS): pyproject.toml benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . --requirement benchmarks/requirements.txt
+	@touch $@
+
+$(FUZZ_TOOLS): pyproject.toml fuzz/requirements.txt | $(FUZZ_VENV)/bin/python
+	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --editable . hypothesis
+	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement fuzz/requirements.txt || \
+	  echo "Atheris cannot be installed; Hypothesis stands in for it" >&2
 	@touch $@
 
 # Each in an environment of its own: what they pin would hold back the libraries of the product.

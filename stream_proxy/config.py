@@ -136,6 +136,8 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
         config = msgspec.convert(loaded, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}: {_field_message(str(error))}") from None
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}: a key holds half of a surrogate pair, which is no text") from None
     ports: dict[int, str] = {}
     for index, rule in enumerate(config.rules):
         place = f"rules[{index}]"
@@ -258,4 +260,5 @@ def _json_type(value: object) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    # A key may hold half a surrogate pair, which no log takes.
+    return " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())

@@ -138,13 +138,11 @@ def _object(data: Raw | bytes | None) -> dict[str, Raw] | None:
         return msgspec.json.decode(data, type=dict[str, Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         pass
-    whole = bytes(data)
     try:
-        fields = decode_members(whole)
+        # Lone surrogates stay as they stand; what would have to be written anew (NaN) is not ours to touch.
+        return decode_members(bytes(data), verbatim=True)
     except ValueError:
         return None
-    # Lone surrogates are kept as they stand. What would have to be written anew (NaN) is not ours to touch.
-    return fields if all(bytes(value) in whole for value in fields.values()) else None
 
 
 def _encoded(fields: dict[str, Raw]) -> bytes:

@@ -31,11 +31,12 @@ def decode_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def decode_members(data: bytes) -> dict[str, msgspec.Raw]:
+def decode_members(data: bytes, *, verbatim: bool = False) -> dict[str, msgspec.Raw]:
     """The members of the JSON object in `data`, each byte for byte as it stands there.
 
     Only a value that holds NaN or an infinity is written anew, with ``null`` in its place.
 
+    :param verbatim: an object with such a value, or that is no UTF-8, is refused.
     :raises ValueError: not a JSON object.
     """
     try:
@@ -46,10 +47,10 @@ def decode_members(data: bytes) -> dict[str, msgspec.Raw]:
         raise ValueError("nested too deep") from error
     if not isinstance(decode_json(data), dict):
         raise ValueError("not an object")
-    return _slice_members(data.decode("utf-8", "replace"))
+    return _slice_members(data.decode("utf-8", "strict" if verbatim else "replace"), verbatim)
 
 
-def _slice_members(text: str) -> dict[str, msgspec.Raw]:
+def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
     """`decode_members` of `text`, which is known to be a JSON object."""
     blank = " \t\n\r"
     unspellable: list[str] = []
@@ -65,6 +66,8 @@ def _slice_members(text: str) -> dict[str, msgspec.Raw]:
         while text[at] in blank or text[at] == ":":
             at += 1
         value, end = decoder.raw_decode(text, at)
+        if unspellable and verbatim:
+            raise ValueError("holds a number that no JSON can spell")
         spelled = encode_json(value) if unspellable else text[at:end].encode()
         members[name] = msgspec.Raw(spelled)
         unspellable.clear()
@@ -72,7 +75,7 @@ def _slice_members(text: str) -> dict[str, msgspec.Raw]:
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON; a lone surrogate is written as the escape that it came as.
+    """`value` as JSON; a lone surrogate is written as the escape that it came as, what is no number ``null``.
 
     :raises ValueError: nested too deep.
     """
@@ -83,7 +86,9 @@ def encode_json(value: Any) -> bytes:
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_spelled)
+        text = _LENIENT_ENCODER.encode(value)
+        if "NaN" in text or "Infinity" in text:
+            text = _LENIENT_ENCODER.encode(_LENIENT.decode(text))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return text.encode("utf-8", "backslashreplace")
@@ -101,3 +106,4 @@ def _finite(literal: str) -> float | None:
 
 
 _LENIENT = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+_LENIENT_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_spelled)

@@ -524,6 +524,16 @@ class StreamTests(TestCase):
             self.assertEqual(answer.chunks, Answer(body, media=media).chunks)
             self.assertEqual(answer.text, "".join(texts))
 
+    def test_separators(self) -> None:
+        """Record separators before the text say nothing of what it is, even if they come alone."""
+        records = b'\x1e{"text": "a"}\n\x1e{"text": "b"}\n'
+        for media in (b"", SSE):
+            for at in range(4):
+                self.assertEqual(Answer(records[:at], records[at:], media=media).text, "ab", at)
+        torn = b"\xef\n["  # no BOM, and so no array either
+        for body in ((torn,), (torn[:2], torn[2:])):
+            self.assertRegex(str(Answer(*body, media=b"").error), "no stream of events")
+
 
 class ServiceTests(TestCase):
     """What services do that is in nobody's documentation of a shape."""

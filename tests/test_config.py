@@ -131,6 +131,15 @@ class ErrorTests(TestCase):
         rule = {"listenPort": 1, "upstreamUrl": URL, "includeUsage": "a\nb"}
         self.assert_line({"rules": [rule]}, r"rules[0].includeUsage: invalid enum value 'a\nb'")
 
+    def test_no_text(self) -> None:
+        """Half of a surrogate pair is an error that a log can hold."""
+        rule = {"listenPort": 1, "upstreamUrl": URL}
+        line = "a key holds half of a surrogate pair, which is no text"
+        self.assert_line({"rules": [rule], "\ud800": 1}, line)
+        self.assert_line({"rules": [{**rule, "x\ud800": 1}]}, line)
+        line = "rules[0].adapter.headers.\\ud800: is no name of a header field"
+        self.assert_line({"rules": [{**rule, "adapter": {"headers": {"\ud800": "a"}}}]}, line)
+
     def test_missing(self) -> None:
         """Keys that a rule needs."""
         self.assert_line({"rules": [{"upstreamUrl": URL}]}, "rules[0].listenPort: is required")

@@ -238,6 +238,9 @@ class BodyTests(TestCase):
         for value in (b"NaN", b"[-Infinity]"):
             body = b'{"model":"m","temperature":' + value + b"}"
             self.assertIsNone(call_to_convert(Kind.CHAT, CHAT, body))
+            # Not even if what it would become stands elsewhere in it.
+            body = b'{"model":"m","temperature":' + value + b',"seed":null,"stop":[null]}'
+            self.assertIsNone(call_to_convert(Kind.CHAT, CHAT, body))
 
     def test_chat(self) -> None:
         """A chat call also asks for its usage; a Responses call does not know that option."""

@@ -250,6 +250,10 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(encode_json(decode_json(text)), text)
         lenient = b'{"a":[NaN,Infinity,-Infinity,1e999,0.5],"s":"\\ud800"}'
         self.assertEqual(encode_json(decode_json(lenient)), b'{"a":[null,null,null,null,0.5],"s":"\\ud800"}')
+        value = {"a": [float("inf"), float("nan")], "s": "Infinity"}
+        self.assertEqual(encode_json(value), b'{"a":[null,null],"s":"Infinity"}')
+        value["s"] = "NaN \ud800"
+        self.assertEqual(encode_json(value), b'{"a":[null,null],"s":"NaN \\ud800"}')
 
     def test_not_json(self) -> None:
         """Everything else is a ValueError, nesting too deep and numbers too long among it."""

@@ -26,7 +26,9 @@ _NDJSON = frozenset(
 )
 # How much of a body is looked at to tell what it is.
 _LOOK = 64
-_BLANK = b" \t\r\n\x1e\xef\xbb\xbf"  # with json-seq's record separator (RFC 7464) and a BOM
+_SPACE = b" \t\r\n\x1e"  # with the record separator of json-seq (RFC 7464)
+_BOM = b"\xef\xbb\xbf"
+_BLANK = _SPACE + _BOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,13 @@ class PayloadDecoder:
 
     def _decide(self, *, ended: bool) -> None:
         """See what the body is: its bytes say it, its type only where they do not."""
-        head = bytes(self._held[:_LOOK])
+        head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(_BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case Sniffed.EVENTS:
                 self._format = "sse"
             case Sniffed.JSON:
                 self._decide_json(ended)
-            case Sniffed.OTHER if head.lstrip(_BLANK).startswith(b"["):
+            case Sniffed.OTHER if head.startswith(b"["):
                 self._format = "json"
             case Sniffed.OTHER:
                 self._format = "sse" if self._media == "auto" else self._media

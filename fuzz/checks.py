@@ -1,0 +1,62 @@
+"""What targets have in common: comparing outcomes, and what counts as good JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from stream_proxy.errors import APIError
+
+Outcome = tuple[object, ...]
+
+
+def require(held: object, what: str, *details: object) -> None:
+    """See that something holds.
+
+    :raises AssertionError: it does not.
+    """
+    if not held:
+        raise AssertionError(f"{what}: {' | '.join(repr(detail) for detail in details)}"[:4000])
+
+
+def same(what: str, one: object, other: object) -> None:
+    """See that two ways came to the same."""
+    require(one == other, what, one, other)
+
+
+def one_line(text: str) -> None:
+    """See that a log can hold `text` as one line, and a terminal show it."""
+    require(text and text.splitlines() == [text], "not one line", text)
+    text.encode()
+
+
+def failed(error: APIError) -> Outcome:
+    """An error as an outcome; its envelope must be good."""
+    require(400 <= error.status <= 599, "no status of an error", error.status)
+    body = strict(error.envelope())
+    same("not the envelope's keys", list(body["error"]), ["message", "type", "param", "code"])
+    return error.status, error.type, error.code, error.param, error.message
+
+
+def strict(data: bytes) -> Any:
+    """`data`, which must be JSON as RFC 8259 has it."""
+
+    def unspellable(word: str) -> NoReturn:
+        raise AssertionError(f"no JSON has {word}")
+
+    return json.loads(data.decode("utf-8"), parse_constant=unspellable)
+
+
+def outcome(run: Callable[[], Outcome]) -> Outcome:
+    """What `run` returns, or the APIError that it raises."""
+    try:
+        return run()
+    except APIError as error:
+        return failed(error)
+
+
+def fed(pieces: Iterable[bytes], feed: Callable[[bytes], object]) -> None:
+    """Feed piece by piece."""
+    for piece in pieces:
+        feed(piece)
