@@ -126,7 +126,7 @@ def _compressed(plain: bytes, codings: list[bytes], kind: int) -> bytes:
 
 
 def _inflated(reads: list[bytes], codings: list[bytes]) -> Outcome:
-    decoder = decoder_for(codings)
+    decoder = decoder_for(codings, 2**30)
     assert decoder is not None
     out = bytearray()
     try:

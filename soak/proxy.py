@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_BAD = re.compile(r"Traceback|Unhandled|a request failed in the proxy|exceptions\.\w+Error")
+_BAD = re.compile(r"Traceback|Unhandled|something failed in the proxy|exceptions\.\w+Error")
 
 _CALM_LOOKS = 10
 
