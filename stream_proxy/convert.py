@@ -10,33 +10,25 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from stream_proxy.accumulator import EventAccumulator
-from stream_proxy.chat import ChatCompletionsAccumulator
 from stream_proxy.coding import ContentDecoder, content_codings, decoder_for
 from stream_proxy.config import IncludeUsage
 from stream_proxy.decide import Call, Kind, refuses_include_usage, refuses_stream
 from stream_proxy.downstream import answer, answer_error
 from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
+from stream_proxy.gathering import EventGathering, Gathering
 from stream_proxy.headers import (
     RawHeader,
     converted_response_headers,
     request_headers,
     streaming_request_headers,
 )
+from stream_proxy.inspection import Found, Inspection, is_json
 from stream_proxy.memory import Refusal, RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.relay import AnswerRelay, Relay
-from stream_proxy.responses import ResponseAccumulator
-from stream_proxy.runs import ChatRuns
-from stream_proxy.sniff import Sniffed, media_type, sniff
-from stream_proxy.sse import SSEDecoder
+from stream_proxy.sniff import media_type
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream, UpstreamResponse
-
-#: How much of an answer is looked at before it is decided what it is.
-PEEK_BYTES = 65_536
-#: What an event may say beside its part of the answer.
-_EVENT_OVERHEAD = 65_536
 
 
 @dataclass(frozen=True)
@@ -95,12 +87,8 @@ class Conversion:
         self._relay: AnswerRelay | None = None
         self._unconverted: Relay | None = None
         self._content: ContentDecoder | None = None
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._seen = bytearray()
-        self._events: SSEDecoder | None = None
-        self._runs: ChatRuns | None = None
-        self._answer: EventAccumulator | None = None
+        self._inspection: Inspection | None = None
+        self._gathering: Gathering | None = None
 
     def start(self) -> None:
         """Send the request, as a stream unless the upstream is known not to stream this model."""
@@ -168,7 +156,8 @@ class Conversion:
         if self._suspect is not None and 200 <= response.status < 300:
             self._memory.note(self._suspect, self._call.model)  # it was that, and nothing else
         self._content = decoder_for(content_codings(response.values(b"content-encoding")))
-        self._held, self._held_bytes, self._seen = [], 0, bytearray()
+        media = media_type(response.values(b"content-type"))
+        self._inspection = Inspection(response.status, media, self._content)
         response.start(self)
 
     def body_received(self, data: bytes) -> None:
@@ -188,8 +177,8 @@ class Conversion:
         if self._timer is None:
             return
         try:
-            if self._answer is not None and self._events is not None:
-                self._answer.end(self._events.stray(), clean=error is None)
+            if self._gathering is not None:
+                self._gathering.end(error)
                 self._complete()
             elif error is not None:
                 self._fail(error)
@@ -201,47 +190,38 @@ class Conversion:
             self._bug(Failure())
 
     def _read(self, data: bytes) -> None:
-        response = self._response
-        if self._events is None:
-            self._held.append(data)  # in case the answer is to be relayed as it came
-            self._held_bytes += len(data)
-        if self._content is None:
-            self._look(ended=False)
-            return
+        response, inspection = self._response, self._inspection
+        if inspection is not None:
+            inspection.came(data)
+            if self._content is None:
+                self._look(ended=False)
+                return
+        assert self._content is not None
         # Little data can hold much: what is decoded is looked at piece by piece, never all at once.
         for piece in self._content.pieces(data):
-            if self._events is not None:
+            if self._gathering is not None:
                 self._take(piece)
             else:
-                self._seen += piece
+                assert inspection is not None
+                inspection.decoded(piece)
                 self._look(ended=False)
             if self._timer is None or self._relay is not None or self._response is not response:
                 return
-        if self._events is None and self._held_bytes >= PEEK_BYTES:  # much that decodes to next to nothing
+        if self._inspection is not None:  # much may decode to next to nothing
             self._look(ended=False)
 
     def _look(self, *, ended: bool) -> None:
-        """Decide what kind of answer this is, once enough of it is there."""
-        response = self._response
-        assert response is not None
-        whole = ended or self._content is None or max(len(self._seen), self._held_bytes) >= PEEK_BYTES
-        refused = response.status in (400, 422)
-        if refused and not whole:
+        """Decide what to do with this answer, once it is clear what it is."""
+        response, inspection = self._response, self._inspection
+        assert response is not None and inspection is not None
+        found = inspection.found(ended=ended)
+        if found is None or (inspection.refusal and self._retry(response, inspection.beginning)):
             return
-        seen = bytes(self._seen[:PEEK_BYTES])
-        if refused and self._retry(response, seen):
-            return
-        kind = sniff(seen, ended=whole)
-        if kind is Sniffed.UNDECIDED:
-            return
-        said = media_type(response.values(b"content-type"))
-        success = 200 <= response.status < 300
-        if kind is Sniffed.JSON or not success:
-            self._relay_answer(response, json=kind is Sniffed.JSON and not _is_json(said))
-        elif kind is Sniffed.EVENTS or said == b"text/event-stream":
-            self._convert(response, ended=ended)
+        self._inspection = None
+        if found is Found.EVENTS:
+            self._convert(response, inspection.seen, ended=ended)
         else:
-            self._relay_answer(response, json=False)
+            self._relay_answer(response, inspection, json=found is Found.JSON)
 
     def _retry(self, response: UpstreamResponse, body: bytes) -> bool:
         """Whether the refusal is one that can be answered by asking otherwise."""
@@ -263,57 +243,44 @@ class Conversion:
             return True
         return False
 
-    def _relay_answer(self, response: UpstreamResponse, *, json: bool) -> None:
+    def _relay_answer(self, response: UpstreamResponse, inspection: Inspection, *, json: bool) -> None:
         """Relay an answer that is no event stream."""
         assert self._timer is not None
         self.how = "passed"
         headers: Iterable[RawHeader] = response.headers
-        if json:
+        if json and not is_json(inspection.media):
             headers = [pair for pair in headers if pair[0].lower() != b"content-type"]
             headers.append((b"Content-Type", b"application/json"))
-        held, self._held = self._held, []
         self._relay = AnswerRelay(self._request, response, self._timer.touch, self._relayed)
-        self._relay.start(headers, held)
+        self._relay.start(headers, inspection.held)
 
     def _relayed(self, error: APIError | None) -> None:
         sent = self._relay.sent if self._relay is not None else 0
         self._close(Outcome(self._request.code, sent, error.message if error else None))
 
-    def _convert(self, response: UpstreamResponse, *, ended: bool) -> None:
-        limit = self._terms.max_response_bytes
+    def _convert(self, response: UpstreamResponse, seen: bytes, *, ended: bool) -> None:
         if self._content is None:
             names = b", ".join(content_codings(response.values(b"content-encoding")))
             raise upstream_error(
                 f"The upstream compressed its stream with {names[:40].decode('ascii', 'replace')}, which "
                 "the proxy cannot decode; it asked for identity."
             )
-        self._events = SSEDecoder(max_event_bytes=limit + _EVENT_OVERHEAD)
-        if self._call.kind is Kind.CHAT:
-            chat = self._answer = ChatCompletionsAccumulator(n=self._call.n, max_bytes=limit)
-            self._runs = ChatRuns(self._events, chat)
-        else:
-            self._answer = ResponseAccumulator(max_bytes=limit)
-        self._held = []
-        seen, self._seen = bytes(self._seen), bytearray()
+        self._gathering = EventGathering(self._call, self._terms.max_response_bytes)
         self._take(seen)
         if ended and self._timer is not None:
-            self._answer.end(self._events.stray())
+            self._gathering.end(None)
             self._complete()
 
     def _take(self, piece: bytes) -> None:
-        assert self._events is not None and self._answer is not None
-        if self._runs is not None:
-            self._runs.feed(piece)
-        else:
-            for event in self._events.feed(piece):
-                self._answer.feed(event)
-        if self._answer.complete:
+        assert self._gathering is not None
+        self._gathering.feed(piece)
+        if self._gathering.complete:
             self._complete()
 
     # The end
 
     def _complete(self) -> None:
-        response, result = self._response, self._answer
+        response, result = self._response, self._gathering
         assert response is not None and result is not None
         body = result.result_bytes()
         answer(
@@ -369,7 +336,3 @@ class Conversion:
         ):
             self._response.abort()
         self.done.callback(outcome)
-
-
-def _is_json(media: bytes) -> bool:
-    return media == b"application/json" or media.endswith(b"+json")

@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from stream_proxy import Limits, ProxyResource
-from stream_proxy import convert as convert_module
+from stream_proxy import Limits, ProxyResource, convert, gathering, inspection
 from stream_proxy.outcome import RequestLog
 from tests.support import (
     CHAT,
@@ -490,8 +489,13 @@ class ErrorTests(AnswerTestCase):
         def broken(*args: object, **kwargs: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        for name in ("decoder_for", "sniff", "SSEDecoder", "ChatCompletionsAccumulator"):
-            patched = self.patch(convert_module, name, broken)
+        for module, name in (
+            (convert, "decoder_for"),
+            (inspection, "sniff"),
+            (gathering, "SSEDecoder"),
+            (gathering, "ChatCompletionsAccumulator"),
+        ):
+            patched = self.patch(module, name, broken)
             logged: list[dict[str, Any]] = []
             log = RequestLog(observer=logged.append)  # type: ignore[arg-type]
             response = await self.asked(streamed(HELLO, end=False), log=log)
