@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,22 +10,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
+from stream_proxy.attempts import Attempts
 from stream_proxy.coding import ContentDecoder, content_codings, decoder_for
-from stream_proxy.config import IncludeUsage
-from stream_proxy.decide import Call, Kind, refuses_include_usage, refuses_stream
-from stream_proxy.downstream import answer, answer_error
-from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
-from stream_proxy.gathering import EventGathering, Gathering
-from stream_proxy.headers import (
-    RawHeader,
-    converted_response_headers,
-    request_headers,
-    streaming_request_headers,
-)
-from stream_proxy.inspection import Found, Inspection, is_json
-from stream_proxy.memory import Refusal, RefusalMemory
+from stream_proxy.config import IncludeUsage, Limits
+from stream_proxy.decide import Call
+from stream_proxy.errors import APIError, internal_error, upstream_timeout
+from stream_proxy.gathering import EventGathering, Gathering, JSONGathering
+from stream_proxy.headers import RawHeader, converted_response_headers
+from stream_proxy.inspection import REFUSALS, Found, Inspection
+from stream_proxy.keepalive import PatientAnswer
+from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
-from stream_proxy.relay import AnswerRelay, Relay
+from stream_proxy.pacing import PacedBody
+from stream_proxy.relay import AnswerRelay
 from stream_proxy.sniff import media_type
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream, UpstreamResponse
@@ -33,11 +30,10 @@ from stream_proxy.upstream import Upstream, UpstreamResponse
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for every conversion of a rule."""
+    """What holds for every conversion of a rule, as in the configuration."""
 
-    include_usage: IncludeUsage = "auto"
-    timeout_seconds: float = 600.0
-    max_response_bytes: int = 256 * 2**20
+    include_usage: IncludeUsage
+    limits: Limits
 
 
 class Conversion:
@@ -73,78 +69,52 @@ class Conversion:
         self._request = request
         self._upstream = upstream
         self._target = target
-        self._headers = headers
         self._call = call
-        self._body = body
-        self._terms = terms
-        self._memory = memory
+        self._limits = terms.limits
         self._log = log
+        waits = terms.limits.keep_alive_seconds
+        # Once a head of ours is out, an answer cannot say how it is compressed.
+        self._attempts = Attempts(call, headers, body, terms.include_usage, memory, compressed=not waits)
+        self._answer = PatientAnswer(clock, request, waits, self._waited)
         self._timer: IdleTimer | None = None
         self._asking: Deferred[UpstreamResponse] | None = None
-        self._with_usage = False
-        self._suspect: Refusal | None = None
         self._response: UpstreamResponse | None = None
-        self._relay: AnswerRelay | None = None
-        self._unconverted: Relay | None = None
+        # What becomes of its body: paced and decoded, it is looked at, and then gathered or relayed.
+        self._paced: PacedBody | None = None
         self._content: ContentDecoder | None = None
         self._inspection: Inspection | None = None
         self._gathering: Gathering | None = None
+        self._relay: AnswerRelay | None = None
 
     def start(self) -> None:
         """Send the request, as a stream unless the upstream is known not to stream this model."""
-        model, terms = self._call.model, self._terms
-        if self._memory.knows(Refusal.STREAM, model):
-            self._pass_on()
-            return
-        self._timer = IdleTimer(self._clock, terms.timeout_seconds, self._silent)
-        known = self._memory.knows(Refusal.INCLUDE_USAGE, model)
-        self._ask(terms.include_usage == "always" or (terms.include_usage == "auto" and not known))
+        self._timer = IdleTimer(self._clock, self._limits.timeout_seconds, self._silent)
+        self._answer.wait()
+        self._ask()
 
     def cancel(self) -> None:
         """The client has gone: so goes the request to the upstream."""
-        if self._unconverted is not None:
-            self._unconverted.cancel()
-        elif self._timer is not None:
-            self._close(Outcome.gone(self._relay.sent if self._relay is not None else 0))
+        self._close(Outcome.gone(self._sent))
+
+    @property
+    def _sent(self) -> int:
+        return self._relay.sent if self._relay is not None else self._answer.sent
 
     # The request
 
-    def _ask(self, with_usage: bool) -> None:
-        self._with_usage = with_usage and self._call.kind is Kind.CHAT
-        asking = self._asking = self._upstream.request(
-            b"POST",
-            self._target,
-            streaming_request_headers(self._headers),
-            self._call.body(include_usage=with_usage),
-        )
+    def _ask(self) -> None:
+        assert self._timer is not None
+        self._timer.touch()
+        self.how = "converted" if self._attempts.streams else "passed"
+        headers, body = self._attempts.request()
+        asking = self._asking = self._upstream.request(b"POST", self._target, headers, body)
         asking.addCallbacks(self._answered, self._failed)
         asking.addErrback(self._bug)
 
-    def _pass_on(self) -> None:
-        """Send the client's own body."""
-        self.how = "passed"
-        self._stop_timer()
-        self._unconverted = Relay(
-            self._clock,
-            self._request,
-            self._upstream,
-            self._target,
-            request_headers(self._headers),
-            self._body,
-            self._terms.timeout_seconds,
-            self._log,
-        )
-        self._unconverted.done.addCallback(self.done.callback)
-        self._unconverted.start()
-
     def _failed(self, failure: Failure) -> None:
         self._asking = None
-        if failure.check(CancelledError) or self._timer is None:
-            return
-        if isinstance(failure.value, APIError):
-            self._fail(failure.value)
-        else:
-            self._bug(failure)
+        if not failure.check(CancelledError):
+            self._broken(failure)
 
     # The answer
 
@@ -153,151 +123,144 @@ class Conversion:
         self._timer.touch()
         self._asking = None
         self._response = response
-        if self._suspect is not None and 200 <= response.status < 300:
-            self._memory.note(self._suspect, self._call.model)  # it was that, and nothing else
-        self._content = decoder_for(content_codings(response.values(b"content-encoding")))
+        self._attempts.answered(response.status)
+        if not (self._attempts.streams or self._answer.begun):
+            self._relay_answer(response, response.headers)
+            return
+        codings = content_codings(response.values(b"content-encoding"))
+        self._content = decoder_for(codings, self._limits.max_decoded_bytes)
         media = media_type(response.values(b"content-type"))
-        self._inspection = Inspection(response.status, media, self._content)
-        response.start(self)
+        self._inspection = Inspection(response.status, media, codings, readable=self._content is not None)
+        self._paced = PacedBody(self._clock, response, self._came, self._ended, self._broken)
+        response.start(self._paced)
 
-    def body_received(self, data: bytes) -> None:
-        """The upstream's body, as it came."""
-        if self._timer is None:
-            return
-        self._timer.touch()
-        try:
-            self._read(data)
-        except APIError as error:
-            self._fail(error)
-        except Exception:
-            self._bug(Failure())
+    def _came(self, data: bytes) -> Iterator[int]:
+        if self._inspection is not None:
+            self._inspection.came(data)
+        return self._read(data)
 
-    def body_ended(self, error: APIError | None) -> None:
-        """The upstream's body has ended."""
-        if self._timer is None:
-            return
-        try:
+    def _read(self, data: bytes) -> Iterator[int]:
+        """Work on what came, piece by piece: little data can hold much."""
+        assert self._timer is not None
+        timer = self._timer
+        timer.touch()
+        for piece in self._content.pieces(data) if self._content is not None else ():
             if self._gathering is not None:
-                self._gathering.end(error)
-                self._complete()
-            elif error is not None:
-                self._fail(error)
-            else:
-                self._look(ended=True)
-        except APIError as failure:
-            self._fail(failure)
-        except Exception:
-            self._bug(Failure())
-
-    def _read(self, data: bytes) -> None:
-        response, inspection = self._response, self._inspection
-        if inspection is not None:
-            inspection.came(data)
-            if self._content is None:
+                self._take(self._gathering, piece)
+            elif self._inspection is not None:
+                self._inspection.decoded(piece)
                 self._look(ended=False)
-                return
-        assert self._content is not None
-        # Little data can hold much: what is decoded is looked at piece by piece, never all at once.
-        for piece in self._content.pieces(data):
-            if self._gathering is not None:
-                self._take(piece)
-            else:
-                assert inspection is not None
-                inspection.decoded(piece)
-                self._look(ended=False)
-            if self._timer is None or self._relay is not None or self._response is not response:
-                return
-        if self._inspection is not None:  # much may decode to next to nothing
+            yield len(piece)
+            timer.touch()
+        if self._inspection is not None:  # much can hold little, too
             self._look(ended=False)
+
+    def _ended(self, error: APIError | None) -> None:
+        if self._gathering is not None:
+            self._gathering.end(error)
+            self._complete(self._gathering)
+        elif error is not None:
+            self._fail(error)
+        else:
+            self._look(ended=True)
 
     def _look(self, *, ended: bool) -> None:
         """Decide what to do with this answer, once it is clear what it is."""
         response, inspection = self._response, self._inspection
         assert response is not None and inspection is not None
         found = inspection.found(ended=ended)
-        if found is None or (inspection.refusal and self._retry(response, inspection.beginning)):
+        if found is None:
             return
-        self._inspection = None
-        if found is Found.EVENTS:
-            self._convert(response, inspection.seen, ended=ended)
-        else:
-            self._relay_answer(response, inspection, json=found is Found.JSON)
+        if inspection.refusal and self._attempts.refused(response.status, inspection.beginning):
+            self._ask_again(response)
+            return
+        if found is Found.EVENTS or self._answer.begun:
+            self._gather(inspection, found, ended=ended)
+            return
+        self._relay_answer(response, inspection.headers(found, response.headers), inspection.held)
 
-    def _retry(self, response: UpstreamResponse, body: bytes) -> bool:
-        """Whether the refusal is one that can be answered by asking otherwise."""
-        model = self._call.model
-        if refuses_stream(response.status, body):
-            self._memory.note(Refusal.STREAM, model)
-            self._upstream.drain(response)
-            self._pass_on()
-            return True
-        if (
-            self._with_usage
-            and self._terms.include_usage == "auto"
-            and refuses_include_usage(response.status, body)
-        ):
-            self._suspect = Refusal.INCLUDE_USAGE
-            self._upstream.drain(response)
-            self._response = None
-            self._ask(False)
-            return True
-        return False
+    def _ask_again(self, response: UpstreamResponse) -> None:
+        assert self._paced is not None
+        self._paced.stop()
+        self._upstream.drain(response)
+        self._response = self._inspection = None
+        self._ask()
 
-    def _relay_answer(self, response: UpstreamResponse, inspection: Inspection, *, json: bool) -> None:
+    def _relay_answer(
+        self, response: UpstreamResponse, headers: list[RawHeader], held: Iterable[bytes] = ()
+    ) -> None:
         """Relay an answer that is no event stream."""
         assert self._timer is not None
         self.how = "passed"
-        headers: Iterable[RawHeader] = response.headers
-        if json and not is_json(inspection.media):
-            headers = [pair for pair in headers if pair[0].lower() != b"content-type"]
-            headers.append((b"Content-Type", b"application/json"))
+        self._answer.stop()
+        if self._paced is not None:
+            self._paced.stop()
         self._relay = AnswerRelay(self._request, response, self._timer.touch, self._relayed)
-        self._relay.start(headers, inspection.held)
+        self._relay.start(headers, held)
 
     def _relayed(self, error: APIError | None) -> None:
-        sent = self._relay.sent if self._relay is not None else 0
-        self._close(Outcome(self._request.code, sent, error.message if error else None))
+        self._close(Outcome(self._request.code, self._sent, error.message if error else None))
 
-    def _convert(self, response: UpstreamResponse, seen: bytes, *, ended: bool) -> None:
-        if self._content is None:
-            names = b", ".join(content_codings(response.values(b"content-encoding")))
-            raise upstream_error(
-                f"The upstream compressed its stream with {names[:40].decode('ascii', 'replace')}, which "
-                "the proxy cannot decode; it asked for identity."
-            )
-        self._gathering = EventGathering(self._call, self._terms.max_response_bytes)
-        self._take(seen)
+    def _gather(self, inspection: Inspection, found: Found, *, ended: bool) -> None:
+        """Put one answer together out of what has come and what will."""
+        if self._content is None or found is Found.OTHER:
+            raise inspection.unusable()
+        limit = self._limits.max_response_bytes
+        gathering: Gathering
+        if found is Found.EVENTS:
+            self.how = "converted"
+            gathering = EventGathering(self._call, limit)
+        else:
+            self.how = "passed"
+            gathering = JSONGathering(self._content, limit)
+        self._gathering, self._inspection = gathering, None
+        self._take(gathering, inspection.seen)
         if ended and self._timer is not None:
-            self._gathering.end(None)
-            self._complete()
+            gathering.end(None)
+            self._complete(gathering)
 
-    def _take(self, piece: bytes) -> None:
-        assert self._gathering is not None
-        self._gathering.feed(piece)
-        if self._gathering.complete:
-            self._complete()
+    def _take(self, gathering: Gathering, piece: bytes) -> None:
+        gathering.feed(piece)
+        if gathering.complete:
+            self._complete(gathering)
 
     # The end
 
-    def _complete(self) -> None:
-        response, result = self._response, self._gathering
-        assert response is not None and result is not None
-        body = result.result_bytes()
-        answer(
-            self._request,
-            response.status,
-            response.reason,
-            converted_response_headers(response.headers),
-            body,
-        )
+    def _waited(self) -> None:
+        """The client has waited without a word: it gets a head, that of the answer if it is known."""
+        response = self._response
+        try:
+            if response is None or response.status in REFUSALS:
+                self._answer.begin(200, None, ())
+            elif 200 <= response.status < 300:
+                headers = converted_response_headers(response.headers)
+                self._answer.begin(response.status, response.reason, headers)
+            else:
+                held = self._inspection.held if self._inspection is not None else ()
+                self._relay_answer(response, response.headers, held)
+        except Exception:
+            self._bug(Failure())
+
+    def _complete(self, gathering: Gathering) -> None:
+        response = self._response
+        assert response is not None
+        headers = converted_response_headers(response.headers)
+        self._answer.answer(response.status, response.reason, headers, gathering.result_bytes())
         self._upstream.drain(response)
-        self._close(Outcome(response.status, len(body)))
+        self._close(Outcome(response.status, self._sent))
+
+    def _broken(self, failure: Failure) -> None:
+        if isinstance(failure.value, APIError):
+            self._fail(failure.value)
+        else:
+            self._bug(failure)
 
     def _fail(self, error: APIError) -> None:
-        headers = converted_response_headers(self._response.headers) if self._response is not None else ()
-        if self._request.channel is not None:
-            answer_error(self._request, error, headers)
-        self._close(Outcome.failed(error, len(error.envelope())))
+        if self._timer is None:
+            return
+        told = self._response.headers if self._response is not None else ()
+        self._answer.fail(error, converted_response_headers(told))
+        self._close(Outcome.failed(error, self._sent))
 
     def _bug(self, failure: Failure) -> None:
         self._log.bug(failure)
@@ -309,30 +272,26 @@ class Conversion:
             self._fail(internal_error())
 
     def _silent(self) -> None:
-        seconds = self._terms.timeout_seconds
+        seconds = self._limits.timeout_seconds
         if self._relay is not None:
             self._relay.silent(seconds)
         else:
             what = f"The upstream sent nothing for {seconds:g} seconds"
             self._fail(upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
 
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-
     def _close(self, outcome: Outcome) -> None:
-        if self._timer is None:
+        timer, self._timer = self._timer, None
+        if timer is None:
             return
-        self._stop_timer()
+        timer.stop()
+        self._answer.stop()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
+        if self._paced is not None:
+            self._paced.stop()
         # What is being drained has an owner; anything else ends here.
-        if (
-            self._response is not None
-            and self._response.sink is not None
-            and (self._response.sink is self or self._response.sink is self._relay)
-        ):
-            self._response.abort()
-        self.done.callback(outcome)
+        response = self._response
+        if response is not None and response.sink in (self._paced, self._relay):
+            response.abort()
+        self.done.callback(self._answer.told(outcome))

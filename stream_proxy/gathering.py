@@ -6,10 +6,12 @@ from typing import Protocol
 
 from stream_proxy.accumulator import EventAccumulator
 from stream_proxy.chat import ChatCompletionsAccumulator
+from stream_proxy.coding import ContentDecoder
 from stream_proxy.decide import Call, Kind
-from stream_proxy.errors import APIError
+from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.responses import ResponseAccumulator
 from stream_proxy.runs import ChatRuns
+from stream_proxy.sniff import BOM
 from stream_proxy.sse import SSEDecoder
 
 #: What an event may say beside its part of the answer.
@@ -72,3 +74,33 @@ class EventGathering:
 
     def result_bytes(self) -> bytes:
         return self._answer.result_bytes()
+
+
+class JSONGathering:
+    """A JSON answer that came in one piece, for a client whom its own head can no longer reach.
+
+    :param content: what decodes it.
+    :param max_bytes: how large it may be.
+    """
+
+    complete = False  # nothing but its end says so
+
+    def __init__(self, content: ContentDecoder, max_bytes: int) -> None:
+        self._content = content
+        self._max_bytes = max_bytes
+        self._body = bytearray()
+
+    def feed(self, piece: bytes) -> None:
+        self._body += piece
+        if len(self._body) > self._max_bytes:
+            raise response_too_large(self._max_bytes)
+
+    def end(self, error: APIError | None) -> None:
+        if error is not None:
+            raise error
+        if not self._content.ended:
+            raise upstream_error("The upstream's compressed answer was cut off.")
+
+    def result_bytes(self) -> bytes:
+        # A byte order mark is tolerated at the start alone, and this may be no start any more.
+        return bytes(self._body).removeprefix(BOM)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from stream_proxy.coding import ContentDecoder
+from stream_proxy.errors import APIError, status_error
+from stream_proxy.headers import RawHeader
 from stream_proxy.sniff import Sniffed, sniff
 
 #: How much of an answer is looked at before it is decided what it is.
@@ -29,15 +30,17 @@ class Inspection:
 
     :param status: of the answer.
     :param media: its media type, in lower case and without parameters; empty if it has none.
-    :param content: undoes its coding; ``None`` if that is unknown, and the body cannot be looked at.
+    :param codings: the names of its content codings.
+    :param readable: whether they can be undone; if not, the body cannot be looked at.
     """
 
-    def __init__(self, status: int, media: bytes, content: ContentDecoder | None) -> None:
-        self.media = media
+    def __init__(self, status: int, media: bytes, codings: list[bytes], *, readable: bool) -> None:
+        self._media = media
         #: What has come, as it came, in case it is to be relayed.
         self.held: list[bytes] = []
         self._status = status
-        self._readable = content is not None
+        self._codings = codings
+        self._readable = readable
         self._held_bytes = 0
         self._seen = bytearray()
 
@@ -83,11 +86,28 @@ class Inspection:
             return None
         if kind is Sniffed.JSON:
             return Found.JSON
-        if self.success and (kind is Sniffed.EVENTS or self.media == b"text/event-stream"):
+        if self.success and (kind is Sniffed.EVENTS or self._media == b"text/event-stream"):
             return Found.EVENTS
         return Found.OTHER
 
+    def headers(self, found: Found, headers: list[RawHeader]) -> list[RawHeader]:
+        """The fields to relay the answer with: JSON goes out as JSON, whatever it came as."""
+        if found is not Found.JSON or self._media == b"application/json" or self._media.endswith(b"+json"):
+            return headers
+        others = [pair for pair in headers if pair[0].lower() != b"content-type"]
+        return [*others, (b"Content-Type", b"application/json")]
 
-def is_json(media: bytes) -> bool:
-    """Whether a media type says JSON."""
-    return media == b"application/json" or media.endswith(b"+json")
+    def unusable(self) -> APIError:
+        """Why this is no answer, for a client whom it cannot reach as it is."""
+        if not self._readable:
+            names = b", ".join(self._codings)[:40].decode("ascii", "replace")
+            return status_error(
+                self._status,
+                f"The upstream compressed its answer with {names}, which the proxy cannot decode; it asked "
+                "for identity.",
+            )
+        told = f"The upstream answered with status {self._status}"
+        media = self._media[:80].decode("ascii", "replace") or "no content type"
+        return status_error(
+            self._status, f"{told} and {media}, which is neither JSON nor an event stream.", for_log=told
+        )

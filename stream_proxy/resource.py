@@ -60,7 +60,7 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         url = parse_upstream_url(upstream_url)
         super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=access)
-        self.terms = Terms(include_usage, self.limits.timeout_seconds, self.limits.max_response_bytes)
+        self.terms = Terms(include_usage, self.limits)
         self.memory = RefusalMemory(self.clock.seconds)
 
     def render(self, request: Request) -> int:

@@ -111,7 +111,7 @@ class DecodingTests(TestCase):
             (b"gzip", b"data: plain\n\n"),
             (b"gzip", gzip.compress(b"x" * 99)[:-8] + b"\0" * 8),
             (b"deflate", b"data: plain\n\n"),
-            (b"gzip", gzip.compress(b"one") + b"rubbish, not a member"),
+            (b"gzip", gzip.compress(b"one") + b"\x1f\x8brubbish, but meant as a member"),
         ):
             with self.assertRaises(APIError) as caught:
                 decoded(coding, data)
