@@ -106,7 +106,6 @@ class PatientAnswer:
             self._request.write(_BLANK)
 
     def _finish(self, body: bytes) -> None:
-        self.stop()
         self.sent += len(body)
         request = self._request
         if request.channel is not None:

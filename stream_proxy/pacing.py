@@ -12,7 +12,7 @@ from stream_proxy.answer import UpstreamResponse
 from stream_proxy.errors import APIError
 
 #: How many bytes beyond those that came are worked on before it is the turn of others.
-TURN_BYTES = 2**20
+TURN_BYTES = 2**18
 
 
 class PacedBody:

@@ -128,7 +128,7 @@ class AdapterCall:
         self._asking = None
         self._response = response
         codings = content_codings(response.values(b"content-encoding"))
-        self._content = decoder_for(codings)
+        self._content = decoder_for(codings, self._limits.max_decoded_bytes)
         if self._content is None:
             if not 200 <= response.status < 300:
                 self._refuse()
