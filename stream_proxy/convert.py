@@ -192,6 +192,7 @@ class Conversion:
         """Relay an answer that is no event stream."""
         assert self._timer is not None
         self.how = "passed"
+        self._inspection = None
         self._answer.stop()
         if self._paced is not None:
             self._paced.stop()

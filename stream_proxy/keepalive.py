@@ -19,6 +19,10 @@ from stream_proxy.headers import RawHeader
 from stream_proxy.outcome import Outcome
 
 _BLANK = b" "
+_HEAD = (
+    (b"Content-Type", b"application/json"),
+    (b"X-Accel-Buffering", b"no"),  # nginx would gather blanks until there are enough
+)
 
 
 @implementer(IPushProducer)
@@ -59,7 +63,8 @@ class PatientAnswer:
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
         """Send the head of an answer whose length nobody knows."""
         self.begun = True
-        start_answer(self._request, status, reason, [*headers, (b"Content-Type", b"application/json")])
+        fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
+        start_answer(self._request, status, reason, [*fields, *_HEAD])
         self._request.registerProducer(self, True)
         self._request.write(b"")
 

@@ -142,8 +142,12 @@ class BlankTests(KeepAliveTestCase):
         self.clock.advance(0.1)
         begun = await read_head(client)
         self.assertEqual(begun.line, "HTTP/1.1 200 OK")
-        fields = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
-        self.assertEqual(sorted((name.title(), value) for name, value in begun.headers), fields)
+        fields = [
+            ("Content-Type", "application/json"),
+            ("Transfer-Encoding", "chunked"),
+            ("X-Accel-Buffering", "no"),
+        ]
+        self.assertEqual(sorted(begun.headers), fields)
         await turns()
         self.assertEqual(bytes(client.buffer), b"")
         for _ in range(3):
@@ -190,7 +194,12 @@ class BlankTests(KeepAliveTestCase):
     async def test_known_head(self) -> None:
         """Where the upstream's head has come, its status and fields go out with ours."""
         client, stream = await self.waiting()
-        fields = [("X-Request-Id", "r1"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("ETag", '"x"')]
+        fields = [
+            ("X-Request-Id", "r1"),
+            ("Set-Cookie", "a=1"),
+            ("Set-Cookie", "b=2"),
+            ("X-Accel-Buffering", "no"),
+        ]
         packed = gzip.compress(HELLO)
         length = ("Content-Length", str(len(packed)))
         await self.moved(lambda: stream.write(head(201, [EVENTS, GZIP, length, *fields], "Made")))
@@ -198,7 +207,7 @@ class BlankTests(KeepAliveTestCase):
         begun = await read_head(client)
         self.assertEqual(begun.line, "HTTP/1.1 201 Made")
         for name, value in fields:
-            self.assertIn(value, begun.all(name))
+            self.assertEqual(begun.all(name), [other for known, other in fields if known == name])
         self.assertEqual(begun.all("content-type"), ["application/json"])
         self.assertEqual(begun.all("content-encoding") + begun.all("content-length"), [])
         stream.write(packed)
