@@ -206,7 +206,7 @@ class BlankTests(KeepAliveTestCase):
         self.clock.advance(SECONDS)
         begun = await read_head(client)
         self.assertEqual(begun.line, "HTTP/1.1 201 Made")
-        for name, value in fields:
+        for name, _ in fields:
             self.assertEqual(begun.all(name), [other for known, other in fields if known == name])
         self.assertEqual(begun.all("content-type"), ["application/json"])
         self.assertEqual(begun.all("content-encoding") + begun.all("content-length"), [])
