@@ -10,6 +10,8 @@ from stream_proxy.errors import decoded_too_large, upstream_error
 
 _PIECE_BYTES = 65_536
 _GZIP = (b"gzip", b"x-gzip")
+# What every gzip member begins with (RFC 1952 section 2.3.1).
+_MAGIC = b"\x1f\x8b"
 
 
 class ContentDecoder(Protocol):
@@ -18,7 +20,7 @@ class ContentDecoder(Protocol):
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """The decoded bytes, at most 64 KiB at a time.
 
-        :raises APIError: if `data` is not what its ``Content-Encoding`` says.
+        :raises APIError: if `data` is not what its ``Content-Encoding`` says, or means more than is allowed.
         """
 
     @property
@@ -32,10 +34,10 @@ def content_codings(values: Iterable[bytes]) -> list[bytes]:
     return [name for name in names if name and name != b"identity"]
 
 
-def decoder_for(codings: list[bytes], max_bytes: int) -> ContentDecoder | None:
+def decoder_for(codings: list[bytes], max_bytes: int = 256 * 2**20) -> ContentDecoder | None:
     """A decoder for these codings (RFC 9110 section 8.4.1), or ``None`` if there is none.
 
-    :param max_bytes: how much an answer may decode to; more is an error.
+    :param max_bytes: what a compressed body may decode to.
     """
     if not codings:
         return _Identity()
@@ -55,10 +57,12 @@ class _Identity:
 
 class _Inflate:
     def __init__(self, max_bytes: int, *, gzip: bool) -> None:
-        self._left = max_bytes
-        self._max_bytes = max_bytes
         self._gzip = gzip
         self._inflate = zlib.decompressobj(31) if gzip else None
+        self._magic = b""  # the part that has come of what may be the start of another member
+        self._over = False  # what still comes is no part of the body
+        self._max_bytes = max_bytes
+        self._count = 0
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         try:
@@ -71,23 +75,41 @@ class _Inflate:
         return self._inflate is None or self._inflate.eof
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        if not self._gzip and self._inflate is not None and self._inflate.eof:
-            return  # what follows the end is no part of it
-        while data or self._inflate is not None:
-            if self._inflate is None:
-                # "deflate" is the zlib format, but some servers send it without zlib's header.
-                self._inflate = zlib.decompressobj(15 if data[0] & 0x0F == 8 else -15)
+        while not self._over:
+            if self._inflate is None or self._inflate.eof:
+                data = self._begin(data)
+                if not data or self._inflate is None:
+                    return
             piece = self._inflate.decompress(data, _PIECE_BYTES)
             data = self._inflate.unconsumed_tail
             self._left -= len(piece)
             if self._left < 0:
                 raise decoded_too_large(self._max_bytes)
             if piece:
+                self._count += len(piece)
+                if self._count > self._max_bytes:
+                    raise decoded_too_large(self._max_bytes)
                 yield piece
             if self._inflate.eof:
                 data = self._inflate.unused_data
-                if not self._gzip or not data:
-                    return
-                self._inflate = zlib.decompressobj(31)  # gzip allows several members, one after the other
             elif not data and len(piece) < _PIECE_BYTES:
                 return
+
+    def _begin(self, data: bytes) -> bytes:
+        """Make ready for what begins with `data`; what of that is part of the body is returned."""
+        if self._inflate is None:
+            if data:
+                # "deflate" is the zlib format, but some servers send it without zlib's header.
+                self._inflate = zlib.decompressobj(15 if data[0] & 0x0F == 8 else -15)
+            return data
+        if self._gzip:  # allows several members, one after the other, and in practice junk behind the last
+            data = self._magic + data
+            if data.startswith(_MAGIC):
+                self._magic = b""
+                self._inflate = zlib.decompressobj(31)
+                return data
+            if _MAGIC.startswith(data):
+                self._magic = data
+                return b""
+        self._over = True
+        return b""

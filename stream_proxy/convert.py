@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from stream_proxy.aggregate import Aggregate, StreamAggregate, WholeAggregate
+from stream_proxy.attempts import Attempts
 from stream_proxy.coding import ContentDecoder, content_codings, decoder_for
-from stream_proxy.config import IncludeUsage
-from stream_proxy.decide import Call, Kind, refuses_include_usage, refuses_stream
-from stream_proxy.downstream import answer, answer_error
-from stream_proxy.errors import (
-    UPSTREAM_ERROR,
-    APIError,
-    internal_error,
-    upstream_error,
-    upstream_timeout,
-)
-from stream_proxy.headers import (
-    RawHeader,
-    converted_response_headers,
-    request_headers,
-    streaming_request_headers,
-)
-from stream_proxy.keepalive import KeepAlive
-from stream_proxy.memory import Refusal, RefusalMemory
-from stream_proxy.opening import Opening, Verdict
+from stream_proxy.config import IncludeUsage, Limits
+from stream_proxy.decide import Call
+from stream_proxy.errors import APIError, internal_error, upstream_timeout
+from stream_proxy.gathering import EventGathering, Gathering, JSONGathering
+from stream_proxy.headers import RawHeader, converted_response_headers
+from stream_proxy.inspection import REFUSALS, Found, Inspection
+from stream_proxy.keepalive import PatientAnswer
+from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.pacing import PacedBody
 from stream_proxy.relay import AnswerRelay
 from stream_proxy.sniff import media_type
 from stream_proxy.timer import IdleTimer
@@ -41,13 +30,10 @@ from stream_proxy.upstream import Upstream, UpstreamResponse
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for every conversion of a rule."""
+    """What holds for every conversion of a rule, as in the configuration."""
 
-    include_usage: IncludeUsage = "auto"
-    timeout_seconds: float = 600.0
-    max_response_bytes: int = 256 * 2**20
-    max_decoded_bytes: int = 256 * 2**20
-    keep_alive_seconds: float = 0.0
+    include_usage: IncludeUsage
+    limits: Limits
 
 
 class Conversion:
@@ -83,34 +69,28 @@ class Conversion:
         self._request = request
         self._upstream = upstream
         self._target = target
-        self._headers = headers
         self._call = call
-        self._body = body
-        self._terms = terms
-        self._memory = memory
+        self._limits = terms.limits
         self._log = log
+        waits = terms.limits.keep_alive_seconds
+        # Once a head of ours is out, an answer cannot say how it is compressed.
+        self._attempts = Attempts(call, headers, body, terms.include_usage, memory, compressed=not waits)
+        self._answer = PatientAnswer(clock, request, waits, self._waited)
         self._timer: IdleTimer | None = None
         self._asking: Deferred[UpstreamResponse] | None = None
-        self._with_usage = False
-        self._suspect: Refusal | None = None
         self._response: UpstreamResponse | None = None
-        self._relay: AnswerRelay | None = None
-        self._keep_alive: KeepAlive | None = None
-        self._converting = True
+        # What becomes of its body: paced and decoded, it is looked at, and then gathered or relayed.
+        self._paced: PacedBody | None = None
         self._content: ContentDecoder | None = None
-        self._opening: Opening | None = None
-        self._answer: Aggregate | None = None
+        self._inspection: Inspection | None = None
+        self._gathering: Gathering | None = None
+        self._relay: AnswerRelay | None = None
 
     def start(self) -> None:
         """Send the request, as a stream unless the upstream is known not to stream this model."""
-        model, terms = self._call.model, self._terms
-        self._timer = IdleTimer(self._clock, terms.timeout_seconds, self._silent)
-        self._keep_alive = KeepAlive(self._clock, self._request, terms.keep_alive_seconds, self._early_head)
-        if self._memory.knows(Refusal.STREAM, model):
-            self._pass_on()
-            return
-        known = self._memory.knows(Refusal.INCLUDE_USAGE, model)
-        self._ask(terms.include_usage == "always" or (terms.include_usage == "auto" and not known))
+        self._timer = IdleTimer(self._clock, self._limits.timeout_seconds, self._silent)
+        self._answer.wait()
+        self._ask()
 
     def cancel(self) -> None:
         """The client has gone: so goes the request to the upstream."""
@@ -118,35 +98,23 @@ class Conversion:
 
     @property
     def _sent(self) -> int:
-        if self._relay is not None:
-            return self._relay.sent
-        return self._keep_alive.sent if self._keep_alive is not None else 0
+        return self._relay.sent if self._relay is not None else self._answer.sent
 
     # The request
 
-    def _ask(self, with_usage: bool) -> None:
-        self._with_usage = with_usage and self._call.kind is Kind.CHAT
-        self._send(streaming_request_headers(self._headers), self._call.body(include_usage=with_usage))
-
-    def _pass_on(self) -> None:
-        """Send the client's own call."""
-        self.how = "passed"
-        self._converting = False
-        self._send(request_headers(self._headers), self._body)
-
-    def _send(self, headers: Iterable[RawHeader], body: bytes) -> None:
+    def _ask(self) -> None:
+        assert self._timer is not None
+        self._timer.touch()
+        self.how = "converted" if self._attempts.streams else "passed"
+        headers, body = self._attempts.request()
         asking = self._asking = self._upstream.request(b"POST", self._target, headers, body)
         asking.addCallbacks(self._answered, self._failed)
         asking.addErrback(self._bug)
 
     def _failed(self, failure: Failure) -> None:
         self._asking = None
-        if failure.check(CancelledError) or self._timer is None:
-            return
-        if isinstance(failure.value, APIError):
-            self._fail(failure.value)
-        else:
-            self._bug(failure)
+        if not failure.check(CancelledError):
+            self._broken(failure)
 
     # The answer
 
@@ -155,180 +123,145 @@ class Conversion:
         self._timer.touch()
         self._asking = None
         self._response = response
-        if self._suspect is not None and 200 <= response.status < 300:
-            self._memory.note(self._suspect, self._call.model)  # it was that, and nothing else
+        self._attempts.answered(response.status)
+        if not (self._attempts.streams or self._answer.begun):
+            self._relay_answer(response, response.headers)
+            return
         codings = content_codings(response.values(b"content-encoding"))
-        self._content = decoder_for(codings, self._terms.max_decoded_bytes)
+        self._content = decoder_for(codings, self._limits.max_decoded_bytes)
         media = media_type(response.values(b"content-type"))
-        self._opening = Opening(response.status, media, self._content)
-        if not self._converting and not self._begun:
-            self._relay_answer(response, Verdict.OTHER)
-        else:
-            response.start(self)
+        self._inspection = Inspection(response.status, media, codings, readable=self._content is not None)
+        self._paced = PacedBody(self._clock, response, self._came, self._ended, self._broken)
+        response.start(self._paced)
 
-    def body_received(self, data: bytes) -> None:
-        """The upstream's body, as it came."""
-        if self._timer is None:
-            return
-        self._timer.touch()
-        try:
-            self._read(data)
-        except APIError as error:
+    def _came(self, data: bytes) -> Iterator[int]:
+        if self._inspection is not None:
+            self._inspection.came(data)
+        return self._read(data)
+
+    def _read(self, data: bytes) -> Iterator[int]:
+        """Work on what came, piece by piece: little data can hold much."""
+        assert self._timer is not None
+        timer = self._timer
+        timer.touch()
+        for piece in self._content.pieces(data) if self._content is not None else ():
+            if self._gathering is not None:
+                self._take(self._gathering, piece)
+            elif self._inspection is not None:
+                self._inspection.decoded(piece)
+                self._look(ended=False)
+            yield len(piece)
+            timer.touch()
+        if self._inspection is not None:  # much can hold little, too
+            self._look(ended=False)
+
+    def _ended(self, error: APIError | None) -> None:
+        if self._gathering is not None:
+            self._gathering.end(error)
+            self._complete(self._gathering)
+        elif error is not None:
             self._fail(error)
-        except Exception:
-            self._bug(Failure())
-
-    def body_ended(self, error: APIError | None) -> None:
-        """The upstream's body has ended."""
-        if self._timer is None:
-            return
-        try:
-            if self._answer is not None:
-                self._answer.end(clean=error is None)
-                self._complete()
-            elif error is not None:
-                self._fail(error)
-            elif self._opening is not None:
-                self._decide(self._opening, self._opening.end(), ended=True)
-        except APIError as failure:
-            self._fail(failure)
-        except Exception:
-            self._bug(Failure())
-
-    def _read(self, data: bytes) -> None:
-        opening = self._opening
-        if opening is not None:
-            verdict = opening.feed(data)
-            if verdict is not None:
-                self._decide(opening, verdict, ended=False)
-        elif self._answer is not None and self._content is not None:
-            self._take(self._answer, self._content.pieces(data))
-
-    def _decide(self, opening: Opening, verdict: Verdict, *, ended: bool) -> None:
-        """Go on as the answer turned out to be."""
-        response = self._response
-        assert response is not None
-        if self._retry(response, opening.start):
-            return
-        if verdict is Verdict.EVENTS and self._converting:
-            self._aggregate(StreamAggregate(self._call, self._terms.max_response_bytes), ended=ended)
-        elif not self._begun:
-            self._relay_answer(response, verdict)
-        elif verdict in (Verdict.JSON, Verdict.MISLABELLED):
-            self.how = "passed"
-            self._aggregate(WholeAggregate(self._terms.max_response_bytes), ended=ended)
         else:
-            raise APIError(
-                response.status if response.status >= 400 else 502,
-                f"The upstream answered with status {response.status} and something that is not JSON.",
-                UPSTREAM_ERROR,
-            )
+            self._look(ended=True)
 
-    def _retry(self, response: UpstreamResponse, body: bytes) -> bool:
-        """Whether the refusal is one that can be answered by asking otherwise."""
-        model = self._call.model
-        if not self._converting:
-            return False
-        if refuses_stream(response.status, body):
-            self._memory.note(Refusal.STREAM, model)
-            self._leave(response)
-            self._pass_on()
-            return True
-        if (
-            self._with_usage
-            and self._terms.include_usage == "auto"
-            and refuses_include_usage(response.status, body)
-        ):
-            self._suspect = Refusal.INCLUDE_USAGE
-            self._leave(response)
-            self._ask(False)
-            return True
-        return False
+    def _look(self, *, ended: bool) -> None:
+        """Decide what to do with this answer, once it is clear what it is."""
+        response, inspection = self._response, self._inspection
+        assert response is not None and inspection is not None
+        found = inspection.found(ended=ended)
+        if found is None:
+            return
+        if inspection.refusal and self._attempts.refused(response.status, inspection.beginning):
+            self._ask_again(response)
+            return
+        if found is Found.EVENTS or self._answer.begun:
+            self._gather(inspection, found, ended=ended)
+            return
+        self._relay_answer(response, inspection.headers(found, response.headers), inspection.held)
 
-    def _leave(self, response: UpstreamResponse) -> None:
+    def _ask_again(self, response: UpstreamResponse) -> None:
+        assert self._paced is not None
+        self._paced.stop()
         self._upstream.drain(response)
-        self._response = self._opening = None
+        self._response = self._inspection = None
+        self._ask()
 
-    def _relay_answer(self, response: UpstreamResponse, verdict: Verdict) -> None:
-        """Relay an answer as it came."""
-        assert self._timer is not None and self._opening is not None and self._keep_alive is not None
+    def _relay_answer(
+        self, response: UpstreamResponse, headers: list[RawHeader], held: Iterable[bytes] = ()
+    ) -> None:
+        """Relay an answer that is no event stream."""
+        assert self._timer is not None
         self.how = "passed"
-        opening, self._opening = self._opening, None
-        self._keep_alive.stop()
-        headers: Iterable[RawHeader] = response.headers
-        if verdict is Verdict.MISLABELLED:
-            headers = [pair for pair in headers if pair[0].lower() != b"content-type"]
-            headers.append((b"Content-Type", b"application/json"))
+        self._inspection = None
+        self._answer.stop()
+        if self._paced is not None:
+            self._paced.stop()
         self._relay = AnswerRelay(self._request, response, self._timer.touch, self._relayed)
         self._relay.start(headers, opening.held)
 
     def _relayed(self, error: APIError | None) -> None:
         self._close(Outcome(self._request.code, self._sent, error.message if error else None))
 
-    def _aggregate(self, aggregate: Aggregate, *, ended: bool) -> None:
-        """Put the answer together, beginning with what is there."""
-        assert self._response is not None and self._opening is not None
-        if self._content is None:
-            names = b", ".join(content_codings(self._response.values(b"content-encoding")))
-            raise upstream_error(
-                f"The upstream compressed its answer with {names[:40].decode('ascii', 'replace')}, which "
-                "the proxy cannot decode; it asked for identity."
-            )
-        opening, self._opening = self._opening, None
-        self._answer = aggregate
-        self._take(aggregate, chain((bytes(opening.seen),), opening.rest))
+    def _gather(self, inspection: Inspection, found: Found, *, ended: bool) -> None:
+        """Put one answer together out of what has come and what will."""
+        if self._content is None or found is Found.OTHER:
+            raise inspection.unusable()
+        limit = self._limits.max_response_bytes
+        gathering: Gathering
+        if found is Found.EVENTS:
+            self.how = "converted"
+            gathering = EventGathering(self._call, limit)
+        else:
+            self.how = "passed"
+            gathering = JSONGathering(self._content, limit)
+        self._gathering, self._inspection = gathering, None
+        self._take(gathering, inspection.seen)
         if ended and self._timer is not None:
-            aggregate.end(clean=True)
-            self._complete()
+            gathering.end(None)
+            self._complete(gathering)
 
-    def _take(self, aggregate: Aggregate, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            aggregate.feed(piece)
-            if aggregate.complete:
-                self._complete()
-                return
+    def _take(self, gathering: Gathering, piece: bytes) -> None:
+        gathering.feed(piece)
+        if gathering.complete:
+            self._complete(gathering)
 
     # The end
 
-    @property
-    def _begun(self) -> bool:
-        """Whether a head is out that says nothing about the answer."""
-        return self._keep_alive is not None and self._keep_alive.begun
-
-    def _early_head(self) -> tuple[int, Iterable[RawHeader]]:
+    def _waited(self) -> None:
+        """The client has waited without a word: it gets a head, that of the answer if it is known."""
         response = self._response
-        if response is None:
-            return 200, ()
-        success = 200 <= response.status < 300
-        return response.status if success else 200, converted_response_headers(response.headers)
+        try:
+            if response is None or response.status in REFUSALS:
+                self._answer.begin(200, None, ())
+            elif 200 <= response.status < 300:
+                headers = converted_response_headers(response.headers)
+                self._answer.begin(response.status, response.reason, headers)
+            else:
+                held = self._inspection.held if self._inspection is not None else ()
+                self._relay_answer(response, response.headers, held)
+        except Exception:
+            self._bug(Failure())
 
-    def _complete(self) -> None:
-        response, waiting = self._response, self._keep_alive
-        assert response is not None and waiting is not None and self._answer is not None
-        body = self._answer.body()
-        if waiting.begun:
-            waiting.finish(body)
-        else:
-            fields = converted_response_headers(response.headers)
-            answer(self._request, response.status, response.reason, fields, body)
+    def _complete(self, gathering: Gathering) -> None:
+        response = self._response
+        assert response is not None
+        headers = converted_response_headers(response.headers)
+        self._answer.answer(response.status, response.reason, headers, gathering.result_bytes())
         self._upstream.drain(response)
-        self._end(Outcome(response.status, waiting.sent or len(body)))
+        self._close(Outcome(response.status, self._sent))
+
+    def _broken(self, failure: Failure) -> None:
+        if isinstance(failure.value, APIError):
+            self._fail(failure.value)
+        else:
+            self._bug(failure)
 
     def _fail(self, error: APIError) -> None:
-        body = error.envelope()
-        if self._begun and self._keep_alive is not None:
-            self._keep_alive.finish(body)
-            self._end(Outcome.failed(error, self._keep_alive.sent))
+        if self._timer is None:
             return
-        headers = converted_response_headers(self._response.headers) if self._response is not None else ()
-        if self._request.channel is not None:
-            answer_error(self._request, error, headers)
-        self._close(Outcome.failed(error, len(body)))
-
-    def _end(self, outcome: Outcome) -> None:
-        """The end of an answer; its status may not be the one that went out."""
-        early = self._begun and not 200 <= outcome.status < 300
-        self._close(replace(outcome, detail="after status 200") if early else outcome)
+        told = self._response.headers if self._response is not None else ()
+        self._answer.fail(error, converted_response_headers(told))
+        self._close(Outcome.failed(error, self._sent))
 
     def _bug(self, failure: Failure) -> None:
         self._log.bug(failure)
@@ -340,7 +273,7 @@ class Conversion:
             self._fail(internal_error())
 
     def _silent(self) -> None:
-        seconds = self._terms.timeout_seconds
+        seconds = self._limits.timeout_seconds
         if self._relay is not None:
             self._relay.silent(seconds)
         else:
@@ -352,16 +285,14 @@ class Conversion:
         if timer is None:
             return
         timer.stop()
-        if self._keep_alive is not None:
-            self._keep_alive.stop()
+        self._answer.stop()
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
+        if self._paced is not None:
+            self._paced.stop()
         # What is being drained has an owner; anything else ends here.
-        if (
-            self._response is not None
-            and self._response.sink is not None
-            and (self._response.sink is self or self._response.sink is self._relay)
-        ):
-            self._response.abort()
-        self.done.callback(outcome)
+        response = self._response
+        if response is not None and response.sink in (self._paced, self._relay):
+            response.abort()
+        self.done.callback(self._answer.told(outcome))

@@ -133,11 +133,20 @@ def response_too_large(limit: int) -> APIError:
 
 
 def decoded_too_large(limit: int) -> APIError:
-    """502: what came is compressed, and holds more than `limit` bytes."""
+    """502: a compressed answer decodes to more than `limit` bytes, which is what bombs do."""
     return upstream_error(
-        f"The upstream's compressed answer holds more than the {limit} bytes that maxDecodedBytes allows.",
+        f"The upstream's answer decodes to more than the {limit} bytes that maxDecodedBytes allows; "
+        "ask for less output, or raise maxDecodedBytes.",
         should_retry=False,
     )
+
+
+def status_error(status: int, message: str, *, for_log: str | None = None) -> APIError:
+    """An answer that has nothing but its status to say; one that is no error is a 502."""
+    if not 400 <= status <= 599:
+        return APIError(502, message, UPSTREAM_ERROR, for_log=for_log)
+    type = RATE_LIMIT if status == 429 else SERVER_ERROR if status >= 500 else INVALID_REQUEST
+    return APIError(status, message, type, for_log=for_log)
 
 
 def chat_stream_error(error: object) -> APIError:

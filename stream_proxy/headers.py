@@ -53,6 +53,14 @@ def streaming_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeade
     yield b"Accept-Encoding", b"identity"
 
 
+def uncompressed_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
+    """The client's fields for a request whose answer is to come as it asks, but not compressed."""
+    for name, value in request_headers(headers):
+        if name.lower() != b"accept-encoding":
+            yield name, value
+    yield b"Accept-Encoding", b"identity"
+
+
 def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] = ()) -> Iterator[RawHeader]:
     """The upstream's fields that go to the client, in order, each as often as it came.
 

@@ -1,43 +1,97 @@
-"""Bytes for a client that waits long: JSON may begin with blanks (RFC 8259 section 2)."""
+"""Signs of life for a client that waits: a head before there is an answer, and a blank now and then.
+
+Load balancers, CDNs and clients give up on a connection on which nothing moves. JSON may begin with blanks
+(RFC 8259 section 2), so they can have some; the status, though, is gone with the head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from stream_proxy.downstream import start_answer
+from stream_proxy.downstream import answer, answer_error, start_answer
+from stream_proxy.errors import APIError
 from stream_proxy.headers import RawHeader
+from stream_proxy.outcome import Outcome
+
+_BLANK = b" "
+_HEAD = (
+    (b"Content-Type", b"application/json"),
+    (b"X-Accel-Buffering", b"no"),  # nginx would gather blanks until there are enough
+)
 
 
 @implementer(IPushProducer)
-class KeepAlive:
-    """An answer that begins before it is known, with a blank every few seconds.
+class PatientAnswer:
+    """The JSON answer to one request, whose head goes out before it is there if that takes long.
 
     :param request: the client's.
-    :param seconds: how often; 0 for never, and then it does nothing.
-    :param head: status and fields, asked for once, when the answer begins.
+    :param seconds: how long the client waits for the head, and then for each blank; 0: for ever.
+    :param due: called once, when it is time for the head. It calls :meth:`begin`; or :meth:`stop`, if the
+        request is answered in another way.
     """
 
     def __init__(
-        self,
-        clock: IReactorTime,
-        request: Request,
-        seconds: float,
-        head: Callable[[], tuple[int, Iterable[RawHeader]]],
+        self, clock: IReactorTime, request: Request, seconds: float, due: Callable[[], None]
     ) -> None:
-        #: The head is out: what follows has to be JSON, whatever it says.
-        self.begun = False
-        #: Bytes of the body.
-        self.sent = 0
         self._clock = clock
         self._request = request
         self._seconds = seconds
-        self._head = head
+        self._due = due
+        self._call: IDelayedCall | None = None
         self._paused = False
-        self._call: IDelayedCall | None = clock.callLater(seconds, self._beat) if seconds else None
+        #: Whether the head is out.
+        self.begun = False
+        #: How many bytes of the body are.
+        self.sent = 0
+
+    def wait(self) -> None:
+        """The client waits from now on."""
+        if self._seconds > 0:
+            self._call = self._clock.callLater(self._seconds, self._tick)
+
+    def stop(self) -> None:
+        """It does no longer."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
+        """Send the head of an answer whose length nobody knows."""
+        self.begun = True
+        fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
+        start_answer(self._request, status, reason, [*fields, *_HEAD])
+        self._request.registerProducer(self, True)
+        self._request.write(b"")
+
+    def answer(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
+        """Send the answer, or what has not been sent of it."""
+        if self.begun:
+            self._finish(body)
+        else:
+            self.sent = len(body)
+            answer(self._request, status, reason, headers, body)
+
+    def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
+        """The same for an error."""
+        if self.begun:
+            self._finish(error.envelope())
+        else:
+            self.sent = len(error.envelope())
+            if self._request.channel is not None:
+                answer_error(self._request, error, headers)
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """How it ended, with what the client was told instead of that."""
+        if not self.begun or outcome.status == self._request.code:
+            return outcome
+        return replace(outcome, detail=f"{self._request.code} had been sent")
+
+    # Whoever does not read gets no more blanks either, or they would pile up here.
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -48,29 +102,18 @@ class KeepAlive:
     def stopProducing(self) -> None:
         """The client's connection is going; whoever watches the request ends this."""
 
-    def _beat(self) -> None:
-        request = self._request
+    def _tick(self) -> None:
+        self._call = self._clock.callLater(self._seconds, self._tick)
         if not self.begun:
-            self.begun = True
-            status, fields = self._head()
-            start_answer(request, status, None, [*fields, (b"Content-Type", b"application/json")])
-            request.registerProducer(self, True)
-        if not self._paused:  # who does not read gets no more of them
-            request.write(b" ")
-            self.sent += 1
-        self._call = self._clock.callLater(self._seconds, self._beat)
+            self._due()
+        elif not self._paused:
+            self.sent += len(_BLANK)
+            self._request.write(_BLANK)
 
-    def stop(self) -> None:
-        """No more blanks."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-
-    def finish(self, body: bytes) -> None:
-        """End an answer that has begun."""
-        self.stop()
-        if self._request.channel is not None:
-            self._request.unregisterProducer()
-            self._request.write(body)
-            self._request.finish()
+    def _finish(self, body: bytes) -> None:
         self.sent += len(body)
+        request = self._request
+        if request.channel is not None:
+            request.write(body)
+            request.unregisterProducer()
+            request.finish()

@@ -60,13 +60,7 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         url = parse_upstream_url(upstream_url)
         super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=access)
-        self.terms = Terms(
-            include_usage,
-            self.limits.timeout_seconds,
-            self.limits.max_response_bytes,
-            self.limits.max_decoded_bytes,
-            self.limits.keep_alive_seconds,
-        )
+        self.terms = Terms(include_usage, self.limits)
         self.memory = RefusalMemory(self.clock.seconds)
 
     def render(self, request: Request) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-_BOM = b"\xef\xbb\xbf"
+#: A byte order mark.
+BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -21,9 +22,9 @@ class Sniffed(Enum):
 
 def sniff(start: bytes, *, ended: bool) -> Sniffed:
     """Judge a body by its decoded `start`; `ended`: there is no more to wait for."""
-    if not start.startswith(_BOM) and _BOM.startswith(start[:3]) and not ended:
+    if not start.startswith(BOM) and BOM.startswith(start[:3]) and not ended:
         return Sniffed.UNDECIDED
-    start = start.removeprefix(_BOM).lstrip(_BLANK)[:16]
+    start = start.removeprefix(BOM).lstrip(_BLANK)[:16]
     if start.startswith(b"{"):
         return Sniffed.JSON
     if start.startswith(_FIELDS):

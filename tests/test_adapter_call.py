@@ -618,6 +618,32 @@ class HostileTests(AdapterTestCase):
         self.assertNotIn(b"[DONE]", answer.body)
         await self.fails(script, 502)
 
+    async def test_much_decoded(self) -> None:
+        """All that a compressed answer decodes to counts against its bound, heard or not."""
+        body = gzip.compress(b": comment\n\n" * 20 + HELLO)
+        script = says(body, 200, "text/event-stream", ("Content-Encoding", "gzip"))
+        size = len(HELLO) + 220
+        self.assertEqual((await self.answer(script, limits=Limits(max_decoded_bytes=size))).status, 200)
+        error = await self.fails(script, 502, limits=Limits(max_decoded_bytes=size - 1))
+        self.assertIn("maxDecodedBytes", error["message"])
+
+    async def test_nested_lists(self) -> None:
+        """Lists in lists without end hold no error that could be told, and are none of ours."""
+        for depth in (600, 990, 100_000):
+            lists = b"[" * depth + b"]" * depth
+            for body in (lists, b'{"error": %b}' % lists, b'{"error": {"message": %b}}' % lists):
+                error = await self.fails(says(body, 429, "application/json"), 429)
+                self.assertNotEqual(error["type"], "internal_error")
+                for data in (b"data: %b\n\n", b"event: error\ndata: %b\n\n"):
+                    error = await self.fails(says(data % body), 502)
+                    self.assertNotEqual(error["type"], "internal_error")
+
+    async def test_status_that_is_none(self) -> None:
+        """A status that is no answer is a 502, which tells of redirects only where there is one."""
+        for status in (304, 302):
+            message = (await self.fails(says(b"", status), 502))["message"]
+            self.assertEqual("redirects" in message, status == 302, message)
+
     async def test_truncated_coding(self) -> None:
         """A compressed stream without its end is no answer."""
         cut = gzip.compress(HELLO)[:-9]

@@ -111,15 +111,62 @@ class DecodingTests(TestCase):
             (b"gzip", b"data: plain\n\n"),
             (b"gzip", gzip.compress(b"x" * 99)[:-8] + b"\0" * 8),
             (b"deflate", b"data: plain\n\n"),
-            (b"gzip", gzip.compress(b"one") + b"rubbish, not a member"),
+            (b"gzip", gzip.compress(b"one") + b"\x1f\x8brubbish, but meant as a member"),
         ):
             with self.assertRaises(APIError) as caught:
                 decoded(coding, data)
             self.assertEqual((caught.exception.status, caught.exception.type), (502, "upstream_error"))
 
 
+class LimitTests(TestCase):
+    """How much a compressed body may hold."""
+
+    def test_limit(self) -> None:
+        """As much as the limit is decoded; a byte more is a 502 that names it, and not tried again."""
+        for coding, packed in ((b"gzip", gzip.compress(b"x" * 99)), (b"deflate", zlib.compress(b"x" * 99))):
+            content = decoder_for([coding], 99)
+            assert content is not None
+            self.assertEqual(b"".join(content.pieces(packed)), b"x" * 99)
+            content = decoder_for([coding], 98)
+            assert content is not None
+            with self.assertRaises(APIError) as caught:
+                list(content.pieces(packed))
+            self.assertEqual((caught.exception.status, caught.exception.should_retry), (502, False))
+            self.assertIn("98 bytes that maxDecodedBytes allows", caught.exception.message)
+
+    def test_all_of_it(self) -> None:
+        """All reads and all members count, taken together."""
+        content = decoder_for([b"gzip"], 100)
+        assert content is not None
+        for _ in range(3):
+            list(content.pieces(gzip.compress(b"x" * 33)))
+        with self.assertRaises(APIError):
+            list(content.pieces(gzip.compress(b"xx")))
+
+    def test_plain(self) -> None:
+        """What is not compressed is bounded by what takes it."""
+        content = decoder_for([], 1)
+        assert content is not None
+        self.assertEqual(list(content.pieces(b"xx")), [b"xx"])
+
+
 class TailTests(TestCase):
     """What follows the end of a compressed body."""
+
+    def test_gzip(self) -> None:
+        """Junk behind the end of a gzipped body is ignored, however it comes; the body is whole."""
+        packed = gzip.compress(b"one ") + gzip.compress(b"two")
+        for junk in (b"junk", b"\0" * 600, b"\x1f", b"\x1fjunk", b"\r\n" + gzip.compress(b"three")):
+            for parts in ((packed + junk,), (packed, junk), [bytes([byte]) for byte in packed + junk]):
+                content = decoder(b"gzip")
+                got = b"".join(piece for part in parts for piece in content.pieces(part))
+                self.assertEqual((got, content.ended), (b"one two", True))
+
+    def test_cut_member(self) -> None:
+        """A further member that is cut off is not the end."""
+        content = decoder(b"gzip")
+        list(content.pieces(gzip.compress(b"one") + gzip.compress(b"two")[:-1]))
+        self.assertFalse(content.ended)
 
     def test_deflate(self) -> None:
         """It is no part of a deflated body, and costs nothing."""

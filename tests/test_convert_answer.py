@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from stream_proxy import Limits, ProxyResource, aggregate, opening
-from stream_proxy import convert as convert_module
+from stream_proxy import Limits, ProxyResource, convert, gathering, inspection
 from stream_proxy.outcome import RequestLog
 from tests.support import (
     CHAT,
@@ -292,6 +291,26 @@ class CodingTests(AnswerTestCase):
         self.assert_error(response, 502, "upstream_error", "maxResponseBytes")
         self.assertEqual(response.all("x-should-retry"), ["false"])
 
+    async def test_bomb_of_nothing(self) -> None:
+        """What the answer does not need counts too, in both APIs; what is not compressed never does."""
+        limits = Limits(max_decoded_bytes=200_000)
+        fields = [EVENTS, ("Content-Encoding", "gzip")]
+        for filler in (b": x\n", b"\n", event({"type": "response.in_progress", "choices": []})):
+            data = filler * (200_000 // len(filler) + 1)
+            for target in (CHAT, RESPONSES):
+                response = await self.asked(whole(gzip.compress(data), fields), target=target, limits=limits)
+                self.assert_error(response, 502, "upstream_error", "200000 bytes that maxDecodedBytes")
+                self.assertEqual(response.all("x-should-retry"), ["false"])
+        self.assert_hello(await self.asked(whole(b": x\n" * 60_000 + HELLO), limits=limits))
+
+    async def test_much_in_little(self) -> None:
+        """A stream that is compressed very well, or has junk behind its end, is none the worse for it."""
+        data = b": x\n" * 100_000 + START + b"\n" * 500_000 + HELLO.removeprefix(START)
+        fields = [EVENTS, ("Content-Encoding", "gzip")]
+        for end in (b"", b"junk"):
+            for packed in (gzip.compress(data), gzip.compress(data.removesuffix(DONE))):
+                self.assert_hello(await self.asked(whole(packed + end, fields)))
+
 
 class EndTests(AnswerTestCase):
     """Where a stream ends."""
@@ -491,10 +510,10 @@ class ErrorTests(AnswerTestCase):
             raise ZeroDivisionError("a bug")
 
         for module, name in (
-            (convert_module, "decoder_for"),
-            (opening, "sniff"),
-            (aggregate, "SSEDecoder"),
-            (aggregate, "ChatCompletionsAccumulator"),
+            (convert, "decoder_for"),
+            (inspection, "sniff"),
+            (gathering, "SSEDecoder"),
+            (gathering, "ChatCompletionsAccumulator"),
         ):
             patched = self.patch(module, name, broken)
             logged: list[dict[str, Any]] = []

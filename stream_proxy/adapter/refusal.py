@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from stream_proxy.adapter.reader import Reader
-from stream_proxy.errors import (
-    INVALID_REQUEST,
-    RATE_LIMIT,
-    SERVER_ERROR,
-    UPSTREAM_ERROR,
-    APIError,
-    chat_stream_error,
-    upstream_error,
-)
+from stream_proxy.errors import UPSTREAM_ERROR, APIError, chat_stream_error, status_error, upstream_error
 
 #: How much of a refusal's body is looked at.
 REFUSAL_BYTES = 65_536
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def refusal(status: int, body: bytes, reader: Reader, origin: str) -> APIError:
@@ -24,10 +17,10 @@ def refusal(status: int, body: bytes, reader: Reader, origin: str) -> APIError:
     :param origin: the service's, for the message where it gives none.
     """
     if not 400 <= status <= 599:
-        hint = "; set upstreamUrl to where it redirects" if 300 <= status <= 399 else ""
+        hint = "; set upstreamUrl to where it redirects" if status in _REDIRECTS else ""
         return upstream_error(f"The service at {origin} answered with status {status}{hint}.")
     plain = f"The service at {origin} answered with status {status}"
-    own_type = RATE_LIMIT if status == 429 else SERVER_ERROR if status >= 500 else INVALID_REQUEST
+    own_type = status_error(status, plain).type
     found = reader.failure(body)
     if found is None:
         hint = "; check upstreamUrl and the adapter's method" if status in (404, 405) else ""

@@ -191,9 +191,10 @@ def usage_of(payload: Any) -> dict[str, Any] | None:
 
 
 def error_of(payload: Any) -> object:
-    """The error that a payload reports."""
+    """The error that a payload reports; a list does so with one of its objects."""
     if isinstance(payload, list):
-        return next((error for item in payload if (error := error_of(item)) is not None), None)
+        objects = (item for item in payload if isinstance(item, dict))
+        return next((error for item in objects if (error := error_of(item)) is not None), None)
     if not isinstance(payload, dict):
         return None
     error = payload.get("error")
