@@ -82,9 +82,6 @@ class _Inflate:
                     return
             piece = self._inflate.decompress(data, _PIECE_BYTES)
             data = self._inflate.unconsumed_tail
-            self._left -= len(piece)
-            if self._left < 0:
-                raise decoded_too_large(self._max_bytes)
             if piece:
                 self._count += len(piece)
                 if self._count > self._max_bytes:

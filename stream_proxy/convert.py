@@ -197,7 +197,7 @@ class Conversion:
         if self._paced is not None:
             self._paced.stop()
         self._relay = AnswerRelay(self._request, response, self._timer.touch, self._relayed)
-        self._relay.start(headers, opening.held)
+        self._relay.start(headers, held)
 
     def _relayed(self, error: APIError | None) -> None:
         self._close(Outcome(self._request.code, self._sent, error.message if error else None))

@@ -61,12 +61,12 @@ class PatientAnswer:
             call.cancel()
 
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
-        """Send the head of an answer whose length nobody knows."""
+        """Send the head of an answer whose length nobody knows, and the first blank."""
         self.begun = True
         fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
         start_answer(self._request, status, reason, [*fields, *_HEAD])
         self._request.registerProducer(self, True)
-        self._request.write(b"")
+        self._blank()
 
     def answer(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
         """Send the answer, or what has not been sent of it."""
@@ -107,8 +107,11 @@ class PatientAnswer:
         if not self.begun:
             self._due()
         elif not self._paused:
-            self.sent += len(_BLANK)
-            self._request.write(_BLANK)
+            self._blank()
+
+    def _blank(self) -> None:
+        self.sent += len(_BLANK)
+        self._request.write(_BLANK)
 
     def _finish(self, body: bytes) -> None:
         self.sent += len(body)
