@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.route import Route
 from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
@@ -84,6 +85,11 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     max_connections: Count | None = None
     max_upstream_connections: Count | None = None
     max_upstream_waiting: Annotated[int, Meta(ge=0)] | None = None
+
+    @property
+    def route(self) -> Route:
+        """The way to the upstream."""
+        return Route(self.proxy, self.ca_file, self.certificate_file, self.key_file)
 
 
 class Admin(Struct, frozen=True, rename="camel", kw_only=True):
@@ -178,12 +184,13 @@ def _check_rule(rule: Rule) -> None:
     if rule.listen_address is not None:
         _check_address(rule.listen_address)
     if rule.adapter is not None:
-        Dialect(rule.upstream_url, rule.adapter)
-        return
-    try:
-        parse_upstream_url(rule.upstream_url)
-    except ValueError as error:
-        raise ValueError(f"upstreamUrl: {error}") from None
+        url = Dialect(rule.upstream_url, rule.adapter).url
+    else:
+        try:
+            url = parse_upstream_url(rule.upstream_url)
+        except ValueError as error:
+            raise ValueError(f"upstreamUrl: {error}") from None
+    rule.route.check(url)
 
 
 def _unknown_keys(loaded: dict[str, Any]) -> list[str]:

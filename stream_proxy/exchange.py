@@ -20,6 +20,7 @@ from stream_proxy.errors import APIError, internal_error, invalid_request, uploa
 from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import BodyTooLargeError, IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.route import Route
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream
 from stream_proxy.url import UpstreamURL
@@ -59,6 +60,7 @@ class UpstreamResource(Resource):
         agent: IAgent | None,
         pool: HTTPConnectionPool | None,
         log: RequestLog | None,
+        route: Route | None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -67,7 +69,14 @@ class UpstreamResource(Resource):
         self.clock: IReactorTime = reactor
         self.log = log if log is not None else RequestLog()
         self.upstream = Upstream(
-            reactor, url, agent=agent, pool=pool, connect_seconds=self.limits.connect_seconds
+            reactor,
+            url,
+            agent=agent,
+            pool=pool,
+            route=route,
+            connect_seconds=self.limits.connect_seconds,
+            max_connections=self.limits.max_upstream_connections,
+            max_waiting=self.limits.max_upstream_waiting,
         )
 
     def close(self) -> Deferred[object]:

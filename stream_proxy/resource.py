@@ -20,6 +20,7 @@ from stream_proxy.incoming import IncomingBody
 from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import RequestLog
 from stream_proxy.relay import Relay
+from stream_proxy.route import Route
 from stream_proxy.url import parse_upstream_url
 from stream_proxy.websocket import WebSocketRelay
 
@@ -38,7 +39,8 @@ class ProxyResource(UpstreamResource):
     :param agent: send requests through this agent; it stays the caller's.
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
-    :raises ValueError: if `upstream_url` is no base URL.
+    :param route: through which proxy, trusting whom; by default as the environment and the system say.
+    :raises ValueError: if `upstream_url` is no base URL, or `route` leads nowhere.
     """
 
     #: The APIs whose calls are converted.
@@ -54,9 +56,10 @@ class ProxyResource(UpstreamResource):
         agent: IAgent | None = None,
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
+        route: Route | None = None,
     ) -> None:
         url = parse_upstream_url(upstream_url)
-        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
+        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, route=route)
         self.terms = Terms(include_usage, self.limits.timeout_seconds, self.limits.max_response_bytes)
         self.memory = RefusalMemory(self.clock.seconds)
 

@@ -43,6 +43,7 @@ class RuleService:
 
     def _resource(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource:
         common: dict[str, Any] = {"reactor": self._reactor, "limits": limits, "log": self._log}
+        common["route"] = rule.route
         if rule.adapter is not None:
             return AdapterResource(rule.upstream_url, rule.adapter, **common)
         return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)

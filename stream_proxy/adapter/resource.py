@@ -20,6 +20,7 @@ from stream_proxy.exchange import Exchange, UpstreamResource
 from stream_proxy.headers import RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.route import Route
 
 # A browser page may call from anywhere; no cookie is ever looked at.
 _CORS: tuple[RawHeader, ...] = (
@@ -41,7 +42,8 @@ class AdapterResource(UpstreamResource):
     :param agent: send requests through this agent; it stays the caller's.
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
-    :raises ValueError: if `upstream_url` or `config` cannot be used.
+    :param route: through which proxy, trusting whom; by default as the environment and the system say.
+    :raises ValueError: if `upstream_url`, `config` or `route` cannot be used.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class AdapterResource(UpstreamResource):
         agent: IAgent | None = None,
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
+        route: Route | None = None,
     ) -> None:
         self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        super().__init__(self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log)
+        super().__init__(
+            self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, route=route
+        )
         self.created = int(self.clock.seconds())
 
     def render(self, request: Request) -> int:
