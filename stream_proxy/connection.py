@@ -42,8 +42,6 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
     requests = 0
     #: The connection ended otherwise than by an orderly close.
     torn = False
-    #: It has ended.
-    gone = False
     transport: Any
     _head_bytes = 0
     _head: Deferred[IResponse] | None = None
@@ -116,13 +114,13 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
             self._disconnectParser(reason)
             if self._head is not None:
                 self._head.addErrback(lambda _: None)
-        self.gone = True
+        self.is_gone = True
         self.vacate()
 
     def abort(self) -> Deferred[None]:
         """Drop an idle connection. An orderly close over TLS would wait for the other side."""
         gone: Deferred[None] = super().abort()
-        if self.transport is not None:
+        if self.transport is not None and not self.is_gone:
             self.transport.abortConnection()
         return gone
 

@@ -26,6 +26,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from stream_proxy.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, bound_head
+from stream_proxy.failures import HeadTooLargeError
 from stream_proxy.headers import RawHeader, connection_tokens, response_headers
 from stream_proxy.slots import Occupant
 
@@ -207,6 +208,8 @@ class ClientHalf(Occupant, WebSocketClientProtocol):  # type: ignore[misc]
                 self._parser.dataReceived(data)
             else:
                 self._dataReceived(data)
+        except HeadTooLargeError:
+            self.failHandshake("its head is too large")
         except Exception:
             self.failHandshake("it is not valid HTTP")
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
@@ -277,6 +280,7 @@ class ClientHalf(Occupant, WebSocketClientProtocol):  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.transport = None  # over TLS, it must not be aborted any more
+        self.is_gone = True
         self.torn = not reason.check(ConnectionDone)
         if self._parser is not None and self._parser.state != "DONE":
             self._parser.connectionLost(reason)

@@ -75,6 +75,8 @@ class Slots:
 class Occupant:
     """A connection that occupies a slot as long as it is in use."""
 
+    #: It has ended.
+    is_gone = False
     _slot: Slot | None = None
     _occupied = True
 

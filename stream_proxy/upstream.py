@@ -238,7 +238,7 @@ class _Attempt:
             if connection is None:
                 slot.free()
             else:
-                if not connection.gone and connection.state != "QUIESCENT":
+                if not connection.is_gone and connection.state != "QUIESCENT":
                     connection.transport.abortConnection()
                 connection.occupy(slot)
             raise
