@@ -36,12 +36,13 @@ from tests.support import (
 )
 
 ORIGIN = "https://api.example"
+Kind = Callable[..., ProxyResource | AdapterResource]
 PLAIN, CONVERTED, SOCKET = "plain", "converted", "socket"
 
 
 def adapter(url: str, **kwargs: Any) -> AdapterResource:
     """An adapter with the model of the tests."""
-    return AdapterResource(url, AdapterConfig(models=["m"]), **kwargs)
+    return AdapterResource(url, AdapterConfig(models=("m",)), **kwargs)
 
 
 class SlotsTests(SynchronousTestCase):
@@ -132,21 +133,16 @@ class SlotsTests(SynchronousTestCase):
 class SlotTestCase(LoopbackTestCase):
     """Proxies with few connections."""
 
-    async def bound(
-        self,
-        url: str,
-        limit: int = 1,
-        waiting: int = 10,
-        kind: Callable[..., Any] = ProxyResource,
-        **limits: Any,
-    ) -> int:
+    resource: ProxyResource | AdapterResource
+
+    async def bound(self, url: str, limit: int = 1, waiting: int = 10, kind: Kind = ProxyResource) -> int:
         """A proxy that may use so many; its port. `resource` is the proxy."""
 
         def make(*args: Any, **kwargs: Any) -> ProxyResource | AdapterResource:
-            self.resource: ProxyResource | AdapterResource = kind(*args, **kwargs)
+            self.resource = kind(*args, **kwargs)
             return self.resource
 
-        numbers = Limits(max_upstream_connections=limit, max_upstream_waiting=waiting, **limits)
+        numbers = Limits(max_upstream_connections=limit, max_upstream_waiting=waiting)
         return await self.proxy(url, resource=make, limits=numbers)
 
     @property
@@ -479,7 +475,7 @@ class FreedTests(SlotTestCase):
                 upstream = await self.upstream(script, tls)
                 port = await self.bound(upstream.url, waiting=0)
                 client, there = await self.sent(port, what), upstream.connections
-                await self.until(lambda there=there: any(one.received for one in there))
+                await self.until(lambda there=there: any(one.received for one in there))  # type: ignore[misc]
                 await client.until(word)
                 self.assertEqual(self.slots.in_use, 1)
                 client.close()
@@ -494,10 +490,10 @@ class FreedTests(SlotTestCase):
         upstream = await self.upstream(script)
         for what in (PLAIN, CONVERTED, SOCKET):
             port = await self.bound(upstream.url.replace("http", "https"), waiting=0)
+            there = len(upstream.connections)
             client = await self.sent(port, what)
-            await self.until(lambda: self.slots.in_use == 1)
-            count = len(upstream.connections)
-            await self.until(lambda count=count: len(upstream.connections) >= count)  # type: ignore[misc]
+            await self.until(lambda there=there: len(upstream.connections) > there)  # type: ignore[misc]
+            self.assertEqual(self.slots.in_use, 1)
             client.close()
             await self.freed()
 
