@@ -88,8 +88,9 @@ class UpstreamResponse(TwistedProtocol):
     def hang_up(self) -> None:
         """Drop the connection even if the answer is whole: the upstream waits for the rest of an upload."""
         self.sink = None
-        if self._connection is not None and self._connection.transport is not None:
-            self._connection.transport.abortConnection()
+        if self._connection is not None:
+            if not self._connection.is_gone:  # over TLS, what is gone must not be aborted any more
+                self._connection.transport.abortConnection()
         elif self.transport is not None:
             self.transport.stopProducing()
 

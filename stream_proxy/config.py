@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.keys import KeySource, UpstreamKeySource
+from stream_proxy.route import Route
 from stream_proxy.url import parse_upstream_url
 
 IncludeUsage = Literal["auto", "always", "never"]
@@ -81,6 +82,11 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
         adapter = self.adapter
         injects = adapter is not None and any("${" in value for value in adapter.headers.values())
         return self.client_keys is None and (injects or self.upstream_key is not None)
+
+    @property
+    def route(self) -> Route:
+        """The way to the upstream."""
+        return Route(self.proxy, self.ca_file, self.certificate_file, self.key_file)
 
 
 class Admin(Struct, frozen=True, rename="camel", kw_only=True):
@@ -182,14 +188,15 @@ def _check_rule(rule: Rule) -> None:
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
     if rule.adapter is not None:
-        Dialect(rule.upstream_url, rule.adapter)
+        url = Dialect(rule.upstream_url, rule.adapter).url
         if rule.upstream_key is not None:
             _check_one_key(rule.upstream_key, rule.adapter)
-        return
-    try:
-        parse_upstream_url(rule.upstream_url)
-    except ValueError as error:
-        raise ValueError(f"upstreamUrl: {error}") from None
+    else:
+        try:
+            url = parse_upstream_url(rule.upstream_url)
+        except ValueError as error:
+            raise ValueError(f"upstreamUrl: {error}") from None
+    rule.route.check(url)
 
 
 def _check_one_key(source: UpstreamKeySource, adapter: AdapterConfig) -> None:

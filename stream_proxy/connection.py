@@ -22,17 +22,19 @@ from zope.interface import implementer
 from stream_proxy.chunked import ChunkedDecoder
 from stream_proxy.failures import HeadTooLargeError
 from stream_proxy.headers import connection_tokens
+from stream_proxy.slots import Occupant
 from stream_proxy.sockets import tune
 
 #: The longest response head, as for requests.
 MAX_HEAD_BYTES = 65_536
-
+#: The most fields in one.
+MAX_HEAD_FIELDS = 500
 
 _TRANSFER_DECODERS: dict[bytes, type[_ChunkedTransferDecoder]] = {b"chunked": ChunkedDecoder}
 
 
 @implementer(IHandshakeListener)
-class UpstreamProtocol(HTTP11ClientProtocol):
+class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
     """A pooled connection that bounds the response head, honours every spelling of ``Connection: close``,
     and hands over an answer that comes before the request's body is out."""
 
@@ -62,11 +64,12 @@ class UpstreamProtocol(HTTP11ClientProtocol):
     def request(self, request: Request) -> Deferred[IResponse]:
         """Send `request`. Unlike Twisted's, the result fires with the response head as soon as that is in."""
         self.requests += 1
+        self._occupied = True
         self._head_bytes = 0
         sent: Deferred[IResponse] = super().request(request)
         parser, head = self._parser, self._responseDeferred
         if parser is not None:
-            parser.MAX_LENGTH = MAX_HEAD_BYTES
+            bound_head(parser)
             parser._transferDecoders = _TRANSFER_DECODERS
         if self._state != "TRANSMITTING" or head is None:
             return sent
@@ -111,11 +114,13 @@ class UpstreamProtocol(HTTP11ClientProtocol):
             self._disconnectParser(reason)
             if self._head is not None:
                 self._head.addErrback(lambda _: None)
+        self.is_gone = True
+        self.vacate()
 
     def abort(self) -> Deferred[None]:
         """Drop an idle connection. An orderly close over TLS would wait for the other side."""
         gone: Deferred[None] = super().abort()
-        if self.transport is not None:
+        if self.transport is not None and not self.is_gone:
             self.transport.abortConnection()
         return gone
 
@@ -129,6 +134,8 @@ class UpstreamProtocol(HTTP11ClientProtocol):
             self.transport.abortConnection()
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
+        # Before the connection is put away: what hears of the end may use it for another request.
+        self.vacate()
         parser = self._parser
         if parser is not None:
             tokens = connection_tokens(parser.connHeaders.getRawHeaders(b"Connection", ()))
@@ -141,6 +148,22 @@ class UpstreamProtocol(HTTP11ClientProtocol):
 
     def _finishResponse_CONNECTION_LOST(self, rest: bytes) -> None:
         """A body that ends with the connection has ended after it; Twisted knows no such end."""
+
+
+def bound_head(parser: HTTPClientParser) -> None:
+    """Have `parser` refuse an answer that has too long lines, or too many fields."""
+    parser.MAX_LENGTH = MAX_HEAD_BYTES
+    received = parser.headerReceived
+    count = 0
+
+    def counted(name: bytes, value: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_HEAD_FIELDS:
+            raise HeadTooLargeError()
+        received(name, value)
+
+    parser.headerReceived = counted  # type: ignore[method-assign]
 
 
 def _in_head(parser: HTTPClientParser) -> bool:
@@ -186,3 +209,24 @@ class UpstreamPool(HTTPConnectionPool):
     maxPersistentPerHost = 256
     #: Seconds. Shorter than what most servers keep an idle connection for.
     cachedConnectionTimeout = 30
+    _closed = False
+
+    def close(self) -> Deferred[object]:
+        """Drop what is idle, and from now on what becomes so."""
+        self._closed = True
+        closed: Deferred[object] = self.closeCachedConnections()
+        return closed
+
+    def keep(self, key: object, count: int) -> None:
+        """Drop the longest idle connections called `key`, until no more than `count` are left."""
+        idle = [one for one in self._connections.get(key, ()) if one.state == "QUIESCENT"]
+        for connection in idle[: max(0, len(idle) - count)]:
+            self._connections[key].remove(connection)
+            self._timeouts.pop(connection).cancel()
+            connection.abort()
+
+    def _putConnection(self, key: object, connection: Any) -> None:
+        if self._closed:
+            connection.abort()
+        else:
+            super()._putConnection(key, connection)

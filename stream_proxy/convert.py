@@ -278,7 +278,8 @@ class Conversion:
             self._relay.silent(seconds)
         else:
             what = f"The upstream sent nothing for {seconds:g} seconds"
-            self._fail(upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
+            queued = self._upstream.queue_error(self._asking, seconds)
+            self._fail(queued or upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
 
     def _close(self, outcome: Outcome) -> None:
         timer, self._timer = self._timer, None

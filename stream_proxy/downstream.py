@@ -267,6 +267,8 @@ def answer_error(request: server.Request, error: APIError, headers: Iterable[Raw
     if error.should_retry is not None:
         fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
         fields.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if error.retry_after is not None:
+        fields.append((b"Retry-After", b"%d" % error.retry_after))
     answer(request, error.status, None, fields, error.envelope())
 
 

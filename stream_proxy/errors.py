@@ -69,6 +69,7 @@ class APIError(Exception):
     :param code: the upstream's own code; `type` is repeated where it gave none.
     :param should_retry: not ``None``: tell the SDKs so with an ``x-should-retry`` header.
     :param for_log: what the log says instead of `message`, which may quote a key or a prompt.
+    :param retry_after: seconds after which trying again may help, for ``Retry-After``.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class APIError(Exception):
         code: str | int | None = None,
         should_retry: bool | None = None,
         for_log: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -89,6 +91,7 @@ class APIError(Exception):
         self.param = param
         self.code: str | int | None = type if code is None else code
         self.should_retry = should_retry
+        self.retry_after = retry_after
         self.for_log = message if for_log is None else for_log
 
     def envelope(self) -> bytes:
@@ -106,6 +109,26 @@ def upstream_error(message: str, *, should_retry: bool | None = None) -> APIErro
 def upstream_timeout(message: str) -> APIError:
     """504: the upstream kept silent for too long."""
     return APIError(504, message, UPSTREAM_TIMEOUT)
+
+
+def overloaded(origin: str, limit: int, waiting: int) -> APIError:
+    """503: no connection to the upstream is free, and too many requests wait for one."""
+    return APIError(
+        503,
+        f"All {limit} connections to {origin} that maxUpstreamConnections allows are in use, and {waiting} "
+        "more requests wait for one; try again later, or raise maxUpstreamConnections.",
+        SERVER_ERROR,
+        code="server_is_overloaded",
+        retry_after=1,
+    )
+
+
+def no_connection_free(origin: str, limit: int, seconds: float) -> APIError:
+    """504: no connection to the upstream became free."""
+    return upstream_timeout(
+        f"None of the {limit} connections to {origin} that maxUpstreamConnections allows became free within "
+        f"{seconds:g} seconds; try again later, or raise maxUpstreamConnections."
+    )
 
 
 def upload_stalled(seconds: float) -> APIError:

@@ -23,6 +23,7 @@ from stream_proxy.headers import RawHeader
 from stream_proxy.incoming import BodyTooLargeError, IncomingBody
 from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.refusals import body_too_large, body_too_slow
+from stream_proxy.route import Route
 from stream_proxy.stall import StalledError
 from stream_proxy.timer import IdleTimer
 from stream_proxy.upstream import Upstream
@@ -64,6 +65,7 @@ class UpstreamResource(Resource):
         pool: HTTPConnectionPool | None,
         log: RequestLog | None,
         access: Access | None = None,
+        route: Route | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
@@ -77,8 +79,11 @@ class UpstreamResource(Resource):
             url,
             agent=agent,
             pool=pool,
-            connect_seconds=self.limits.connect_seconds,
             access=self.access,
+            route=route,
+            connect_seconds=self.limits.connect_seconds,
+            max_connections=self.limits.max_upstream_connections,
+            max_waiting=self.limits.max_upstream_waiting,
         )
 
     def close(self) -> Deferred[object]:

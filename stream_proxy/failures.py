@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.error import (
@@ -25,9 +28,9 @@ from twisted.web._newclient import (
     _WrapperException,
 )
 
+from stream_proxy.egress import EgressProxy
 from stream_proxy.errors import APIError, upstream_error, upstream_timeout
 from stream_proxy.tls import CertificateError
-from stream_proxy.url import UpstreamURL
 
 
 class ConnectLimitError(Exception):
@@ -36,6 +39,53 @@ class ConnectLimitError(Exception):
 
 class HeadTooLargeError(Exception):
     """The head of the answer does not end."""
+
+
+class InvalidAnswerError(Exception):
+    """What came is no HTTP."""
+
+
+class ProxyRefusedError(Exception):
+    """The egress proxy answered with this status of its own, and not with what was asked for."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class ProxyFailedError(Exception):
+    """The egress proxy could not be asked, because of `cause`."""
+
+    def __init__(self, proxy: EgressProxy, cause: BaseException) -> None:
+        super().__init__(f"{proxy.name} failed: {type(cause).__name__}")
+        self.proxy = proxy
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Whom we talk with, in the words of errors.
+
+    ``name`` goes into a sentence; ``host`` is the name that its certificate must be for, ``setting`` the
+    config key or environment variable that names it; ``certificate`` whether we have one to show; ``proxy``
+    leads to it.
+    """
+
+    name: str
+    host: str
+    setting: str = "upstreamUrl"
+    certificate: bool = False
+    proxy: EgressProxy | None = None
+
+    @classmethod
+    def of_proxy(cls, proxy: EgressProxy) -> Peer:
+        """A proxy that is itself whom we talk with."""
+        return cls(proxy.name, proxy.url.host, proxy.setting)
+
+    @property
+    def subject(self) -> str:
+        """The name at the beginning of a sentence."""
+        return re.sub("^the ", "The ", self.name)
 
 
 _BROKEN = (
@@ -48,9 +98,9 @@ _BROKEN = (
 )
 
 
-def request_failure(failure: Failure, url: UpstreamURL, connect_seconds: float) -> Failure:
+def request_failure(failure: Failure, peer: Peer, connect_seconds: float) -> Failure:
     """Why there is no answer, as a Failure of :class:`APIError`. Other failures stay as they are."""
-    error = _explain(failure.value, url, connect_seconds)
+    error = _explain(failure.value, peer, connect_seconds)
     return failure if error is None else Failure(error)
 
 
@@ -62,43 +112,70 @@ def body_failure(failure: Failure, origin: str) -> APIError:
     return upstream_error(f"The connection to {origin} broke before the answer was complete.")
 
 
-def _explain(error: BaseException | None, url: UpstreamURL, connect_seconds: float) -> APIError | None:
-    where = url.origin
+def _explain(error: BaseException | None, peer: Peer, connect_seconds: float) -> APIError | None:
     causes = _causes(error)
     for cause in causes:
         match cause:
             case APIError():
                 return cause
+            case ProxyFailedError():
+                return _explain(cause.cause, Peer.of_proxy(cause.proxy), connect_seconds)
+            case ProxyRefusedError():
+                return _refused(cause.status, peer)
             case CertificateError():
-                return upstream_error(f"TLS to {where} failed: {cause}.")
+                return upstream_error(f"TLS to {peer.name} failed: {cause}.")
             case VerificationError():
                 return upstream_error(
-                    f"TLS to {where} failed: its certificate is not for the name {url.host}."
+                    f"TLS to {peer.name} failed: its certificate is not for the name {peer.host}."
                 )
             case HeadTooLargeError():
-                return upstream_error(f"{where} sent a response head that is too large.")
+                return upstream_error(f"{peer.subject} sent a response head that is too large.")
+            case InvalidAnswerError():
+                return _invalid(peer)
             case SSL.Error():
-                return upstream_error(f"TLS to {where} failed: {_openssl_words(cause)}.")
+                return upstream_error(f"TLS to {peer.name} failed: {_tls_words(cause, peer)}.")
     match error:
         case ConnectLimitError() | TimeoutError() | TCPTimedOutError():
-            return upstream_timeout(f"{where} could not be reached within {connect_seconds:g} seconds.")
+            through = f" through {peer.proxy.name}" if peer.proxy is not None else ""
+            return upstream_timeout(
+                f"{peer.subject} could not be reached{through} within {connect_seconds:g} seconds."
+            )
         case ConnectionRefusedError():
+            who = "the upstream" if peer.setting == "upstreamUrl" else "it"
             return upstream_error(
-                f"{where} refused the connection; check upstreamUrl and that the upstream runs."
+                f"{peer.subject} refused the connection; check {peer.setting} and that {who} runs."
             )
         case DNSLookupError():
-            return upstream_error(f"The host name of {where} was not found; check upstreamUrl.")
+            return upstream_error(f"The host name of {peer.name} was not found; check {peer.setting}.")
         case NoRouteError() | UserError() | ConnectError():
-            return upstream_error(f"{where} cannot be reached from here ({type(error).__name__}).")
+            return upstream_error(f"{peer.subject} cannot be reached from here ({type(error).__name__}).")
         case ResponseNeverReceived():
-            return upstream_error(f"{where} closed the connection before it answered.")
+            return upstream_error(f"{peer.subject} closed the connection before it answered.")
         case ResponseFailed() if any(
             isinstance(cause, (ParseError, ValueError, KeyError)) for cause in causes
         ):
-            return upstream_error(f"{where} sent an invalid HTTP response.")
+            return _invalid(peer)
         case _ if isinstance(error, _BROKEN):
-            return upstream_error(f"{where} closed the connection before its answer was complete.")
+            return upstream_error(f"{peer.subject} closed the connection before its answer was complete.")
     return None
+
+
+def _invalid(peer: Peer) -> APIError:
+    return upstream_error(f"{peer.subject} sent an invalid HTTP response.")
+
+
+def _refused(status: int, peer: Peer) -> APIError:
+    """What an egress proxy's own answer means."""
+    if peer.proxy is None:  # it is the proxy
+        who, setting, what = peer.subject, peer.setting, "the request"
+    else:
+        who, setting, what = Peer.of_proxy(peer.proxy).subject, peer.proxy.setting, f"a tunnel to {peer.name}"
+    match status:
+        case 407:
+            return upstream_error(f"{who} wants other credentials (407); check the user in {setting}.")
+        case 502 | 503 | 504:
+            return upstream_error(f"{who} could not reach {peer.name} ({status}).")
+    return upstream_error(f"{who} refused {what} ({status}); check {setting} and what the proxy allows.")
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -115,9 +192,19 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _openssl_words(error: SSL.Error) -> str:
+def _tls_words(error: SSL.Error, peer: Peer) -> str:
     try:
         words = str(error.args[0][0][2])
     except (IndexError, TypeError):
         words = ""
-    return words or "the handshake was not completed"
+    if not words:
+        return "the handshake was not completed"
+    if peer.setting != "upstreamUrl" or "alert" not in words:
+        return words
+    if peer.certificate:
+        return f"{words}; check that it accepts the certificate in certificateFile"
+    if "certificate required" in words:
+        return "it demands a client certificate; set certificateFile"
+    if "handshake failure" in words:  # what TLS 1.2 has for the same, among others
+        return f"{words}; if it demands a client certificate, set certificateFile"
+    return words

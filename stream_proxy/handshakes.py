@@ -25,11 +25,13 @@ from twisted.web._newclient import HTTPClientParser, Request, TransportProxyProd
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from stream_proxy.connection import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, bound_head
+from stream_proxy.failures import HeadTooLargeError
 from stream_proxy.headers import RawHeader, connection_tokens, response_headers
+from stream_proxy.slots import Occupant
 
 _VERSION = 13
 _HANDSHAKE = b"sec-websocket-"
-_MAX_HEAD_BYTES = 65_536
 #: Where autobahn's words quote what was sent: keys travel in these fields, and its words reach the log.
 _QUOTED = re.compile(r': expected |:? "(?!websocket"|upgrade").*', re.DOTALL)
 #: What is left of these says too little.
@@ -151,7 +153,7 @@ class Opened:
         self.early = early
 
 
-class ClientHalf(WebSocketClientProtocol):
+class ClientHalf(Occupant, WebSocketClientProtocol):  # type: ignore[misc]
     """Our handshake with the upstream.
 
     :param request: the request, whole but for key and version, as lines.
@@ -206,9 +208,11 @@ class ClientHalf(WebSocketClientProtocol):
                 self._parser.dataReceived(data)
             else:
                 self._dataReceived(data)
+        except HeadTooLargeError:
+            self.failHandshake("its head is too large")
         except Exception:
             self.failHandshake("it is not valid HTTP")
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self.failHandshake("its head is too large")
 
     @property
@@ -228,6 +232,9 @@ class ClientHalf(WebSocketClientProtocol):
                 head, end, rest = bytes(self.data).partition(b"\r\n\r\n")
                 if end:
                     lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+                    if len(lines) > MAX_HEAD_FIELDS:
+                        self.failHandshake("its head is too large")
+                        return
                     self._fields = [(name.strip(), value.strip()) for name, colon, value in lines if colon]
                     judged = [head.split(b"\r\n", 1)[0], *_judged(self._fields), b"", b""]
                     self.data = b"\r\n".join(judged) + rest
@@ -244,7 +251,7 @@ class ClientHalf(WebSocketClientProtocol):
     def _refused(self) -> None:
         request = Request._construct(b"GET", b"/", Headers({b"Host": [b"upstream"]}), None)
         parser = self._parser = HTTPClientParser(request, self._refusal_ended)
-        parser.MAX_LENGTH = _MAX_HEAD_BYTES
+        bound_head(parser)
         parser.makeConnection(TransportProxyProducer(self.transport))
         parser._responseDeferred.addCallbacks(self._refusing, self._fail)
         data, self.data = bytes(self.data), b""
@@ -273,12 +280,14 @@ class ClientHalf(WebSocketClientProtocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.transport = None  # over TLS, it must not be aborted any more
+        self.is_gone = True
         self.torn = not reason.check(ConnectionDone)
         if self._parser is not None and self._parser.state != "DONE":
             self._parser.connectionLost(reason)
         self._fail(reason)
         if self._open:
             self.lost(reason)
+        self.vacate()
 
     def _answer(self, answer: Opened | IResponse) -> None:
         if not self.answered.called:

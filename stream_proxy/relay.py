@@ -205,7 +205,8 @@ class Relay:
     def _silent(self) -> None:
         if self._relay is None:
             uploading = isinstance(self._body, IncomingBody) and not self._body.ended
-            self._refuse(_silence(uploading, self._seconds))
+            queued = self._upstream.queue_error(self._asking, self._seconds)
+            self._refuse(queued or _silence(uploading, self._seconds))
         else:
             self._relay.silent(self._seconds)
 

@@ -21,6 +21,7 @@ from stream_proxy.incoming import IncomingBody
 from stream_proxy.memory import RefusalMemory
 from stream_proxy.outcome import RequestLog
 from stream_proxy.relay import Relay
+from stream_proxy.route import Route
 from stream_proxy.url import parse_upstream_url
 from stream_proxy.websocket import WebSocketRelay
 
@@ -40,7 +41,8 @@ class ProxyResource(UpstreamResource):
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
     :param access: who may call, and as whom the upstream is called.
-    :raises ValueError: if `upstream_url` is no base URL.
+    :param route: through which proxy, trusting whom; by default as the environment and the system say.
+    :raises ValueError: if `upstream_url` is no base URL, or `route` leads nowhere.
     """
 
     #: The APIs whose calls are converted.
@@ -57,9 +59,18 @@ class ProxyResource(UpstreamResource):
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
         access: Access | None = None,
+        route: Route | None = None,
     ) -> None:
-        url = parse_upstream_url(upstream_url)
-        super().__init__(url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=access)
+        super().__init__(
+            parse_upstream_url(upstream_url),
+            reactor=reactor,
+            limits=limits,
+            agent=agent,
+            pool=pool,
+            log=log,
+            access=access,
+            route=route,
+        )
         self.terms = Terms(include_usage, self.limits)
         self.memory = RefusalMemory(self.clock.seconds)
 

@@ -47,11 +47,15 @@ class RuleService:
             "reactor": self._reactor,
             "limits": limits,
             "log": self._log,
-            "access": _access(rule),
+            "route": rule.route,
         }
-        if rule.adapter is not None:
-            return AdapterResource(rule.upstream_url, rule.adapter, **common)
-        return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
+        try:
+            common["access"] = _access(rule)
+            if rule.adapter is not None:
+                return AdapterResource(rule.upstream_url, rule.adapter, **common)
+            return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
+        except ValueError as error:  # all was well when the configuration was checked
+            raise ConfigError(f"the rule at {endpoint_of(rule)} cannot be served any more: {error}") from None
 
     def start(self) -> None:
         """Listen, unless it does already."""
@@ -210,13 +214,8 @@ class ProxyService(Service):
 
 def _access(rule: Rule) -> Access:
     source = rule.upstream_key
-    try:
-        clients = rule.client_keys.read() if rule.client_keys is not None else []
-        if source is None:
-            return Access(clients)
-        return Access(clients, source.read()[0], source.header)
-    except ValueError as error:  # it was well when the configuration was checked
-        raise ConfigError(f"the keys of {endpoint_of(rule)} cannot be had: {error}") from None
+    clients = rule.client_keys.read() if rule.client_keys is not None else []
+    return Access(clients) if source is None else Access(clients, source.read()[0], source.header)
 
 
 def listening(rule: Rule) -> str:

@@ -13,6 +13,8 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from stream_proxy.certificates import Identity
+
 # X509_V_ERR_* of OpenSSL's x509_vfy.h, in the words of a user who has to do something about it.
 _CAUSES = {
     9: "its certificate is not yet valid",
@@ -33,8 +35,16 @@ class CertificateError(Exception):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
-    def __init__(self, host: str) -> None:
-        self._options: Any = optionsForClientTLS(host)
+    def __init__(self, host: str, authorities: Any, identity: Identity | None) -> None:
+        extra: dict[str, Any] = {}
+        if identity is not None:
+            extra = {
+                "certificate": identity.certificate,
+                "privateKey": identity.key,
+                "extraCertChain": identity.chain,
+            }
+        # Its context is made once, at the first connection.
+        self._options: Any = optionsForClientTLS(host, authorities, extraCertificateOptions=extra)
 
     def clientConnectionForTLS(self, tls: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection: SSL.Connection = self._options.clientConnectionForTLS(tls)
@@ -58,7 +68,14 @@ class VerifyingPolicy:
     The same checks as Twisted's ``BrowserLikePolicyForHTTPS``. A refusal reaches the protocol's
     ``connectionLost`` as :class:`CertificateError`, or as service-identity's ``VerificationError`` where the
     certificate is for another name.
+
+    :param authorities: whom to trust in place of the system's, a trust root of ``optionsForClientTLS``.
+    :param identity: what to show to servers that demand a certificate.
     """
 
+    def __init__(self, authorities: Any = None, identity: Identity | None = None) -> None:
+        self._authorities = authorities
+        self._identity = identity
+
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return _Creator(hostname.decode("ascii"))
+        return _Creator(hostname.decode("ascii"), self._authorities, self._identity)

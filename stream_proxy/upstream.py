@@ -8,30 +8,28 @@ nothing is followed, decoded, remembered or sent twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from http.cookiejar import CookieJar
-from typing import Any, cast
+from typing import Any
 
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IConsumer, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 from twisted.internet.interfaces import IStreamClientEndpoint as IEndpoint
 from twisted.python.failure import Failure
 from twisted.web._newclient import Request, RequestNotSent, ResponseNeverReceived
 from twisted.web.client import HTTPConnectionPool
-from twisted.web.http import NOT_MODIFIED
+from twisted.web.http import NOT_MODIFIED, PROXY_AUTH_REQUIRED
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
-from zope.interface import implementer
 
 from stream_proxy.access import Access
 from stream_proxy.answer import BodySink, Drain, UpstreamResponse
 from stream_proxy.connection import PooledEndpoint, UpstreamPool, UpstreamProtocol, unwrapped
-from stream_proxy.failures import ConnectLimitError, request_failure
+from stream_proxy.errors import APIError, no_connection_free
+from stream_proxy.failures import ConnectLimitError, ProxyRefusedError, request_failure
 from stream_proxy.headers import RawHeader, response_headers
-from stream_proxy.tls import VerifyingPolicy
+from stream_proxy.route import Route, Way
+from stream_proxy.slots import Slot, Slots
 from stream_proxy.url import UpstreamURL
+from stream_proxy.verbatim import BytesBody, carried
 
 __all__ = ["BodySink", "BytesBody", "Upstream", "UpstreamResponse"]
 
@@ -41,80 +39,22 @@ CONNECT_SECONDS = 10.0
 _STALE_SECONDS = 1.0
 
 
-class _NoCookies(CookieJar):
-    """A jar that takes nothing and gives nothing: cookies are between each client and the upstream."""
-
-    def add_cookie_header(self, request: Any) -> None:
-        pass
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        pass
-
-
-class _Anywhere(EncodedURL):
-    """The URL that treq is given. It goes nowhere, so that nothing has to be parsed or encoded."""
-
-    def to_uri(self) -> _Anywhere:
-        return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return "http://upstream/"
-
-
-_ANYWHERE = _Anywhere.from_text("http://upstream/")
-
-
-@implementer(IBodyProducer)
-class BytesBody:
-    """A request body that is at hand."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        if self._data:
-            consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        pass
-
-    def resumeProducing(self) -> None:
-        pass
-
-    def stopProducing(self) -> None:
-        pass
-
-
-@implementer(IAgent)
-class _Verbatim:
-    """The agent that treq is given for one request: it sends that request, whatever treq made of it."""
-
-    def __init__(self, send: Callable[[], Deferred[IResponse]]) -> None:
-        self._send = send
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        return self._send()
-
-
 class Upstream:
     """One upstream base URL, and what is open towards it.
 
     :param reactor: the reactor.
     :param url: where requests go; its path is a prefix of every target.
     :param pool: connections to share; by default a pool of its own, which :meth:`close` empties.
-    :param agent: send through this agent instead. Requests then are what it makes of them, and answers that
-        come before an upload is over, and connections that died while idle, are its own affair.
-    :param tls: how certificates are checked.
-    :param connect_seconds: the limit for DNS, TCP and TLS together.
+    :param agent: send requests through this agent instead. Requests then are what it makes of them, and the
+        way, the number of connections, answers that come before an upload is over, and connections that died
+        while idle, are its own affair.
+    :param tls: how certificates are checked, if not as `route` says.
+    :param route: how to get there.
+    :param connect_seconds: the limit for DNS, TCP and TLS together, a proxy on the way included.
+    :param max_connections: how many connections may be in use at once; what comes then waits.
+    :param max_waiting: how many may wait.
     :param access: as whom it is called.
+    :raises ValueError: if `route` leads nowhere.
     """
 
     def __init__(
@@ -125,30 +65,30 @@ class Upstream:
         pool: HTTPConnectionPool | None = None,
         agent: IAgent | None = None,
         tls: IPolicyForHTTPS | None = None,
+        route: Route | None = None,
         connect_seconds: float = CONNECT_SECONDS,
+        max_connections: int = 10_000,
+        max_waiting: int = 1_000,
         access: Access | None = None,
     ) -> None:
         self.url = url
         self.access = access if access is not None else Access()
         self._clock: IReactorTime = reactor
-        self._own_pool = pool is None and agent is None
-        self._pool = UpstreamPool(reactor) if pool is None else pool
+        own = UpstreamPool(reactor)
+        self._own_pool = own if pool is None else None
+        self._pool = own if pool is None else pool
         self._agent = agent
         self.connect_seconds = connect_seconds
         self._draining: set[Drain] = set()
-        self._cookies = _NoCookies()
-        self._key = (url.scheme, url.host, url.port)
-        endpoint: IEndpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=connect_seconds)
-        if url.scheme == "https":
-            creator = (tls or VerifyingPolicy()).creatorForNetloc(url.host.encode("ascii"), url.port)
-            endpoint = wrapClientTLS(creator, endpoint)
-        self._endpoint = endpoint
-        self._pooled_endpoint = PooledEndpoint(endpoint)
+        self._slots = Slots(reactor, max_connections, max_waiting, url.origin)
+        self._queued: set[Deferred[UpstreamResponse]] = set()
+        self._way = Way(reactor, url, route or Route(), tls=tls, connect_seconds=connect_seconds)
+        self._pooled_endpoint = PooledEndpoint(self._way.requests)
 
     def request(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
     ) -> Deferred[UpstreamResponse]:
-        """Send one request.
+        """Send one request, once a connection may be used for it.
 
         :param target: origin form, as the client wrote it; the URL's own path goes before it.
         :param headers: what goes out beside ``Host`` and the framing.
@@ -172,9 +112,41 @@ class Upstream:
         )
         return attempt.start()
 
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """A connection of its own, for another protocol than HTTP; an `agent` has no part in it."""
-        return self._endpoint.connect(factory)
+    def queue_error(self, asking: Deferred[UpstreamResponse] | None, seconds: float) -> APIError | None:
+        """What to say of a request after that much silence, if it was never sent.
+
+        :param asking: what :meth:`request` returned.
+        """
+        return self.never_free(seconds) if asking in self._queued else None
+
+    def never_free(self, seconds: float) -> APIError:
+        """No connection may be used yet, after that much time."""
+        return no_connection_free(self.url.origin, self._slots.limit, seconds)
+
+    def connect(self, factory: IProtocolFactory, begun: Callable[[], None]) -> Deferred[Any]:
+        """A connection of its own, for another protocol than HTTP; an `agent` has no part in it.
+
+        :param factory: of an :class:`~.slots.Occupant`, which vacates its slot when it ends.
+        :param begun: called once when such a connection may be opened.
+        :raises APIError: through the Deferred, if too many wait. For other failures see :meth:`explained`.
+        """
+        return Deferred.fromCoroutine(self._connect(factory, begun))
+
+    async def _connect(self, factory: IProtocolFactory, begun: Callable[[], None]) -> Any:
+        slot = await self._slots.take()
+        try:
+            begun()
+            self._make_room()
+            connection: Any = await self._way.endpoint.connect(factory)
+        except BaseException:
+            slot.free()
+            raise
+        connection.occupy(slot)
+        return connection
+
+    def explained(self, failure: Failure) -> Failure:
+        """Why a connection of :meth:`connect` failed, as an :class:`APIError` if that is known."""
+        return request_failure(failure, self._way.peer, self.connect_seconds)
 
     def drain(self, response: UpstreamResponse) -> None:
         """Give `response` a moment to end, so that its connection can be reused; then drop it."""
@@ -182,10 +154,15 @@ class Upstream:
             self._draining.add(Drain(self._clock, response, self._draining.discard))
 
     def close(self) -> Deferred[object]:
-        """Drop what is idle or draining. Requests under way belong to their callers."""
+        """Drop what is idle or draining, and keep nothing. Requests under way belong to their callers."""
         for drain in list(self._draining):
             drain.stop()
-        return self._pool.closeCachedConnections() if self._own_pool else succeed(None)
+        return succeed(None) if self._own_pool is None else self._own_pool.close()
+
+    def _make_room(self) -> None:
+        """Before one more connection is opened: idle ones count, too."""
+        if isinstance(self._pool, UpstreamPool):
+            self._pool.keep(self._way.key, self._slots.limit - self._slots.in_use)
 
 
 class _Attempt:
@@ -211,35 +188,28 @@ class _Attempt:
         self._connection: UpstreamProtocol | None = None
         self._connection_fields: list[bytes] = []
         self._answer_headers = Headers()
+        self._answered: Deferred[UpstreamResponse] = Deferred(self._cancel)
+        self._asking: Deferred[IResponse] | None = None
 
     def start(self) -> Deferred[UpstreamResponse]:
-        # treq would follow, decode, remember and rewrite; with these arguments, and an agent that ignores
-        # what treq made of the request, nothing of that touches the bytes on either side.
-        client = HTTPClient(_Verbatim(self._send), cookiejar=cast(Any, self._upstream._cookies))
-        inner = client.request(
-            "GET",
-            _ANYWHERE,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=cast(Any, self._upstream._clock),
+        self._asking = carried(self._send, self._upstream._clock)
+        self._asking.addCallbacks(
+            lambda answer: self._answered.callback(self._response(answer)), self._failed
         )
+        return self._answered
 
-        def cancel(_: object) -> None:
-            self._cancelled = True
-            inner.cancel()
+    def _cancel(self, _: object) -> None:
+        self._cancelled = True
+        if self._asking is not None:
+            self._asking.cancel()
 
-        outer: Deferred[UpstreamResponse] = Deferred(cancel)
-
-        def failed(failure: Failure) -> None:
-            if self._cancelled:
-                failure = Failure(CancelledError())
-            else:
-                failure = request_failure(failure, self._upstream.url, self._upstream.connect_seconds)
-            if not outer.called:
-                outer.errback(failure)
-
-        inner.addCallbacks(lambda answer: outer.callback(self._response(answer)), failed)
-        return outer
+    def _failed(self, failure: Failure) -> None:
+        if self._cancelled:
+            failure = Failure(CancelledError())
+        else:
+            failure = request_failure(failure, self._upstream._way.answers, self._upstream.connect_seconds)
+        if not self._answered.called:
+            self._answered.errback(failure)
 
     def _response(self, answer: IResponse) -> UpstreamResponse:
         raw = [(name, value) for name, values in self._answer_headers.getAllRawHeaders() for value in values]
@@ -262,10 +232,43 @@ class _Attempt:
         return response
 
     async def _run(self) -> IResponse:
+        slot = await self._slot()
+        try:
+            response = await self._attempts()
+            if response.code == PROXY_AUTH_REQUIRED and self._upstream._way.reads_requests:
+                raise ProxyRefusedError(response.code)
+        except BaseException:
+            connection = self._connection
+            if connection is None:
+                slot.free()
+            else:
+                if not connection.is_gone and connection.state != "QUIESCENT":
+                    connection.transport.abortConnection()
+                connection.occupy(slot)
+            raise
+        assert self._connection is not None
+        self._connection.occupy(slot)
+        return response
+
+    async def _slot(self) -> Slot:
         upstream = self._upstream
-        pool, clock = upstream._pool, upstream._clock
+        upstream._queued.add(self._answered)
+        try:
+            return await upstream._slots.take()
+        finally:
+            upstream._queued.discard(self._answered)
+
+    async def _attempts(self) -> IResponse:
+        upstream = self._upstream
+        pool, clock, way = upstream._pool, upstream._clock, upstream._way
+        for name, value in way.fields:
+            self._headers.addRawHeader(name, value)
         request = Request._construct(
-            self._method, self._target, self._headers, self._body, persistent=pool.persistent
+            self._method,
+            way.before_target + self._target,
+            self._headers,
+            self._body,
+            persistent=pool.persistent,
         )
         connection = await self._connect(pool.getConnection)
         reused = connection.requests > 0
@@ -276,11 +279,12 @@ class _Attempt:
             stale = reused and clock.seconds() - sent_at <= _STALE_SECONDS
             if not (stale and self._resend) or self._cancelled:
                 raise
+        upstream._make_room()
         return await self._ask(await self._connect(pool._newConnection), request)
 
     async def _connect(self, get: Callable[[Any, IEndpoint], Deferred[Any]]) -> UpstreamProtocol:
         upstream = self._upstream
-        waiting: Deferred[Any] = get(upstream._key, upstream._pooled_endpoint)
+        waiting: Deferred[Any] = get(upstream._way.key, upstream._pooled_endpoint)
         kept = unwrapped(getattr(waiting, "result", None))
         if isinstance(kept, UpstreamProtocol) and kept.requests:  # it needs no limit to be ready
             return kept

@@ -22,9 +22,17 @@ class UpstreamURL:
     @property
     def netloc(self) -> bytes:
         """The host, and the port where it is not the scheme's own (RFC 9110 section 4.2.3)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
-        return (host if self.port == default else f"{host}:{self.port}").encode("ascii")
+        return (self._host if self.port == default else self.authority).encode("ascii")
+
+    @property
+    def authority(self) -> str:
+        """The host and the port, whatever it is."""
+        return f"{self._host}:{self.port}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def origin(self) -> str:

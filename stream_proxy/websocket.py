@@ -13,7 +13,6 @@ from twisted.web.server import Request
 
 from stream_proxy.downstream import answer_error
 from stream_proxy.errors import APIError, internal_error, invalid_request, upstream_error, upstream_timeout
-from stream_proxy.failures import request_failure
 from stream_proxy.handshakes import ClientHalf, HandshakeError, Opened, ServerHalf, without_handshake
 from stream_proxy.headers import RawHeader, request_headers, response_headers
 from stream_proxy.outcome import Outcome, RequestLog
@@ -31,7 +30,8 @@ class WebSocketRelay:
     :param upstream: where it goes.
     :param target: in origin form.
     :param headers: the client's, as they came.
-    :param timeout_seconds: the longest silence in the body of a refusal. In a session silence is no error.
+    :param timeout_seconds: how long to wait for a connection that may be used, and the longest silence in the
+        body of a refusal. In a session silence is no error.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class WebSocketRelay:
             return
         factory, client = ClientHalf.factory_for(self._clock, self._handshake(), server.offers)
         self._client = client
-        self._timer = self._clock.callLater(self._upstream.connect_seconds, self._too_slow)
+        self._timer = self._clock.callLater(self._seconds, self._never_begun)
         client.answered.addCallbacks(self._answered, self._failed).addErrback(self._bug)
-        connecting = self._connecting = self._upstream.connect(factory)
+        connecting = self._connecting = self._upstream.connect(factory, self._begun)
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._bug)
 
     def cancel(self) -> None:
@@ -97,6 +97,10 @@ class WebSocketRelay:
         fields = [*without_handshake(request_headers(self._headers)), *offers]
         lines += [b"%b: %b" % field for field in self._upstream.access.headers(b"GET", fields)]
         return [*lines, b"Upgrade: websocket", b"Connection: Upgrade"]
+
+    def _begun(self) -> None:
+        self._stop_waiting()
+        self._timer = self._clock.callLater(self._upstream.connect_seconds, self._too_slow)
 
     def _connected(self, protocol: object) -> None:
         self._connecting = None
@@ -126,7 +130,7 @@ class WebSocketRelay:
             origin = self._upstream.url.origin
             self._refuse(upstream_error(f"The WebSocket handshake of {origin} is invalid: {failure.value}."))
             return
-        known = request_failure(failure, self._upstream.url, self._upstream.connect_seconds)
+        known = self._upstream.explained(failure)
         if isinstance(known.value, APIError):
             self._refuse(known.value)
         else:
@@ -140,6 +144,9 @@ class WebSocketRelay:
             self._refuse(internal_error())
         else:
             self._close(Outcome(500, 0, "the proxy failed"))
+
+    def _never_begun(self) -> None:
+        self._refuse(self._upstream.never_free(self._seconds))
 
     def _too_slow(self) -> None:
         seconds, origin = self._upstream.connect_seconds, self._upstream.url.origin

@@ -285,7 +285,8 @@ class AdapterCall:
             self._close(Outcome(200, self._sent, f"the client took nothing for {seconds:g} seconds"))
         else:
             what = f"The service sent nothing for {seconds:g} seconds"
-            self._fail(upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
+            queued = self._upstream.queue_error(self._asking, seconds)
+            self._fail(queued or upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
 
     def _finish(self) -> None:
         if self._request.channel is not None:

@@ -21,6 +21,7 @@ from stream_proxy.exchange import Exchange, UpstreamResource
 from stream_proxy.headers import RawHeader
 from stream_proxy.jsontext import encode_json
 from stream_proxy.outcome import Outcome, RequestLog
+from stream_proxy.route import Route
 
 # A browser page may call from anywhere; no cookie is ever looked at.
 _CORS: tuple[RawHeader, ...] = (
@@ -43,7 +44,8 @@ class AdapterResource(UpstreamResource):
     :param pool: share these connections; they stay the caller's.
     :param log: where finished requests are told.
     :param access: who may call, and as whom the service is called.
-    :raises ValueError: if `upstream_url` or `config` cannot be used.
+    :param route: through which proxy, trusting whom; by default as the environment and the system say.
+    :raises ValueError: if `upstream_url`, `config` or `route` cannot be used.
     """
 
     def __init__(
@@ -57,11 +59,18 @@ class AdapterResource(UpstreamResource):
         pool: HTTPConnectionPool | None = None,
         log: RequestLog | None = None,
         access: Access | None = None,
+        route: Route | None = None,
     ) -> None:
         self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        own = None if access is None else access.for_adapter()
         super().__init__(
-            self.dialect.url, reactor=reactor, limits=limits, agent=agent, pool=pool, log=log, access=own
+            self.dialect.url,
+            reactor=reactor,
+            limits=limits,
+            agent=agent,
+            pool=pool,
+            log=log,
+            access=None if access is None else access.for_adapter(),
+            route=route,
         )
         self.created = int(self.clock.seconds())
 
