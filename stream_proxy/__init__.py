@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ProxyResource,
         ResponsesApiProxy,
     )
+    from stream_proxy.route import Route
 
 _LAZY = {
     "Access": "stream_proxy.access",
@@ -37,6 +38,7 @@ _LAZY = {
     "ProxyResource": "stream_proxy.resource",
     "ProxySite": "stream_proxy.downstream",
     "ResponsesApiProxy": "stream_proxy.resource",
+    "Route": "stream_proxy.route",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "ProxySite",
     "ResponseAccumulator",
     "ResponsesApiProxy",
+    "Route",
     "SSEDecoder",
     "ServerSentEvent",
 ]
