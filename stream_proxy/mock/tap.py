@@ -9,9 +9,9 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from stream_proxy.config import ConfigError
+from stream_proxy.listeners import BACKLOG, probe
 from stream_proxy.mock.resource import mock_site
 from stream_proxy.outcome import RequestLog
-from stream_proxy.ports import BACKLOG, probe
 
 _MAX_PORT = 65535
 
