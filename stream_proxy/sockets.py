@@ -32,3 +32,17 @@ def set_probes(handle: socket.socket) -> None:
         option = getattr(socket, name, None)
         if option is not None:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def has_unread(transport: object) -> bool:
+    """Whether a plain connection has something that nobody has read yet, be it its end; unknown under TLS."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return False
+    try:
+        handle.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

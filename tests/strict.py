@@ -48,9 +48,13 @@ class Got:
 
 
 class StrictServer:
-    """The upstream's end of one connection. It answers each request with what it read in it."""
+    """The upstream's end of one connection. It answers each request with what it read in it.
 
-    def __init__(self) -> None:
+    :param first: what it answers to the first instead.
+    """
+
+    def __init__(self, first: bytes | None = None) -> None:
+        self._first = first
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
         self._head: h11.Request | None = None
         self._body = bytearray()
@@ -98,7 +102,10 @@ class StrictServer:
         events: list[Any] = [response, h11.Data(data=text), h11.EndOfMessage()]
         if got.method == "HEAD":
             del events[1]
-        return b"".join(self._connection.send(event) or b"" for event in events)
+        answer = b"".join(self._connection.send(event) or b"" for event in events)
+        if self._first is not None:
+            answer, self._first = self._first, None
+        return answer
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,8 @@ class _Link:
     """One connection from the proxy to a strict upstream."""
 
     def __init__(self, pool: MemoryPool) -> None:
-        self.server = StrictServer()
+        self.server = StrictServer(pool.first)
+        pool.first = None
         self.wire = Wire()
         self.protocol = UpstreamProtocol(pool.idle.append)
         self.answers = b""
@@ -210,11 +218,15 @@ class _Link:
 
 
 class MemoryPool:
-    """Connections to strict upstreams, kept for reuse."""
+    """Connections to strict upstreams, kept for reuse.
+
+    :param first: what the first request on the first one is answered with.
+    """
 
     persistent = True
 
-    def __init__(self) -> None:
+    def __init__(self, first: bytes | None) -> None:
+        self.first = first
         self.idle: list[UpstreamProtocol] = []
         self.links: list[_Link] = []
 
@@ -236,11 +248,14 @@ class MemoryPool:
 
 
 class MemoryProxy:
-    """A proxy with one client, between them and the upstream no socket, and no time that passes."""
+    """A proxy with one client, between them and the upstream no socket, and no time that passes.
 
-    def __init__(self) -> None:
+    :param first: what the upstream answers to the first request; ``None``: what it read in it.
+    """
+
+    def __init__(self, first: bytes | None = None) -> None:
         self.clock = Clock()
-        self.pool = MemoryPool()
+        self.pool = MemoryPool(first)
         self.bugs: list[Failure] = []
         log = RequestLog(observer=cast(Any, self._observe))
         resource = ProxyResource(

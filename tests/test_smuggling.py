@@ -11,8 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.strict import Got, MemoryProxy, StrictServer, read_answers
-from tests.support import LoopbackTestCase, Stream
+from stream_proxy.connection import UpstreamPool
+from tests.strict import Answer, Got, MemoryProxy, StrictServer, read_answers
+from tests.support import (
+    LoopbackTestCase,
+    Stream,
+    reactor,
+    read_request,
+    read_response,
+    respond,
+    send_request,
+)
 
 #: In a form: the body, its length, its length in hexadecimal digits; a request that must stay hidden.
 _BODY, _LENGTH, _SIZE = b"<body>", b"<n>", b"<x>"
@@ -406,6 +415,173 @@ class HeadTests(SmugglingTestCase):
             self.assertEqual([answer.status for answer in answers], [200, 400], form)
 
 
+def answer(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"") -> bytes:
+    """An answer with these lines."""
+    return b"\r\n".join([line, *fields, b"", b""]) + body
+
+
+EVIL = answer(b"Content-Length: 4", body=b"evil")
+CHUNKED_ANSWER = b"5\r\nabcde\r\n0\r\n\r\n"
+
+#: Answers that leave a doubt about what they are.
+FAULTY_ANSWERS = [
+    *(
+        answer(b"Content-Length: " + value, body=b"abcde")
+        for value in (
+            b"",
+            b"-5",
+            b"+5",
+            b"0x5",
+            b"5 5",
+            b"5, 6",
+            b"5,",
+            b"5\r\nContent-Length: 6",
+            b"5\r\n X: y",
+            b"5\x00",
+            b"\x0b5",
+            b"9" * 19,
+            b"9" * 5000,
+        )
+    ),
+    *(
+        answer(b"Transfer-Encoding: " + value, body=CHUNKED_ANSWER)
+        for value in (
+            b"",
+            b"identity",
+            b"gzip",
+            b"gzip, chunked",
+            b"chunked, chunked",
+            b"\x0bchunked",
+            b"chunked\r\nTransfer-Encoding: chunked",
+            b"chunked\r\nTransfer-Encoding: gzip",
+            b"identity\r\nTransfer-Encoding: chunked",
+        )
+    ),
+    *(
+        answer(field, b"Content-Length: 5", body=b"abcde")
+        for field in (
+            b"X: a\x00b",
+            b"X: a\x0bb",
+            b"X: a\rContent-Length: 4",
+            b"X\x00: a",
+            b"X : a",
+            b": a",
+            b" X: a",
+            b"no colon",
+            b"Transfer-Encoding : chunked",
+        )
+    ),
+    *(
+        answer(b"Content-Length: 5", line=line, body=b"abcde")
+        for line in (
+            b"HTTP/1.1 99 X",
+            b"HTTP/1.1 000 X",
+            b"HTTP/1.1 1000 X",
+            b"HTTP/1.1 -200 X",
+            b"HTTP/1.1 +200 X",
+            b"HTTP/1.1 2_0 X",
+            b"HTTP/1.1  200 X",
+            b"HTTP/1.1\t200 X",
+            b"HTTP/2.0 200 X",
+            b"HTTP/0.9 200 X",
+            b"HTTP/+1.1 200 X",
+            b"http/1.1 200 X",
+            b"FOO/1.1 200 X",
+            b"ICY 200 OK",
+            b"HTTP/1.1 200 O\rSet-Cookie: a=b",
+            b"HTTP/1.1 200 O\x00K",
+            b"HTTP/1.1 200 OK\r\r",
+            b"\r\nHTTP/1.1 200 OK",
+            b"HTTP/1.1 101 Switching Protocols",
+        )
+    ),
+    b"HTTP/1.1 200 OK\rContent-Length: 5\r\rabcde\n",
+    b"<html>evil</html>\n",
+]
+
+#: Answers that are clear, while it is not what else their sender may think that it has said.
+ENDING_ANSWERS = [
+    (answer(b"Content-Length: 5", body=b"abcde") + EVIL, b"abcde"),
+    (answer(b"Transfer-Encoding: chunked", body=CHUNKED_ANSWER) + EVIL, b"abcde"),
+    (answer(b"Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n0\r\n" + EVIL), b"abcde"),
+    (answer(b"Transfer-Encoding: chunked", b"Content-Length: 3", body=CHUNKED_ANSWER), b"abcde"),
+    (answer(b"Content-Length: 500", b"Transfer-Encoding: chunked", body=CHUNKED_ANSWER), b"abcde"),
+    (
+        answer(
+            b"Transfer-Encoding: chunked",
+            b"Connection: keep-alive",
+            line=b"HTTP/1.0 200 OK",
+            body=CHUNKED_ANSWER,
+        ),
+        b"abcde",
+    ),
+    (answer(b"Content-Length: 44", line=b"HTTP/1.1 204 No Content") + EVIL, b""),
+    (answer(b"Content-Length: 44", line=b"HTTP/1.1 204 No Content"), b""),
+    (answer(b"Transfer-Encoding: chunked", line=b"HTTP/1.1 204 No Content"), b""),
+    (answer(line=b"HTTP/1.1 304 Not Modified") + EVIL, b""),
+    (answer(b"Content-Length: 5", b"Connection: x, CLOSE", body=b"abcde"), b"abcde"),
+]
+
+
+class AnswerTests(SmugglingTestCase):
+    """What an upstream hides in or after an answer never is the answer to another request."""
+
+    def answers(self, first: bytes, method: bytes = b"GET") -> tuple[MemoryProxy, list[Answer]]:
+        """What the client gets whose first request is answered with this, its next one honestly."""
+        proxy = MemoryProxy(first)
+        proxy.send(get().replace(b"GET", method) + SECOND + LAST)
+        self.assertEqual(proxy.bugs, [])
+        self.assertTrue(proxy.wire.ended, first)
+        self.assertNotIn(b"evil", proxy.answered)
+        return proxy, read_answers(proxy.answered, closed=True, methods=(method.decode(),))
+
+    def check_others(self, proxy: MemoryProxy, answers: list[Answer]) -> None:
+        """The other requests got their answers on a connection of their own."""
+        self.assertEqual([answer.body for answer in answers[1:]], [b"GET /second", b"GET /last"])
+        self.assertEqual(len(proxy.pool.links), 2)
+        self.assertTrue(proxy.pool.links[0].wire.ended)
+
+    def test_doubtful(self) -> None:
+        """An answer that leaves a doubt is a 502."""
+        for first in FAULTY_ANSWERS:
+            proxy, answers = self.answers(first)
+            self.assertEqual(answers[0].status, 502, first)
+            self.assertIn(b"invalid HTTP response", answers[0].body, first)
+            self.check_others(proxy, answers)
+
+    def test_doubtful_without_a_body(self) -> None:
+        """So it is where the length is none of a body."""
+        for method, line in ((b"HEAD", b"HTTP/1.1 200 OK"), (b"GET", b"HTTP/1.1 304 Not Modified")):
+            for length in (b"x", b"-1", b"5, 6", b"5\r\nContent-Length: 6"):
+                proxy, answers = self.answers(answer(b"Content-Length: " + length, line=line), method)
+                self.assertEqual(answers[0].status, 502, length)
+                self.check_others(proxy, answers)
+
+    def test_not_reused(self) -> None:
+        """Where more may follow than the answer, it passes, and its connection is not used again."""
+        for first, body in ENDING_ANSWERS:
+            proxy, answers = self.answers(first)
+            self.assertEqual((answers[0].body, answers[0].complete), (body, True), first)
+            self.check_others(proxy, answers)
+        proxy, answers = self.answers(answer(b"Content-Length: 44") + EVIL, b"HEAD")
+        self.assertEqual(answers[0].status, 200)
+        self.check_others(proxy, answers)
+
+    def test_reused(self) -> None:
+        """Where it is clear, however unusual, it is."""
+        for first in (
+            answer(b"Content-Length: 5, 5", body=b"abcde"),
+            answer(b"Content-Length: 5\r\nContent-Length: 05", body=b"abcde"),
+            answer(b"X: y\r\n z", b"Content-Length: 5", line=b"HTTP/1.1 999 \xe9", body=b"abcde"),
+            answer(b"transfer-encoding:CHUNKED", line=b"HTTP/1.1 200", body=b"5;a=b\r\nabcde\r\n0\r\n\r\n"),
+            b"HTTP/1.1 200 OK\nContent-Length: 5\n\nabcde",
+            answer(line=b"HTTP/1.1 103 Early Hints") + answer(b"Content-Length: 5", body=b"abcde"),
+        ):
+            proxy, answers = self.answers(first)
+            self.assertEqual(answers[0].body, b"abcde", first)
+            self.assertEqual(len(proxy.pool.links), 1, first)
+
+
 class RawTests(LoopbackTestCase):
     """The same over real sockets."""
 
@@ -442,6 +618,31 @@ class RawTests(LoopbackTestCase):
         self.assertEqual([server.error for server in servers if server.error], [])
 
 
+class PooledTests(LoopbackTestCase):
+    """Connections that are kept for reuse."""
+
+    async def test_unread(self) -> None:
+        """One on which something waits already, unread, is not used again: it would be the next answer."""
+
+        async def script(stream: Stream) -> None:
+            while True:
+                got = await read_request(stream)
+                respond(stream, 200, got.target.encode())
+
+        upstream = await self.upstream(script)
+        pool = UpstreamPool(reactor)
+        self.addCleanup(pool.closeCachedConnections)
+        client = await self.client(await self.proxy(upstream.url, pool=pool))
+        send_request(client, "GET", "/first")
+        self.assertEqual((await read_response(client)).body, b"/first")
+        [[ours]] = pool._connections.values()
+        self.assertEqual(ours.state, "QUIESCENT")
+        upstream.connections[0].transport.getHandle().send(EVIL)  # before the reactor can look
+        self.assertEqual(ours.state, "SPOILED")
+        send_request(client, "GET", "/second")
+        self.assertEqual((await read_response(client)).body, b"/second")
+
+
 _VALID = [
     b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 35\r\nX-A: b\r\n\r\n" + HIDDEN,
     b"POST /v1/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n"
@@ -460,7 +661,6 @@ _INSERTS = [
     b",",
     b"\x0b",
     b"0",
-    b"\xa0",
     b";",
     b"1",
 ]
@@ -501,12 +701,10 @@ class MutationTests(SmugglingTestCase):
         self.assertLessEqual(sum(answer.status == 200 for answer in answers), len(sent))
         strict = StrictServer()
         strict.feed(data.removeprefix(b"\r\n") + SECOND + LAST)
-        if strict.error is not None and "Host" in strict.error:
-            return  # the proxy does not need one
+        if strict.error is not None and ("Host" in strict.error or "no request line" in strict.error):
+            return  # the proxy does not need a host, and takes a blank line between requests
         allowed = [str(got) for got in strict.requests if got.target.startswith("/")]  # others get a 400
-        self.assertEqual(sent[: len(allowed)], allowed[: len(sent)], data)
-        # One blank line before a request, which h11 does not take, hides nothing.
-        self.assertLessEqual(set(sent[len(allowed) :]), {"GET /second", "GET /last"}, data)
+        self.assertEqual(sent, allowed[: len(sent)], data)
 
     @settings(max_examples=150, deadline=None)
     @example(_VALID[0], 7)
