@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 
 from stream_proxy import Limits, ProxyResource, ProxySite
@@ -301,6 +301,25 @@ class FaultTestCase(LoopbackTestCase):
                 if outcome not in expected.split("|"):
                     wrong.append(f"{fault.name}, {flow.name}: {outcome}, not {expected}")
         self.assertEqual(wrong, [])
+
+    async def offsets(
+        self, flow: Flow, answer: bytes, end: Callable[[Stream], object] = Stream.close
+    ) -> list[str]:
+        """What comes of `answer` when it ends so after 0, 1, 2… of its bytes; many of these at once."""
+
+        async def script(stream: Stream) -> None:
+            got = await read_request(stream)
+            stream.write(answer[: len(got.json()["messages"][0]["content"])])
+            end(stream)
+            await stream.rest()
+
+        found: list[str] = []
+        async with self.stage(flow, script) as stage:
+            while len(found) <= len(answer):
+                batch = range(len(found), min(len(found) + 32, len(answer) + 1))
+                asking = [Deferred.fromCoroutine(self.asked(stage, offset)) for offset in batch]
+                found += await gatherResults(asking, consumeErrors=True)
+        return found
 
 
 class _Builds:
