@@ -262,12 +262,14 @@ class FaultTestCase(LoopbackTestCase):
                 if stream.lost is None:
                     stream.abort()
             await all_gone(self._streams)
-            await eventually(lambda: not stage.site.channels)
+            left = await eventually(lambda: not stage.site.channels)
             # Nothing but what is kept for reuse may be left of the connections to the upstream.
             kept = sum(map(len, stage.pool._connections.values()))
             await stage.close()
             await maybeDeferred(listening.stopListening)
-            await eventually(lambda: all(one.lost is not None for one in upstream.connections))
+            ended = await eventually(lambda: all(one.lost is not None for one in upstream.connections))
+        self.assertTrue(left, "a client's connection outlived it")
+        self.assertTrue(ended, "a connection to the upstream was not ended")
         self.assertLessEqual(kept, len(upstream.connections))
         self.assertEqual([str(failure) for failure in upstream.failures], [])
         self.assertEqual(stage.bugs, [])
