@@ -12,6 +12,7 @@ from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
 from stream_proxy.errors import APIError
+from stream_proxy.framing import is_doubtful, is_folded, is_trailer
 from stream_proxy.headers import RawHeader, connection_tokens
 from stream_proxy.refusals import head_too_large, head_too_slow, not_http, response, too_many_fields
 from stream_proxy.sockets import is_half_closeable, tune
@@ -103,15 +104,30 @@ class DownstreamChannel(HTTPChannel):
     def lineReceived(self, line: bytes) -> None:
         if self._closing:
             return
+        if is_folded(line):
+            self._respondToBadRequestAndDisconnect()
+            return
         super().lineReceived(line)
         if self._head_in:
             self._head_in = False
             if self.requests:
                 self.requests[-1].headReceived()
 
+    def headerReceived(self, line: bytes) -> bool:
+        if not self._closing and is_doubtful(line, self._version):
+            self._respondToBadRequestAndDisconnect()
+        return not self._closing and super().headerReceived(line)
+
     def rawDataReceived(self, data: bytes) -> None:
         if not self._closing:
             super().rawDataReceived(data)
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        # What stands after the last chunk but is no field may be the next request to somebody else.
+        if all(is_trailer(bytes(line)) for line in getattr(self._transferDecoder, "_trailerHeaders", ())):
+            super()._finishRequestBody(data)
+        else:
+            self._respondToBadRequestAndDisconnect()
 
     def allContentReceived(self) -> None:
         if not self._closing:
@@ -120,6 +136,10 @@ class DownstreamChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         self._used = True
         self._stop_head_limit()  # what follows in the same read is another request's
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
+        if len(hosts) > 1:
+            self._respondToBadRequestAndDisconnect()
+            return
         super().allHeadersReceived()
         if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:
             # The time limit of an upload is the business of who reads it. Rendering waits until the channel

@@ -13,24 +13,59 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, Request
+from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser, ParseError, Request
 from twisted.web.client import HTTPConnectionPool
-from twisted.web.http import _ChunkedTransferDecoder
+from twisted.web.http import NO_CONTENT, SWITCHING
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from stream_proxy.chunked import ChunkedDecoder
 from stream_proxy.failures import HeadTooLargeError
+from stream_proxy.framing import has_controls, is_folded, is_length, is_status_line
 from stream_proxy.headers import connection_tokens
 from stream_proxy.slots import Occupant
-from stream_proxy.sockets import tune
+from stream_proxy.sockets import has_unread, tune
 
 #: The longest response head, as for requests.
 MAX_HEAD_BYTES = 65_536
 #: The most fields in one.
 MAX_HEAD_FIELDS = 500
 
-_TRANSFER_DECODERS: dict[bytes, type[_ChunkedTransferDecoder]] = {b"chunked": ChunkedDecoder}
+
+class _Parser(HTTPClientParser):
+    """Takes no answer that another reader could take for something else."""
+
+    MAX_LENGTH = MAX_HEAD_BYTES
+    _transferDecoders = {b"chunked": ChunkedDecoder}
+
+    def lineReceived(self, line: bytes) -> None:
+        text = line.removesuffix(b"\r")
+        begins = self.state == "STATUS"
+        if (
+            has_controls(text)
+            or (begins and not is_status_line(text))
+            or (not begins and is_folded(text) and self._partialHeader is None)
+        ):
+            raise ParseError("not HTTP", text)
+        super().lineReceived(line)
+
+    def allHeadersReceived(self) -> None:
+        response = self.response
+        if response.code == SWITCHING:  # nobody asked for that
+            raise ParseError("101", b"")
+        if response.code >= 200:
+            codings = self.connHeaders.getRawHeaders(b"Transfer-Encoding", ())
+            lengths = [
+                *self.connHeaders.getRawHeaders(b"Content-Length", ()),
+                *self.headers.getRawHeaders(b"Content-Length", ()),
+            ]
+            if len(codings) > 1 or (lengths and not is_length(lengths)):
+                raise ParseError("doubtful framing", b"")
+            body = response.code == NO_CONTENT and (codings or lengths not in ([], [b"0"]))
+            if body or (codings and (lengths or response.version < (b"HTTP", 1, 1))):
+                # It is clear what is read here. What its sender takes for the end of it is not.
+                self.connHeaders.addRawHeader(b"Connection", b"close")
+        super().allHeadersReceived()
 
 
 @implementer(IHandshakeListener)
@@ -51,6 +86,14 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         #: Fires once when the first request may be sent; fails if the connection or its handshake does.
         self.ready: Deferred[None] = Deferred()
 
+    @property
+    def state(self) -> str:
+        """Twisted's, by which a pool knows what it may give out."""
+        idle = self._state == "QUIESCENT" and self.requests and self._parser is None
+        if idle and has_unread(self.transport):
+            return "SPOILED"  # what waits there would be taken for the next answer
+        return self._state
+
     def connectionMade(self) -> None:
         super().connectionMade()
         tune(self.transport)
@@ -70,7 +113,6 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         parser, head = self._parser, self._responseDeferred
         if parser is not None:
             bound_head(parser)
-            parser._transferDecoders = _TRANSFER_DECODERS
         if self._state != "TRANSMITTING" or head is None:
             return sent
         self._head = head
@@ -151,8 +193,8 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
 
 
 def bound_head(parser: HTTPClientParser) -> None:
-    """Have `parser` refuse an answer that has too long lines, or too many fields."""
-    parser.MAX_LENGTH = MAX_HEAD_BYTES
+    """Have `parser` refuse an answer that is doubtful, or has too long lines or too many fields."""
+    parser.__class__ = _Parser  # Twisted makes it by itself
     received = parser.headerReceived
     count = 0
 

@@ -43,3 +43,17 @@ def is_half_closeable(transport: object) -> bool:
         inner = getattr(inner, "transport", None)
     # TLS passes on to its users whatever the connection below it provides.
     return inner is None and bool(IHalfCloseableDescriptor.providedBy(transport))
+
+
+def has_unread(transport: object) -> bool:
+    """Whether a plain connection has something that nobody has read yet, be it its end; unknown under TLS."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return False
+    try:
+        handle.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
