@@ -392,6 +392,15 @@ class StreamTests(TestCase):
         answer = Answer(sse('"a"', "{", '{"b": 1}', " c"), payload="text")
         self.assertEqual(answer.text, '"a"{{"b": 1} c')
 
+    def test_cut_at_once(self) -> None:
+        """Not even where it is all that came, and nothing has told that payloads are JSON."""
+        for cut in (b"data: {", b'data: {"answer": "Hel', b"data: [1"):
+            error = Answer(cut).error
+            assert error is not None
+            self.assertEqual((error.status, error.type), (502, "upstream_error"))
+        self.assertEqual(Answer(b'data: {"answer": "Hello"}').text, "Hello")
+        self.assertEqual(Answer(b"data: Hello").text, "Hello")
+
     def test_cut(self) -> None:
         """A payload that was cut is an error, never a text."""
         for body, keys in (

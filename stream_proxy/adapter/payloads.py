@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from stream_proxy.errors import response_too_large
+from stream_proxy.errors import response_too_large, upstream_error
 from stream_proxy.jsontext import decode_json
 from stream_proxy.sniff import Sniffed, sniff
 from stream_proxy.sse import SSEDecoder
@@ -84,7 +84,7 @@ class PayloadDecoder:
     def end(self) -> Iterator[Payload]:
         """The body has ended as its framing said it would: give what is left of it.
 
-        :raises APIError: one is too large.
+        :raises APIError: one is too large, or cut off.
         """
         if self._format == "auto":
             self._decide(ended=True)
@@ -96,7 +96,10 @@ class PayloadDecoder:
             stray = b"" if self._events is None else self._events.stray().strip(_BLANK)
             if stray:
                 yield Payload(stray, bare=True)
-            yield from self._feed_events(b"\n\n")
+            for payload in self._feed_events(b"\n\n"):
+                if _is_cut(payload.data):
+                    raise upstream_error("The service's answer ended in the middle of an event.")
+                yield payload
         elif self._held.strip(_BLANK):
             yield Payload(bytes(self._held.strip(_BLANK)))
         self._held.clear()
@@ -150,6 +153,17 @@ class PayloadDecoder:
         self._held += data
         if len(self._held) > self._max_bytes:
             raise response_too_large(self._max_bytes)
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether what looks like the beginning of JSON is no more than that."""
+    if not data.lstrip(_BLANK).startswith((b"{", b"[")):
+        return False
+    try:
+        decode_json(data)
+    except ValueError:
+        return True
+    return False
 
 
 def _by_media(media: bytes) -> Format:
