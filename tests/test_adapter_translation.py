@@ -400,6 +400,7 @@ class StreamTests(TestCase):
             self.assertEqual((error.status, error.type), (502, "upstream_error"))
         self.assertEqual(Answer(b'data: {"answer": "Hello"}').text, "Hello")
         self.assertEqual(Answer(b"data: Hello").text, "Hello")
+        self.assertEqual(Answer(b"data: {", payload="text").text, "{")
 
     def test_cut(self) -> None:
         """A payload that was cut is an error, never a text."""

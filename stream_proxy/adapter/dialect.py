@@ -130,7 +130,7 @@ class Dialect:
         config = self.config
         return Translation(
             self.reader,
-            PayloadDecoder(config.format, media, max_bytes),
+            PayloadDecoder(config.format, media, max_bytes, text=config.payload == "text"),
             ChunkWriter(identity, cumulative=config.mode == "cumulative", include_usage=include_usage),
         )
 

@@ -49,9 +49,11 @@ class PayloadDecoder:
     :param format: what the body is; ``"auto"``: as it looks, else as `media` says.
     :param media: its media type, in lower case.
     :param max_bytes: how large one payload may be.
+    :param text: payloads are known to be text, whatever they look like.
     """
 
-    def __init__(self, format: Format, media: bytes, max_bytes: int) -> None:
+    def __init__(self, format: Format, media: bytes, max_bytes: int, *, text: bool = False) -> None:
+        self._text = text
         self._max_bytes = max_bytes
         self._media = _by_media(media)
         self._format = format
@@ -97,7 +99,7 @@ class PayloadDecoder:
             if stray:
                 yield Payload(stray, bare=True)
             for payload in self._feed_events(b"\n\n"):
-                if _is_cut(payload.data):
+                if not self._text and _is_cut(payload.data):
                     raise upstream_error("The service's answer ended in the middle of an event.")
                 yield payload
         elif self._held.strip(_BLANK):
