@@ -181,11 +181,18 @@ def open_place(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Pla
 
 
 def stop_accepting(port: Any) -> Any:
-    """Stop a port once what waits to be accepted is; closing it would reset these connections.
+    """Stop a port, once what waits to be accepted is: closing it resets these connections.
 
     :return: a Deferred, or ``None``.
     """
-    before = None
-    while before != (before := getattr(port, "sessionno", None)):
-        port.doRead()
+    lost = port.connectionLost
+
+    def connection_lost(reason: Any) -> None:
+        # Twisted closes a port one turn after it was asked to. Many may come in that time.
+        before = None
+        while before != (before := getattr(port, "sessionno", None)):
+            port.doRead()
+        lost(reason)
+
+    port.connectionLost = connection_lost
     return port.stopListening()

@@ -105,9 +105,9 @@ class RuleService:
         :param grace: how many seconds they may take; ``None`` for as long as they like.
         """
         port, self._port = self._port, None
+        self._place.close()  # the port has a duplicate
         if port is not None:
             await stop_accepting(port)
-        self._place.close()
         await self.site.drain(grace)
         await self.proxy.close()
 

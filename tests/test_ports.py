@@ -138,18 +138,23 @@ class ListenTests(WebSocketTestCase):
         await self.use(f"tcp:127.0.0.1:{place.port}")
 
     async def test_waiting(self) -> None:
-        """Who has connected when it ends is still let in."""
+        """Who has connected by the time it is closed is let in, before it was asked to stop or after."""
         place = open_place("tcp:0:interface=127.0.0.1")
         site = ProxySite(ProxyResource(await self.mock(), reactor=reactor), reactor=reactor)
-        with socket.socket() as client:
-            client.connect(("127.0.0.1", place.port))
-            client.sendall(b"OPTIONS http:/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            stopping = maybeDeferred(stop_accepting, place.listen(reactor, site))
+        address = ("127.0.0.1", place.port)
+        with socket.socket() as early, socket.socket() as late:
+            early.connect(address)
+            port = place.listen(reactor, site)
             place.close()
+            stopping = maybeDeferred(stop_accepting, port)
+            late.connect(address)
+            for client in (early, late):
+                client.sendall(b"OPTIONS http:/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             await stopping
-            self.assertEqual(len(site.channels), 1)
+            self.assertEqual(len(site.channels), 2)
             await turns(3)
-            self.assertIn(b"400", client.recv(100))
+            for client in (early, late):
+                self.assertIn(b"400", client.recv(100))
         await site.drain(0)
 
 
