@@ -47,11 +47,6 @@ class Access:
         self._dropped = _CREDENTIALS | {name.lower() for name, _ in self._own}
         self._query: tuple[bytes, ...] = _QUERY_CREDENTIALS
 
-    @property
-    def injects(self) -> bool:
-        """Whether the upstream is called with a key of the operator's."""
-        return bool(self._own)
-
     def for_adapter(self) -> Access:
         """The same where nothing of the client's request goes upstream, and all is the operator's."""
         access = Access()

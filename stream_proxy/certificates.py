@@ -57,8 +57,9 @@ def read_identity(certificate_file: str, key_file: str | None) -> Identity:
     try:
         context.use_certificate(certificate)
     except SSL.Error as error:
+        words = openssl_words(error) or "OpenSSL refuses it"
         raise ValueError(
-            f"certificateFile: the certificate in {certificate_file} cannot be used: {_words(error)}"
+            f"certificateFile: the certificate in {certificate_file} cannot be used: {words}"
         ) from None
     try:
         context.use_privatekey(key)
@@ -91,8 +92,9 @@ def _read(name: str, path: str) -> bytes:
         raise ValueError(f"{name}: is no path of a file") from None
 
 
-def _words(error: SSL.Error) -> str:
+def openssl_words(error: SSL.Error) -> str:
+    """What OpenSSL says of an error; nothing, if it does not."""
     try:
         return str(error.args[0][0][2])
     except (IndexError, TypeError):
-        return "OpenSSL refuses it"
+        return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IPullProducer
@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from stream_proxy.errors import APIError
 from stream_proxy.framing import is_doubtful, is_folded, is_trailer
-from stream_proxy.headers import RawHeader, connection_tokens
+from stream_proxy.headers import connection_tokens
 from stream_proxy.refusals import head_too_large, head_too_slow, not_http, response, too_many_fields
 from stream_proxy.sockets import is_half_closeable, tune
 from stream_proxy.stall import Outbox, StalledError
@@ -70,7 +70,7 @@ class DownstreamChannel(HTTPChannel):
             if self._lingering is not None:
                 self.resetTimeout()
         elif self._turned_away is not None:
-            self._refuse(self._turned_away, [(b"Retry-After", b"1")])
+            self._refuse(self._turned_away)
         else:
             super().dataReceived(data)
             if not self._busyReceiving:
@@ -282,7 +282,7 @@ class DownstreamChannel(HTTPChannel):
         else:
             self._refuse(not_http())
 
-    def _refuse(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
+    def _refuse(self, error: APIError) -> None:
         """Answer what is no request, or no longer one, and close."""
         self.persistent = False
         self._stop_head_limit()
@@ -292,7 +292,7 @@ class DownstreamChannel(HTTPChannel):
         for request in requests:
             request.connectionLost(Failure(error))
         if not started:
-            self.transport.write(response(error, headers))
+            self.transport.write(response(error))
         if not known and self._turned_away is None:
             self.site.tell(self, "refused", error.status, error.for_log)
         self._close(linger=True)

@@ -22,8 +22,6 @@ from stream_proxy.outcome import Outcome, RequestLog
 from stream_proxy.refusals import too_many_connections
 from stream_proxy.stall import StallWatch
 
-#: An idle client connection is kept longer than the load balancers in front keep theirs.
-CLIENT_IDLE_SECONDS = Limits().client_idle_seconds
 #: How many connections beyond the allowed ones may be there to be answered that they are too many.
 _MOST_TURNED_AWAY = 1_000
 #: At most so often the log tells of these.

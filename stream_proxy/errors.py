@@ -111,15 +111,16 @@ def upstream_timeout(message: str) -> APIError:
     return APIError(504, message, UPSTREAM_TIMEOUT)
 
 
+def server_overloaded(message: str) -> APIError:
+    """503: a bound on connections is reached; a second later there may be room."""
+    return APIError(503, message, SERVER_ERROR, code="server_is_overloaded", retry_after=1)
+
+
 def overloaded(origin: str, limit: int, waiting: int) -> APIError:
     """503: no connection to the upstream is free, and too many requests wait for one."""
-    return APIError(
-        503,
+    return server_overloaded(
         f"All {limit} connections to {origin} that maxUpstreamConnections allows are in use, and {waiting} "
-        "more requests wait for one; try again later, or raise maxUpstreamConnections.",
-        SERVER_ERROR,
-        code="server_is_overloaded",
-        retry_after=1,
+        "more requests wait for one; try again later, or raise maxUpstreamConnections."
     )
 
 

@@ -28,6 +28,7 @@ from twisted.web._newclient import (
     _WrapperException,
 )
 
+from stream_proxy.certificates import openssl_words
 from stream_proxy.egress import EgressProxy
 from stream_proxy.errors import APIError, upstream_error, upstream_timeout
 from stream_proxy.tls import CertificateError
@@ -193,10 +194,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _tls_words(error: SSL.Error, peer: Peer) -> str:
-    try:
-        words = str(error.args[0][0][2])
-    except (IndexError, TypeError):
-        words = ""
+    words = openssl_words(error)
     if not words:
         return "the handshake was not completed"
     if peer.setting != "upstreamUrl" or "alert" not in words:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 RawHeader = tuple[bytes, bytes]
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 #: Fields that belong to one connection, whether or not ``Connection`` lists them. ``Trailer`` goes because
 #: trailers do not travel; ``Proxy-Connection`` is the old mistake that some clients still send.
@@ -30,6 +33,11 @@ _CONVERTED_OWN = HOP_BY_HOP | {b"content-type", b"content-length", b"content-enc
 
 #: What a converted request says for itself.
 _STREAMING_OWN = frozenset({b"accept", b"accept-encoding"})
+
+
+def is_field_name(text: str) -> bool:
+    """Whether a header field can be called so (RFC 9110 section 5.6.2)."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def connection_tokens(values: Iterable[bytes]) -> frozenset[bytes]:

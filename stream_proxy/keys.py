@@ -9,6 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from stream_proxy.headers import is_field_name
+
 _KEY = re.compile(r"[\x21-\x7e]+")
 
 
@@ -71,7 +73,7 @@ class UpstreamKeySource(KeySource, frozen=True, forbid_unknown_fields=True):
 
         :raises ValueError: there is none, or more than one.
         """
-        if self.header is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", self.header):
+        if self.header is not None and not is_field_name(self.header):
             raise ValueError("header: is no name of a header field")
         keys = super().read(environ)
         if len(keys) > 1:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from http import HTTPStatus
 
-from stream_proxy.errors import SERVER_ERROR, APIError, invalid_request
-from stream_proxy.headers import RawHeader
+from stream_proxy.errors import APIError, invalid_request, server_overloaded
 
 
 def not_http() -> APIError:
@@ -56,23 +54,19 @@ def body_too_large(limit: int) -> APIError:
 
 def too_many_connections(limit: int) -> APIError:
     """503: the connection is one too many."""
-    return APIError(
-        503,
-        f"All {limit} connections that maxConnections allows are in use; try again, or raise maxConnections.",
-        SERVER_ERROR,
-        code="server_is_overloaded",
+    return server_overloaded(
+        f"All {limit} connections that maxConnections allows are in use; try again, or raise maxConnections."
     )
 
 
-def response(error: APIError, headers: Iterable[RawHeader] = ()) -> bytes:
+def response(error: APIError) -> bytes:
     """`error` as the last response of a connection, byte for byte."""
     body = error.envelope()
-    fields = [
-        (b"Content-Type", b"application/json"),
-        (b"Content-Length", b"%d" % len(body)),
-        *headers,
-        (b"Connection", b"close"),
+    lines = [
+        b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode("ascii")),
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
     ]
-    lines = [b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode("ascii"))]
-    lines += [b"%b: %b" % field for field in fields]
-    return b"\r\n".join([*lines, b"", body])
+    if error.retry_after is not None:
+        lines.append(b"Retry-After: %d" % error.retry_after)
+    return b"\r\n".join([*lines, b"Connection: close", b"", body])

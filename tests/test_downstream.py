@@ -15,8 +15,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import alsoProvides
 
 from stream_proxy.channel import DownstreamChannel
+from stream_proxy.config import Limits
 from stream_proxy.downstream import (
-    CLIENT_IDLE_SECONDS,
     ProxyRequest,
     ProxySite,
     answer_error,
@@ -24,6 +24,8 @@ from stream_proxy.downstream import (
 from stream_proxy.errors import APIError, upstream_error
 from tests.support import LoopbackTestCase, Message, reactor, read_response
 from tests.test_relay import RelayTestCase
+
+CLIENT_IDLE_SECONDS = Limits().client_idle_seconds
 
 
 class HeadTests(RelayTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from tests.support import (
     CHAT_BODY,
     Stream,
     Upstream,
-    chunk,
-    event_stream_head,
     head,
     reactor,
     read_request,
@@ -69,6 +68,25 @@ class ReloadTestCase(ProcessTestCase):
 
         return await self.upstream(script)
 
+    async def held(self) -> tuple[Upstream, Deferred[None]]:
+        """An upstream that answers "ok" when told."""
+        go_on: Deferred[None] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            await go_on
+            stream.write(head(200, [("Content-Length", "2")]) + b"ok")
+
+        return await self.upstream(script), go_on
+
+    async def connected(self, upstream: Upstream) -> None:
+        """Wait until a request has come to an upstream."""
+
+        async def look() -> bool:
+            return any(stream.received for stream in upstream.connections)
+
+        await eventually(look)
+
     async def ask(self, stream: Stream, target: str = "/x") -> bytes:
         """The body of the next answer on a connection."""
         send_request(stream, "GET", target)
@@ -88,19 +106,9 @@ class ReloadTests(ReloadTestCase):
 
     async def test_upstream(self) -> None:
         """New requests go to the new upstream, on kept connections too; a stream under way goes on."""
-        go_on: Deferred[None] = Deferred()
-
-        async def slow(stream: Stream) -> None:
-            await read_request(stream)
-            stream.write(event_stream_head())
-            stream.chunk(chunk({"content": "Hel"}))
-            await go_on
-            stream.chunk(chunk({"content": "lo"}))
-            stream.chunk(b"")
-
-        old, new = await self.upstream(slow), await self.named(b"new")
+        (old, go_on), new = await self.streaming(), await self.named(b"new")
         port = free_port()
-        rule = {"listenPort": port, "upstreamUrl": old.url}
+        rule = {"listenPort": port, "upstreamUrl": old}
         process = await self.begin(rule)
         client = await self.client(port)
         send_request(client, "GET", "/v1/stream")
@@ -113,15 +121,8 @@ class ReloadTests(ReloadTestCase):
 
     async def test_ports(self) -> None:
         """A port that is new is listened on; one that is gone lets no one in and ends what it has begun."""
-        go_on: Deferred[None] = Deferred()
-
-        async def slow(stream: Stream) -> None:
-            await read_request(stream)
-            await go_on
-            stream.write(head(200, [("Content-Length", "2")]) + b"ok")
-
         first, second = free_port(), free_port()
-        upstream, other = await self.upstream(slow), await self.named(b"other")
+        (upstream, go_on), other = await self.held(), await self.named(b"other")
         process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
         client = await self.client(first)
         send_request(client, "GET", "/slow")
@@ -135,14 +136,6 @@ class ReloadTests(ReloadTestCase):
         self.assertEqual((answer.status, answer.body, answer.get("connection")), (200, b"ok", "close"))
         await client.gone()
         await process.line(rf"listening on port {second} for")
-
-    async def connected(self, upstream: Upstream) -> None:
-        """Wait until a request has come to an upstream."""
-
-        async def look() -> bool:
-            return any(stream.received for stream in upstream.connections)
-
-        await eventually(look)
 
     async def test_address(self) -> None:
         """A port may move to another address."""
@@ -177,8 +170,6 @@ class ReloadTests(ReloadTestCase):
 
     async def listen_on(self, port: int) -> None:
         """Take a port."""
-        import socket
-
         listener = socket.socket()
         self.addCleanup(listener.close)
         listener.bind(("127.0.0.1", port))
@@ -198,14 +189,7 @@ class ReloadTests(ReloadTestCase):
 
     async def test_stop(self) -> None:
         """What a removed port still serves is waited for at the end, too."""
-        go_on: Deferred[None] = Deferred()
-
-        async def slow(stream: Stream) -> None:
-            await read_request(stream)
-            await go_on
-            stream.write(head(200, [("Content-Length", "2")]) + b"ok")
-
-        upstream = await self.upstream(slow)
+        upstream, go_on = await self.held()
         first, second = free_port(), free_port()
         process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
         client = await self.client(first)
@@ -274,14 +258,7 @@ class AdminTests(ReloadTestCase):
 
     async def test_health(self) -> None:
         """It is ready, then draining while a request is under way, and well all the time."""
-        go_on: Deferred[None] = Deferred()
-
-        async def slow(stream: Stream) -> None:
-            await read_request(stream)
-            await go_on
-            stream.write(head(200, [("Content-Length", "2")]) + b"ok")
-
-        upstream = await self.upstream(slow)
+        upstream, go_on = await self.held()
         port, admin = free_port(), free_port()
         process = await self.begin(
             {"listenPort": port, "upstreamUrl": upstream.url}, admin={"listenPort": admin}
@@ -290,10 +267,7 @@ class AdminTests(ReloadTestCase):
         client = await self.client(port)
         send_request(client, "POST", CHAT, CHAT_BODY)
 
-        async def connected() -> bool:
-            return any(stream.received for stream in upstream.connections)
-
-        await eventually(connected)
+        await self.connected(upstream)
         process.signal("TERM")
         await self.closed(process, port)
         await self.assert_health(admin, 503, "draining")

@@ -15,9 +15,6 @@ from tests.support import (
     CHAT_BODY,
     Message,
     Stream,
-    chunk,
-    event_stream_head,
-    read_request,
 )
 from tests.twistd import Process, ProcessTestCase, eventually, free_port
 
@@ -147,20 +144,6 @@ class ServingTests(WorkersTestCase):
 
 class DeathTests(WorkersTestCase):
     """What is killed."""
-
-    async def streaming(self) -> tuple[str, Deferred[None]]:
-        """An upstream that begins a stream and ends it when told."""
-        go_on: Deferred[None] = Deferred()
-
-        async def script(stream: Stream) -> None:
-            await read_request(stream)
-            stream.write(event_stream_head())
-            stream.chunk(chunk({"content": "Hel"}))
-            await go_on
-            stream.chunk(chunk({"content": "lo"}))
-            stream.chunk(b"")
-
-        return (await self.upstream(script)).url, go_on
 
     async def begin(self, port: int) -> Stream:
         """A client in the middle of a stream."""

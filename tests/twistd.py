@@ -20,7 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tests.support import LoopbackTestCase, reactor
+from tests.support import LoopbackTestCase, Stream, chunk, event_stream_head, reactor, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
 #: How long to wait for what has no event: the time between two looks, and how many of them.
@@ -158,6 +158,20 @@ class ProcessTestCase(LoopbackTestCase):
         for port in ports:
             await process.line(rf"listening on port {port}\b")
         return process, ports
+
+    async def streaming(self) -> tuple[str, Deferred[None]]:
+        """An upstream that begins a stream and ends it when told."""
+        go_on: Deferred[None] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            stream.write(event_stream_head())
+            stream.chunk(chunk({"content": "Hel"}))
+            await go_on
+            stream.chunk(chunk({"content": "lo"}))
+            stream.chunk(b"")
+
+        return (await self.upstream(script)).url, go_on
 
     async def closed(self, process: Process, port: int) -> None:
         """It no longer listens."""

@@ -19,14 +19,13 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
 from stream_proxy.errors import invalid_request
-from stream_proxy.headers import HOP_BY_HOP, RawHeader
+from stream_proxy.headers import HOP_BY_HOP, RawHeader, is_field_name
 from stream_proxy.jsontext import encode_json
 from stream_proxy.url import UpstreamURL, parse_upstream_url
 
 # The scheme and the host, which take no expressions, and the rest.
 _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
 _TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -167,7 +166,7 @@ def _base_url(url: str) -> UpstreamURL:
 
 def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str]) -> TextTemplate:
     place = f"adapter.headers.{name}"
-    if not _TOKEN.fullmatch(name):
+    if not is_field_name(name):
         raise DialectError(f"{place}: is no name of a header field")
     if name.lower().encode("ascii") in _RESERVED:
         raise DialectError(f"{place}: is set by the proxy itself")
