@@ -62,16 +62,16 @@ test-heavy: $(TOOLS)
 	$(BIN)/python -m tests heavy_tests
 
 autobahn: $(TOOLS)
-	$(BIN)/python autobahn_suite/run.py
+	$(BIN)/python kits/autobahn/run.py
 
 bench: $(BENCH_TOOLS) $(if $(BENCH_FULL),$(BENCH_OTHERS))
-	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+	$(BENCH_VENV)/bin/python -m kits.benchmarks $(BENCH)
 
 fuzz: $(FUZZ_TOOLS)
-	$(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
+	$(FUZZ_VENV)/bin/python -m kits.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
 
 soak: $(TOOLS)
-	$(BIN)/python -m soak --seconds $(SOAK_SECONDS) --workers $(SOAK_WORKERS) --reload $(SOAK_RELOAD) \
+	$(BIN)/python -m kits.soak --seconds $(SOAK_SECONDS) --workers $(SOAK_WORKERS) --reload $(SOAK_RELOAD) \
 	  $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 lint: $(TOOLS)
@@ -93,11 +93,11 @@ test-floors: $(TOOLS)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
-	rm -rf benchmarks/build fuzz/build soak/results
+	rm -rf kits/benchmarks/build kits/fuzz/build kits/soak/results
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) benchmarks/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) kits/benchmarks/node_modules
 
 $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -112,23 +112,23 @@ $(TOOLS): pyproject.toml | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(RUNTIME)
 
-$(BENCH_TOOLS): pyproject.toml benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
-	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . --requirement benchmarks/requirements.txt
+$(BENCH_TOOLS): pyproject.toml kits/benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . --requirement kits/benchmarks/requirements.txt
 	@touch $@
 
-$(FUZZ_TOOLS): pyproject.toml fuzz/requirements.txt | $(FUZZ_VENV)/bin/python
+$(FUZZ_TOOLS): pyproject.toml kits/fuzz/requirements.txt | $(FUZZ_VENV)/bin/python
 	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --editable . hypothesis
-	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement fuzz/requirements.txt || \
+	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement kits/fuzz/requirements.txt || \
 	  echo "Atheris cannot be installed; Hypothesis stands in for it" >&2
 	@touch $@
 
 # Each in an environment of its own: what they pin would hold back the libraries of the product.
-$(BENCH_OTHERS): benchmarks/package.json | $(BENCH_VENV)/bin/python
+$(BENCH_OTHERS): kits/benchmarks/package.json | $(BENCH_VENV)/bin/python
 	for name in 'litellm[proxy]' mitmproxy; do \
 	  folder=$(BENCH_VENV)/others/$${name%%[*}; \
 	  $(PYTHON) -m venv $$folder && $$folder/bin/python $(PIP_INSTALL) "$$name" || \
 	    echo "$$name cannot be installed; the benchmark skips it" >&2; \
 	done
-	npm install --prefix benchmarks --no-package-lock --no-audit --no-fund || \
+	npm install --prefix kits/benchmarks --no-package-lock --no-audit --no-fund || \
 	  echo "Portkey cannot be installed; the benchmark skips it" >&2
 	@touch $@

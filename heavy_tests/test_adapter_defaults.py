@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.support import CHAT_BODY
-from tests.twistd import Process, ProcessTestCase
+from tests.support.loopback import CHAT_BODY
+from tests.support.twistd import Process, ProcessTestCase
 
 CHAT_SCRIPT = Path(__file__).parent.parent / "examples" / "chat.py"
 

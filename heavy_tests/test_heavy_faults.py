@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import (
+from tests.support.faults import (
     ADAPT_STREAM,
     ANSWER,
     BODY,
@@ -13,7 +13,7 @@ from tests.faults import (
     half_close,
     says,
 )
-from tests.support import Stream, head, turns
+from tests.support.loopback import Stream, head, turns
 
 EVENTS = ("Content-Type", "text/event-stream")
 ANSWERS = {

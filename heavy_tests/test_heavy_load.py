@@ -6,10 +6,10 @@ import asyncio
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from soak.__main__ import summary
-from soak.crowd import allow_descriptors, crowd
-from soak.flat import flat
-from soak.run import Settings, soak
+from kits.soak.__main__ import summary
+from kits.soak.crowd import allow_descriptors, crowd
+from kits.soak.flat import flat
+from kits.soak.run import Settings, soak
 
 KIB, MIB = 2**10, 2**20
 OPEN = 2000

@@ -8,9 +8,9 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.support import Stream, head, reactor, read_response, respond
-from tests.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
-from tests.twistd import Process, ProcessTestCase
+from tests.flows.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
+from tests.support.loopback import Stream, head, reactor, read_response, respond
+from tests.support.twistd import Process, ProcessTestCase
 
 TOTAL = 256 * MIB
 #: By how much a process may grow that relays 256 MiB.

@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from tests.test_reload import ReloadTestCase, descriptors
-from tests.test_workers import children
-from tests.twistd import Process, free_port
+from tests.service.test_reload import ReloadTestCase, descriptors
+from tests.service.test_workers import children
+from tests.support.twistd import Process, free_port
 
 _RELOADS = 1000
 #: Kilobytes that a process may have grown by after the first hundred reloads.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import test_smuggling
+from tests.http import test_smuggling
 
 
 class HeavyMutationTests(test_smuggling.MutationTests):

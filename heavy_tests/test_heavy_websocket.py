@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from tests.sessions import (
+from tests.support.loopback import Stream, read_head
+from tests.support.sessions import (
     BINARY,
     CONTINUATION,
     KEY,
@@ -26,8 +27,7 @@ from tests.sessions import (
     handshake,
     read_frame,
 )
-from tests.support import Stream, read_head
-from tests.twistd import ProcessTestCase, eventually
+from tests.support.twistd import ProcessTestCase, eventually
 
 MIB = 1 << 20
 #: A mask that changes nothing, so that a test need not spend its time on masking.

@@ -9,36 +9,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stream_proxy.chat import ChatCompletionsAccumulator
+from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
+from stream_proxy.aggregate.responses import ResponseAccumulator
+from stream_proxy.aggregate.sse import ServerSentEvent, SSEDecoder
 from stream_proxy.errors import APIError, IncompleteStreamError
-from stream_proxy.responses import ResponseAccumulator
-from stream_proxy.sse import ServerSentEvent, SSEDecoder
 
 if TYPE_CHECKING:
-    from stream_proxy.access import Access
     from stream_proxy.adapter.config import AdapterConfig
     from stream_proxy.adapter.resource import AdapterResource
-    from stream_proxy.config import Limits
-    from stream_proxy.downstream import ProxySite
-    from stream_proxy.resource import (
+    from stream_proxy.downstream.site import ProxySite
+    from stream_proxy.flows.resource import (
         ChatCompletionsApiProxy,
         PassthroughApiProxy,
         ProxyResource,
         ResponsesApiProxy,
     )
-    from stream_proxy.route import Route
+    from stream_proxy.http.access import Access
+    from stream_proxy.limits import Limits
+    from stream_proxy.upstream.route import Route
 
 _LAZY = {
-    "Access": "stream_proxy.access",
+    "Access": "stream_proxy.http.access",
     "AdapterConfig": "stream_proxy.adapter.config",
     "AdapterResource": "stream_proxy.adapter.resource",
-    "ChatCompletionsApiProxy": "stream_proxy.resource",
-    "Limits": "stream_proxy.config",
-    "PassthroughApiProxy": "stream_proxy.resource",
-    "ProxyResource": "stream_proxy.resource",
-    "ProxySite": "stream_proxy.downstream",
-    "ResponsesApiProxy": "stream_proxy.resource",
-    "Route": "stream_proxy.route",
+    "ChatCompletionsApiProxy": "stream_proxy.flows.resource",
+    "Limits": "stream_proxy.limits",
+    "PassthroughApiProxy": "stream_proxy.flows.resource",
+    "ProxyResource": "stream_proxy.flows.resource",
+    "ProxySite": "stream_proxy.downstream.site",
+    "ResponsesApiProxy": "stream_proxy.flows.resource",
+    "Route": "stream_proxy.upstream.route",
 }
 
 __all__ = [

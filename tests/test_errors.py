@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import errors
+from stream_proxy.aggregate import stream_errors
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -59,7 +60,7 @@ class EnvelopeTests(SynchronousTestCase):
 
 class ChatStreamErrorTests(SynchronousTestCase):
     def status(self, error: object) -> int:
-        return errors.chat_stream_error(error).status
+        return stream_errors.chat_stream_error(error).status
 
     def test_numeric_code_or_status(self) -> None:
         """A number or digit string of 400 to 599 is the status, code before status, both before the type."""
@@ -91,9 +92,9 @@ class ChatStreamErrorTests(SynchronousTestCase):
             ("server_error", 500, "server_error"),
             ("vector_store_timeout", 504, "server_error"),
         ]:
-            error = errors.chat_stream_error({"code": code, "message": "m"})
+            error = stream_errors.chat_stream_error({"code": code, "message": "m"})
             self.assertEqual((error.status, error.type, error.code), (status, type, code))
-            own = errors.chat_stream_error({"code": code, "type": "invalid_request_error"})
+            own = stream_errors.chat_stream_error({"code": code, "type": "invalid_request_error"})
             self.assertEqual((own.status, own.type), (status, "invalid_request_error"))
 
     def test_type(self) -> None:
@@ -116,37 +117,37 @@ class ChatStreamErrorTests(SynchronousTestCase):
             ("InternalServerError", 500),
             ("weird", 502),
         ]:
-            error = errors.chat_stream_error({"type": type, "code": "context_length_exceeded"})
+            error = stream_errors.chat_stream_error({"type": type, "code": "context_length_exceeded"})
             self.assertEqual((error.status, error.type), (status, type))
 
     def test_own_fields_survive(self) -> None:
         """Message, type, param and code are the upstream's own."""
-        error = errors.chat_stream_error({"message": "m", "type": "t", "param": "p", "code": 7})
+        error = stream_errors.chat_stream_error({"message": "m", "type": "t", "param": "p", "code": 7})
         self.assertEqual((error.message, error.type, error.param, error.code), ("m", "t", "p", 7))
 
     def test_string(self) -> None:
         """An error that is a string is the message of a 502."""
-        error = errors.chat_stream_error("out of memory")
+        error = stream_errors.chat_stream_error("out of memory")
         self.assertEqual((error.status, error.message, error.type), (502, "out of memory", "upstream_error"))
 
     def test_no_message(self) -> None:
         """Without a message there is a sentence that names what is known."""
-        self.assertIn("code c", errors.chat_stream_error({"code": "c"}).message)
-        self.assertIn("no message", errors.chat_stream_error(None).message)
+        self.assertIn("code c", stream_errors.chat_stream_error({"code": "c"}).message)
+        self.assertIn("no message", stream_errors.chat_stream_error(None).message)
 
     def test_wrapped(self) -> None:
         """An envelope inside an envelope is opened, an object as the message becomes its JSON."""
         self.assertEqual(self.status({"error": {"error": {"code": 429, "message": "m"}}}), 429)
-        self.assertEqual(errors.chat_stream_error({"message": {"a": 1}}).message, '{"a": 1}')
+        self.assertEqual(stream_errors.chat_stream_error({"message": {"a": 1}}).message, '{"a": 1}')
 
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(JSON)
     def test_never_raises(self, error: Any) -> None:
         """Whatever the upstream sends, there is an error with a valid envelope."""
         for made in [
-            errors.chat_stream_error(error),
-            errors.response_error(error, event="error"),
-            errors.response_error(error, event="failed"),
+            stream_errors.chat_stream_error(error),
+            stream_errors.response_error(error, event="error"),
+            stream_errors.response_error(error, event="failed"),
         ]:
             if made is not None:
                 body = json.loads(made.envelope())["error"]
@@ -167,9 +168,11 @@ class ResponseErrorTests(SynchronousTestCase):
             ("vector_store_timeout", 504, "server_error"),
             ("invalid_prompt", 400, "invalid_request_error"),
         ]:
-            failed = errors.response_error({"code": code, "message": "m"}, event="failed")
-            flat = errors.response_error({"type": "error", "code": code, "message": "m"}, event="error")
-            nested = errors.response_error(
+            failed = stream_errors.response_error({"code": code, "message": "m"}, event="failed")
+            flat = stream_errors.response_error(
+                {"type": "error", "code": code, "message": "m"}, event="error"
+            )
+            nested = stream_errors.response_error(
                 {"type": "error", "error": {"code": code, "message": "m"}}, event="error"
             )
             for error in (failed, flat, nested):
@@ -180,18 +183,18 @@ class ResponseErrorTests(SynchronousTestCase):
     def test_no_code(self) -> None:
         """Without a code a failed Response is an answer, an error event is a 502."""
         for fields in ({"message": "m"}, {"code": None}, {"code": ""}):
-            self.assertIsNone(errors.response_error(fields, event="failed"))
-            error = errors.response_error(fields, event="error")
+            self.assertIsNone(stream_errors.response_error(fields, event="failed"))
+            error = stream_errors.response_error(fields, event="error")
             assert error is not None
             self.assertEqual((error.status, error.type), (502, "upstream_error"))
-        self.assertIsNone(errors.response_error(None, event="failed"))
+        self.assertIsNone(stream_errors.response_error(None, event="failed"))
 
     def test_type_inside_wins(self) -> None:
         """The error object's own type wins over the mapped one, the event's never counts."""
         nested = {"type": "error", "error": {"type": "tokens", "code": "server_error", "param": "p"}}
-        error = errors.response_error(nested, event="error")
+        error = stream_errors.response_error(nested, event="error")
         assert error is not None
         self.assertEqual((error.status, error.type, error.param), (500, "tokens", "p"))
-        flat = errors.response_error({"type": "error", "message": "m"}, event="error")
+        flat = stream_errors.response_error({"type": "error", "message": "m"}, event="error")
         assert flat is not None
         self.assertEqual((flat.type, flat.code), ("upstream_error", "upstream_error"))

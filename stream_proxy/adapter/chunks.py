@@ -12,7 +12,7 @@ from typing import Any
 from stream_proxy.adapter.reader import Reading
 from stream_proxy.adapter.usage import openai_usage
 from stream_proxy.errors import upstream_error
-from stream_proxy.jsontext import encode_json
+from stream_proxy.lenient_json import encode_json
 
 _Chunk = dict[str, Any]
 # A text that is cut inside a character ends with one of these until the rest of the character has come.

@@ -19,9 +19,9 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
 from stream_proxy.errors import invalid_request
-from stream_proxy.headers import HOP_BY_HOP, RawHeader, is_field_name
-from stream_proxy.jsontext import encode_json
-from stream_proxy.url import UpstreamURL, parse_upstream_url
+from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
+from stream_proxy.http.url import UpstreamURL, parse_upstream_url
+from stream_proxy.lenient_json import encode_json
 
 # The scheme and the host, which take no expressions, and the rest.
 _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)

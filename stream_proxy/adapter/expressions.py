@@ -15,8 +15,8 @@ import jmespath
 from jmespath import functions
 from jmespath.exceptions import EmptyExpressionError, JMESPathError, LexerError, ParseError
 
-from stream_proxy.adapter.conversation import content_text
-from stream_proxy.jsontext import decode_json
+from stream_proxy.adapter.helpers import content_text
+from stream_proxy.lenient_json import decode_json
 
 _Node = Mapping[str, Any]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.errors import response_too_large, upstream_error
-from stream_proxy.jsontext import decode_json
-from stream_proxy.sniff import Sniffed, sniff
-from stream_proxy.sse import SSEDecoder
+from stream_proxy.http.body_kind import BodyKind, sniff
+from stream_proxy.lenient_json import decode_json
 
 Format = Literal["auto", "sse", "ndjson", "json"]
 
@@ -110,13 +110,13 @@ class PayloadDecoder:
         """See what the body is: its bytes say it, its type only where they do not."""
         head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(_BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
-            case Sniffed.EVENTS:
+            case BodyKind.EVENTS:
                 self._format = "sse"
-            case Sniffed.JSON:
+            case BodyKind.JSON:
                 self._decide_json(ended)
-            case Sniffed.OTHER if head.startswith(b"["):
+            case BodyKind.OTHER if head.startswith(b"["):
                 self._format = "json"
-            case Sniffed.OTHER:
+            case BodyKind.OTHER:
                 self._format = "sse" if self._media == "auto" else self._media
 
     def _decide_json(self, ended: bool) -> None:

@@ -10,8 +10,9 @@ from stream_proxy.adapter import shapes
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.payloads import Payload
-from stream_proxy.errors import chat_stream_error, upstream_error
-from stream_proxy.jsontext import decode_json, encode_json
+from stream_proxy.aggregate.stream_errors import chat_stream_error
+from stream_proxy.errors import upstream_error
+from stream_proxy.lenient_json import decode_json, encode_json
 
 _FIELDS = ("content", "reasoning", "tool_calls", "finish_reason", "usage", "error", "done")
 _DONE = "[DONE]"

@@ -9,19 +9,20 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 from twisted.web.server import Request
 
-from stream_proxy.access import Access
-from stream_proxy.adapter.asked import parse_chat, unknown_model, unknown_path, wrong_method
-from stream_proxy.adapter.call import AdapterCall
+from stream_proxy.adapter.chat_request import parse_chat, unknown_model, unknown_path, wrong_method
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
-from stream_proxy.config import Limits
-from stream_proxy.downstream import answer, start_answer
+from stream_proxy.adapter.flow import AdapterCall
+from stream_proxy.downstream.response import respond, start_response
 from stream_proxy.errors import APIError
-from stream_proxy.exchange import Exchange, UpstreamResource
-from stream_proxy.headers import RawHeader
-from stream_proxy.jsontext import encode_json
-from stream_proxy.outcome import Outcome, RequestLog
-from stream_proxy.route import Route
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.upstream_resource import UpstreamResource
+from stream_proxy.http.access import Access
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.lenient_json import encode_json
+from stream_proxy.limits import Limits
+from stream_proxy.request_log import Outcome, RequestLog
+from stream_proxy.upstream.route import Route
 
 # A browser page may call from anywhere; no cookie is ever looked at.
 _CORS: tuple[RawHeader, ...] = (
@@ -132,7 +133,7 @@ class _Routing:
 
     def _answer(self, value: object) -> None:
         body = encode_json(value)
-        answer(self._request, 200, None, _CORS, body)
+        respond(self._request, 200, None, _CORS, body)
         self._exchange.finished(Outcome(200, len(body)))
 
     def _preflight(self) -> None:
@@ -146,7 +147,7 @@ class _Routing:
             (b"Access-Control-Max-Age", _PREFLIGHT_SECONDS),
             (b"Vary", b"Access-Control-Request-Headers"),
         ]
-        start_answer(self._request, 204, None, fields)
+        start_response(self._request, 204, None, fields)
         self._request.write(b"")
         self._request.finish()
         self._exchange.finished(Outcome(204, 0))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_proxy.adapter.usage import NAMES as USAGE_NAMES
-from stream_proxy.jsontext import decode_json
+from stream_proxy.lenient_json import decode_json
 
 _DEPTH = 6
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from copy import copy
 from typing import Any
 
-from stream_proxy.adapter.conversation import HELPERS, helper
 from stream_proxy.adapter.expressions import Expression, ExpressionError
-from stream_proxy.jsontext import encode_json
+from stream_proxy.adapter.helpers import HELPERS, helper
+from stream_proxy.lenient_json import encode_json
 
 #: The fields of a chat completion request, of the OpenAI API reference.
 REQUEST_FIELDS = frozenset(

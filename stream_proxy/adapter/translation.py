@@ -9,7 +9,7 @@ from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.errors import APIError, upstream_error
-from stream_proxy.jsontext import decode_json, encode_json
+from stream_proxy.lenient_json import decode_json, encode_json
 
 _SHAPE_LENGTH = 200
 

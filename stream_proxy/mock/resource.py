@@ -13,7 +13,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from stream_proxy.handshakes import wants_websocket
+from stream_proxy.http.upgrade import wants_websocket
 from stream_proxy.mock.chat import chunks, completion
 from stream_proxy.mock.checks import missing, optional, streamed
 from stream_proxy.mock.control import Control, read_control, spoil, spoil_stream

@@ -8,10 +8,10 @@ from twisted.application.internet import TCPServer
 from twisted.application.service import IService
 from twisted.python import usage
 
-from stream_proxy.config import ConfigError
-from stream_proxy.listeners import BACKLOG, probe
+from stream_proxy.errors import ConfigError
 from stream_proxy.mock.resource import mock_site
-from stream_proxy.outcome import RequestLog
+from stream_proxy.request_log import RequestLog
+from stream_proxy.transport.ports import BACKLOG, probe
 
 _MAX_PORT = 65535
 

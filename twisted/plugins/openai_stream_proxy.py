@@ -4,14 +4,14 @@ from twisted.application.service import ServiceMaker
 
 openai_stream_proxy = ServiceMaker(
     "openai-stream-proxy",
-    "stream_proxy.tap",
+    "stream_proxy.service.tap",
     "A transparent proxy that answers ordinary OpenAI calls out of an upstream stream.",
     "openai-stream-proxy",
 )
 
 openai_stream_adapter = ServiceMaker(
     "openai-stream-adapter",
-    "stream_proxy.adapter.tap",
+    "stream_proxy.service.adapter_tap",
     "A facade that makes any streaming service an OpenAI model.",
     "openai-stream-adapter",
 )

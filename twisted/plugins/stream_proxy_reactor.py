@@ -4,6 +4,6 @@ from twisted.application.reactors import Reactor
 
 uvloop = Reactor(
     "uvloop",
-    "stream_proxy.reactor",
+    "stream_proxy.service.reactor",
     "The asyncio reactor on uvloop's event loop (pip install 'openai-stream-proxy[uvloop]').",
 )

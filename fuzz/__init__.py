@@ -1,1 +1,0 @@
-"""What the parsers make of bytes that nobody meant: ``python -m fuzz``."""

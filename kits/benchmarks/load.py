@@ -1,0 +1,191 @@
+"""One measurement: the load generator runs, the contestant's CPU time and memory are read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kits.benchmarks.native import program
+from kits.benchmarks.processes import Process
+from kits.benchmarks.workloads import Workload
+
+#: How long one measurement may take before it counts as failed.
+LIMIT_SECONDS = 90.0
+
+
+class Failed(Exception):
+    """The load generator could not do its work; the text says why."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: CPU and memory are None where there is no contestant in between.
+
+    :ivar cpu_ms: milliseconds of CPU time per unit of the workload.
+    :ivar p50_ms: the median time of a request or message, or the delay of an event.
+    :ivar resident_mib: memory afterwards.
+    :ivar held_kib: memory that one held connection took.
+    """
+
+    count: int
+    seconds: float
+    cpu_ms: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    resident_mib: float | None = None
+    held_kib: float | None = None
+
+    @property
+    def per_second(self) -> float | None:
+        """How many were done in a second; on a busy machine this says little."""
+        return self.count / self.seconds if self.seconds else None
+
+    def asdict(self) -> dict[str, Any]:
+        """For JSON: what there is."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Generator:
+    """The load generator under way.
+
+    :param arguments: its command line.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        command = [str(program("load")), *map(str, arguments)]
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._late = False
+        self._watchdog = threading.Timer(LIMIT_SECONDS, self._kill)
+        self._watchdog.start()
+
+    def _kill(self) -> None:
+        self._late = True
+        self._popen.kill()
+
+    def _wait(self) -> str:
+        """Wait for its end; what it wrote on standard error."""
+        assert self._popen.stderr is not None
+        with self._popen:
+            errors = self._popen.stderr.read()
+        self._watchdog.cancel()
+        return errors
+
+    def _fail(self) -> Failed:
+        self._popen.kill()
+        errors = self._wait()
+        if self._late:
+            return Failed(f"took longer than {LIMIT_SECONDS:.0f} s")
+        return Failed(" ".join(errors.split())[:300] or "the load generator ended early")
+
+    def expect(self, word: str) -> None:
+        """Wait until it says that word.
+
+        :raises Failed: it says something else, or ends.
+        """
+        assert self._popen.stdout is not None
+        if self._popen.stdout.readline().strip() != word:
+            raise self._fail()
+
+    def tell(self, text: str) -> None:
+        """Give it a line."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(f"{text}\n")
+        self._popen.stdin.flush()
+
+    def release(self) -> None:
+        """End its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def result(self) -> dict[str, Any]:
+        """What it did, once it has done it.
+
+        :raises Failed: something went wrong.
+        """
+        assert self._popen.stdout is not None
+        line = self._popen.stdout.readline()
+        if not line:
+            raise self._fail()
+        errors = self._wait()
+        result: dict[str, Any] = json.loads(line)
+        if result["errors"]:
+            raise Failed(
+                f"{result['errors']} of {result['count']} went wrong: {' '.join(errors.split())[:300]}"
+            )
+        return result
+
+
+def measure(
+    workload: Workload,
+    process: Process | None,
+    port: int,
+    request: Path,
+    *,
+    count_for: Callable[[float | None], int],
+    events: int,
+) -> Figures:
+    """Put a contestant under one load.
+
+    :param process: the contestant; None if there is none in between.
+    :param port: where it listens.
+    :param request: the file with the request.
+    :param count_for: how many to do, given the CPU seconds that one took while warming up.
+    :param events: the length of paced streams.
+    :raises Failed: it could not be measured.
+    """
+
+    def cpu() -> float:
+        return process.cpu_seconds() if process else 0.0
+
+    if workload.kind == "hold":
+        return _measure_held(workload, process, port, request)
+    if workload.kind == "events":
+        generator = Generator("events", port, workload.connections, events, request)
+        generator.expect("begin")
+        before = cpu()
+        generator.expect("end")
+        used = cpu() - before
+    else:
+        more = (workload.upload,) if workload.kind == "http" else (workload.size, workload.window)
+        begun = cpu()
+        generator = Generator(workload.kind, port, workload.connections, workload.warm, request, *more)
+        generator.expect("warm")
+        before = cpu()
+        generator.tell(str(count_for((before - begun) / workload.warm if process else None)))
+    result = generator.result()
+    if workload.kind != "events":
+        used = cpu() - before
+    count = result["count"]
+    if not count:
+        raise Failed("nothing was measured")
+    return Figures(
+        count,
+        result["nanoseconds"] / 1e9,
+        used * 1000 / (count * workload.units) if process else None,
+        result["p50"] / 1e6,
+        result["p99"] / 1e6,
+        process.resident_bytes() / 2**20 if process else None,
+    )
+
+
+def _measure_held(workload: Workload, process: Process | None, port: int, request: Path) -> Figures:
+    """Memory of open connections, after a few of them have come and gone."""
+    resident = []
+    for connections in (20, workload.connections):
+        if process:
+            resident.append(process.resident_bytes())
+        generator = Generator("hold", port, connections, request)
+        generator.expect("held")
+        if process:
+            resident.append(process.resident_bytes())
+        generator.release()
+        result = generator.result()
+    held = (resident[3] - resident[2]) / workload.connections / 1024 if process else None
+    return Figures(result["count"], 0.0, resident_mib=resident[3] / 2**20 if process else None, held_kib=held)

@@ -1,0 +1,54 @@
+"""Everyone who can be measured, by name."""
+
+from __future__ import annotations
+
+from kits.benchmarks.contestants import AiohttpProxy, Contestant, Product
+from kits.benchmarks.others import LiteLLM, Mitmproxy, Nginx, Portkey
+
+
+def _products() -> dict[str, Product]:
+    variants = (
+        Product("product"),
+        Product("product-uvloop", reactor="uvloop"),
+        Product("product-w2", workers=2),
+        Product("product-uvloop-w2", reactor="uvloop", workers=2),
+        Product("product-log", log="info"),
+    )
+    return {variant.name: variant for variant in variants}
+
+
+def all_contestants() -> dict[str, Contestant]:
+    """Everyone, by name, in the order of the table."""
+    return {
+        "direct": Contestant("direct"),
+        "nginx": Nginx("nginx"),
+        "aiohttp": AiohttpProxy("aiohttp"),
+        **_products(),
+        "litellm": LiteLLM("litellm"),
+        "portkey": Portkey("portkey"),
+        "mitmproxy": Mitmproxy("mitmproxy"),
+    }
+
+
+def chosen_contestants(names: str | None) -> list[Contestant]:
+    """Those whom a comma-separated list names; all without a list.
+
+    ``product@DIRECTORY`` is a variant of the product out of another checkout.
+
+    :raises SystemExit: it names one that does not exist.
+    """
+    known = all_contestants()
+    if not names:
+        return list(known.values())
+    chosen = []
+    for name in names.split(","):
+        base, _, checkout = name.partition("@")
+        one = known.get(base)
+        if isinstance(one, Product) and checkout:
+            one = one.of(name, checkout)
+        elif one is None or checkout:
+            raise SystemExit(
+                f"no such contestant: {name}; there are {', '.join(known)}, and product@DIRECTORY"
+            )
+        chosen.append(one)
+    return chosen

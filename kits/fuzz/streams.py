@@ -1,0 +1,151 @@
+"""Targets: event streams and what is put together from them."""
+
+from __future__ import annotations
+
+from kits.fuzz.checks import Outcome, failed, outcome, require, same, strict
+from kits.fuzz.source import Source
+from stream_proxy.aggregate.accumulator import EventAccumulator
+from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
+from stream_proxy.aggregate.chat_runs import ChatRuns
+from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.responses import ResponseAccumulator
+from stream_proxy.aggregate.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
+from stream_proxy.aggregate.stream_errors import chat_stream_error, response_error
+from stream_proxy.errors import APIError
+from stream_proxy.http.body_kind import BodyKind, sniff
+from stream_proxy.lenient_json import decode_json, encode_json
+
+_BOUNDS = (10, 60, 300, 2000, 10**6, 10**6, 10**6, 10**6)
+
+
+def sse(data: bytes) -> None:
+    """However a stream is cut, its events, its stray lines and its bound are the same."""
+    source = Source(data)
+    bound = source.pick(_BOUNDS)
+    reads = source.reads(source.events() if source.number(2) else None)
+    whole = b"".join(reads)
+    got = _decoded([whole], bound)
+    same("cut otherwise, other events", _decoded(reads, bound), got)
+
+
+def _decoded(reads: list[bytes], bound: int) -> Outcome:
+    decoder = SSEDecoder(max_event_bytes=bound, max_stray_bytes=50)
+    events: list[ServerSentEvent] = []
+    try:
+        for read in reads:
+            events += decoder.feed(read)
+        events += decoder.feed(b"")
+    except EventTooLargeError:
+        return events, None, None
+    for event in events:
+        event.data.decode()
+        require(len(event.data) <= bound, "larger than its bound", event)
+    require(len(decoder.stray()) <= 50, "more stray lines than the bound")
+    return events, decoder.stray(), decoder.between_events
+
+
+def chat(data: bytes) -> None:
+    """The plain way and the short way, in one read and in many, come to one answer or one error."""
+    source = Source(data)
+    bound = source.pick(_BOUNDS)
+    n = 1 + source.number(2)
+    clean = bool(source.number(4))
+    reads = source.reads(source.events())
+    whole = [b"".join(reads)]
+    plain = outcome(lambda: _chat(whole, bound, n, clean, fast=False))
+    same("cut otherwise", outcome(lambda: _chat(reads, bound, n, clean, fast=False)), plain)
+    same("the short way", outcome(lambda: _chat(whole, bound, n, clean, fast=True)), plain)
+    same("the short way, cut", outcome(lambda: _chat(reads, bound, n, clean, fast=True)), plain)
+
+
+def _chat(reads: list[bytes], bound: int, n: int, clean: bool, *, fast: bool) -> Outcome:
+    events = SSEDecoder(max_event_bytes=bound + 65_536)
+    answer = ChatCompletionsAccumulator(n=n, max_bytes=bound)
+    runs = ChatRuns(events, answer)
+    for read in reads:
+        if answer.complete:
+            break
+        if fast:
+            runs.feed(read)
+        else:
+            for event in events.feed(read):
+                answer.feed(event)
+    return _ended(answer, events, clean, bound)
+
+
+def responses(data: bytes) -> None:
+    """A Responses stream has one answer or one error, however it is cut."""
+    source = Source(data)
+    bound = source.pick(_BOUNDS)
+    clean = bool(source.number(4))
+    reads = source.reads(source.events())
+    whole = [b"".join(reads)]
+    plain = outcome(lambda: _responses(whole, bound, clean))
+    same("cut otherwise", outcome(lambda: _responses(reads, bound, clean)), plain)
+
+
+def _responses(reads: list[bytes], bound: int, clean: bool) -> Outcome:
+    events, answer = SSEDecoder(max_event_bytes=bound + 65_536), ResponseAccumulator(max_bytes=bound)
+    for read in reads:
+        for event in events.feed(read):
+            answer.feed(event)
+    return _ended(answer, events, clean, bound)
+
+
+def _ended(answer: EventAccumulator, events: SSEDecoder, clean: bool, bound: int) -> Outcome:
+    answer.end(events.stray(), clean=clean)
+    body = answer.result_bytes()
+    require(len(body) <= bound, "larger than its bound", body)
+    require(isinstance(strict(body), dict), "no object", body)
+    answer.feed(ServerSentEvent(data=b"{"))  # nothing counts after the end
+    answer.end(b"{}", clean=False)
+    same("not settled", answer.result_bytes(), body)
+    return (body,)
+
+
+def merge(data: bytes) -> None:
+    """Deltas merge into what JSON can hold, and settling a tree changes nothing in it."""
+    source = Source(data)
+    tree: Object = {}
+    resent: Object = {}
+    while source.left > 1:
+        delta = decode_json(source.spelled(source.object()))
+        merge_delta(tree, delta)
+        index = source.number(3)
+        text: Object = {"content": "x"}
+        call: Object = {"tool_calls": [{"index": index, "function": {"arguments": "x"}}]}
+        for more in (text, call):
+            before = encode_json(settled(tree))
+            if lengthens(tree, more):
+                merge_delta(tree, more)
+                same("more than one text longer", len(encode_json(settled(tree))), len(before) + 1)
+        overlay(resent, decode_json(source.spelled(source.object())))
+        once = encode_json(settled(tree))
+        same("settling changed it", encode_json(settled(tree)), once)
+    strict(encode_json(settled(tree)))
+    strict(encode_json(settled(resent)))
+
+
+def errors(data: bytes) -> None:
+    """Whatever an upstream calls an error is an OpenAI error."""
+    value = Source(data).value()
+    failed(chat_stream_error(value))
+    for event in ("failed", "error"):
+        error = response_error(value, event=event)
+        require(error is not None or event == "failed", "an error event without an error", value)
+        if isinstance(error, APIError):
+            failed(error)
+
+
+def sniffing(data: bytes) -> None:
+    """What is decided about the beginning of a body holds for more of it."""
+    source = Source(data)
+    kind = BodyKind.UNDECIDED
+    sofar = b""
+    for read in source.reads():
+        sofar += read
+        now = sniff(sofar, ended=False)
+        require(kind in (BodyKind.UNDECIDED, now), "decided otherwise", kind, now, sofar)
+        kind = now
+    final = sniff(sofar, ended=True)
+    require(final is not BodyKind.UNDECIDED and kind in (BodyKind.UNDECIDED, final), "undecided", sofar)

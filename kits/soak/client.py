@@ -1,0 +1,117 @@
+"""One client's connections to the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from kits.soak.http import Head, Taken, Torn, read_body, read_head
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of an answer: without a head if nothing did, `torn` if it broke off."""
+
+    head: Head | None
+    body: bytes = b""
+    torn: bool = False
+
+    @property
+    def status(self) -> int:
+        """The status; 0 if there was no answer."""
+        return 0 if self.head is None else self.head.status
+
+
+class Connection:
+    """A connection to one port, for one request after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.requests = 0
+        #: It can take another request.
+        self.usable = True
+
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        """A new one."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**17))
+
+    async def send(self, data: bytes) -> None:
+        """Write, as fast as it is taken."""
+        self.requests += 1
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, method: str = "POST", taken: Taken | None = None) -> Answer:
+        """The next answer."""
+        try:
+            head = await read_head(self.reader)
+        except ConnectionError:
+            head = None
+        if head is None:
+            self.usable = False
+            return Answer(None)
+        if "close" in (head.get("connection") or "").lower():
+            self.usable = False
+        if method == "HEAD":
+            return Answer(head)
+        if head.get("content-length") is None and head.get("transfer-encoding") is None:
+            self.usable = False
+        try:
+            return Answer(head, await read_body(self.reader, head, taken, until_close=True))
+        except Torn as torn:
+            self.usable = False
+            return Answer(head, torn.body, torn=True)
+
+    def leave(self) -> None:
+        """Go without a word."""
+        self.usable = False
+        self.writer.transport.abort()
+
+    async def close(self) -> None:
+        """End it in order."""
+        self.usable = False
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+@dataclass
+class Connections:
+    """The connections that one client keeps, one to each port."""
+
+    kept: dict[int, Connection] = field(default_factory=dict)
+
+    async def take(self, port: int) -> Connection:
+        """A kept one or a new one."""
+        kept = self.kept.pop(port, None)
+        if kept is not None and kept.usable and not kept.reader.at_eof():
+            return kept
+        if kept is not None:
+            await kept.close()
+        return await Connection.open(port)
+
+    async def give_back(self, port: int, connection: Connection) -> None:
+        """Keep it if it can be used again."""
+        if connection.usable and port not in self.kept:
+            self.kept[port] = connection
+        else:
+            await connection.close()
+
+    async def close(self) -> None:
+        """End them all."""
+        for connection in self.kept.values():
+            await connection.close()
+        self.kept.clear()
+
+
+def request(
+    method: str, target: str, case: object, body: bytes | None = None, *, fields: tuple[str, ...] = ()
+) -> bytes:
+    """The bytes of a request."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: soak.example", f"X-Soak: {case}", *fields]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")

@@ -1,0 +1,172 @@
+"""Whether an answer is the one that its case asks for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+from kits.soak.cases import (
+    TOKEN,
+    Case,
+    chat_answer,
+    chat_events,
+    response_answer,
+    response_events,
+)
+from kits.soak.client import Answer
+from kits.soak.upstream import framing_of, spelled
+
+#: What answers the faults that have an error of the proxy's own, where the client waits for one JSON.
+_CONVERTED = {
+    **dict.fromkeys(
+        ("early", "torn", "reset", "close", "garbage", "badchunk", "badjson", "br", "toolarge"), 502
+    ),
+    **dict.fromkeys(("silent", "stalled"), 504),
+    **dict.fromkeys(("error", "s429"), 429),
+    "s500": 500,
+}
+_BEFORE_HEAD = {"close": 502, "garbage": 502, "silent": 504}
+_TYPES = {502: "upstream_error", 504: "upstream_timeout"}
+
+
+class Wrong(Exception):
+    """An answer is not the one that was right; the text says how."""
+
+
+def check(held: object, what: str, *details: object) -> None:
+    """See that something holds.
+
+    :raises Wrong: it does not.
+    """
+    if not held:
+        raise Wrong(f"{what}: {' | '.join(repr(detail)[:200] for detail in details)}")
+
+
+def own(case: Case, answer: Answer) -> None:
+    """See that nothing of another request's is in an answer."""
+    tokens = set(TOKEN.findall(answer.body))
+    if answer.head is not None:
+        tokens |= set(TOKEN.findall(str(answer.head).encode()))
+    check(tokens <= {case.token.encode()}, "ANOTHER REQUEST'S TOKEN", case, tokens)
+
+
+def converted(case: Case, answer: Answer, kind: str) -> None:
+    """A converted call's answer."""
+    own(case, answer)
+    status = _CONVERTED.get(case.fault, 200)
+    check(answer.status == status and not answer.torn, "status", case, answer.status, answer.body)
+    said = _json(case, answer)
+    if status != 200:
+        _error(case, status, said)
+        return
+    expected = chat_answer(case) if kind == "chat" else response_answer(case)
+    if kind == "chat" and case.fault == "nousage":
+        del expected["usage"]
+    check(said == expected, "another answer", case, said, expected)
+
+
+def relayed(case: Case, answer: Answer, kind: str) -> None:
+    """An answer that passed through: the bytes of the upstream, or a connection that breaks."""
+    own(case, answer)
+    fault = case.fault
+    if fault in _BEFORE_HEAD:
+        check(answer.status == _BEFORE_HEAD[fault] and not answer.torn, "status", case, answer.status)
+        _error(case, answer.status, _json(case, answer))
+        return
+    if kind != "data" and fault in ("s429", "s500"):
+        check(answer.status == int(fault[1:]), "status", case, answer.status)
+        check(_json(case, answer) == {"error": case.error()}, "another error", case, answer.body)
+        return
+    if kind != "data" and fault == "plain":
+        check(answer.status == 200, "status", case, answer.status)
+        expected = chat_answer(case) if kind == "chat" else response_answer(case)
+        check(_json(case, answer) == expected, "another answer", case, answer.body)
+        return
+    body = _sent(case, kind)
+    if fault == "reset" and answer.status == 502:  # it may overtake what was sent before it
+        return
+    if fault in ("torn", "reset", "badchunk", "stalled"):
+        half = body[: max(1, len(body) // 2)]
+        check(answer.status == 200 and answer.torn, "not torn", case, answer.status, len(answer.body))
+        whole = fault in ("torn", "stalled") and framing_of(case) != "chunked"
+        check(half.startswith(answer.body), "other bytes", case, answer.body[-80:], half[-80:])
+        check(not whole or answer.body == half, "less than what came", case, len(answer.body), len(half))
+        return
+    check(answer.status == 200 and not answer.torn, "status", case, answer.status, answer.torn)
+    if fault == "gzip":
+        try:
+            check(gzip.decompress(answer.body) == body, "other bytes", case)
+        except (EOFError, OSError, zlib.error) as error:
+            raise Wrong(f"not what was compressed: {case}: {error}") from None
+    else:
+        check(answer.body == body, "other bytes", case, len(answer.body), len(body))
+
+
+def _sent(case: Case, kind: str) -> bytes:
+    """What the upstream sends in all, if it is not cut short."""
+    if kind == "data":
+        return case.data
+    events = chat_events(case, usage=False) if kind == "chat" else response_events(case)
+    events = spelled(case, events)
+    return b"".join(events[: len(events) // 2] if case.fault == "early" else events)
+
+
+def adapted(case: Case, answer: Answer, *, stream: bool) -> None:
+    """An adapter's answer: a service that does not say ``[DONE]`` has not ended its answer."""
+    own(case, answer)
+    status = 502 if case.fault == "plain" else _CONVERTED.get(case.fault, 200)
+    check(not answer.torn, "torn", case)
+    if not stream or answer.status != 200:
+        check(answer.status == status, "status", case, answer.status, answer.body)
+        said = _json(case, answer)
+        if status != 200:
+            _error(case, status, said)
+            return
+        message = said["choices"][0]["message"]["content"]
+        check(message == case.text, "another text", case, message)
+        return
+    events = [part.removeprefix(b"data: ") for part in answer.body.split(b"\n\n") if part]
+    check(events, "no events", case)
+    done = events[-1] == b"[DONE]"
+    check(done == (status == 200), "end of the stream", case, events[-1])
+    chunks = [json.loads(event) for event in events[:-1]]
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    check(text == case.text if done else case.text.startswith(text), "another text", case, text)
+    if not done:
+        _error(case, status, json.loads(events[-1]))
+
+
+def uploaded(case: Case, answer: Answer, digest: str) -> None:
+    """The answer to an upload."""
+    own(case, answer)
+    if case.fault in ("torn", "reset"):
+        # The client may still write when the answer and the close come, and lose the answer with that.
+        check(answer.status in (502, 0), "status", case, answer.status)
+        return
+    if case.fault == "early":
+        check(answer.status in (413, 502, 0), "status", case, answer.status)
+        return
+    if case.fault in _BEFORE_HEAD:
+        check(answer.status == _BEFORE_HEAD[case.fault], "status", case, answer.status)
+        return
+    status = {"s500": 500, "s429": 429}.get(case.fault, 200)
+    check(answer.status == status and not answer.torn, "status", case, answer.status, answer.body)
+    check(_json(case, answer) == {"token": case.token, "sha256": digest}, "other bytes arrived", case)
+
+
+def _error(case: Case, status: int, said: Any) -> None:
+    error: Any = said.get("error") if isinstance(said, dict) else None
+    check(isinstance(error, dict) and {"message", "type", "code"} <= error.keys(), "no error", case, said)
+    if status in _TYPES:
+        check(error["type"] == _TYPES[status], "type", case, error)
+    else:
+        check(case.token in error["message"], "another message", case, error)
+
+
+def _json(case: Case, answer: Answer) -> Any:
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        raise Wrong(f"no JSON: {case} | {answer.body[:200]!r}") from None

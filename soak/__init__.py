@@ -1,1 +1,0 @@
-"""The real process under mixed load and faults for a long time: ``python -m soak``."""

@@ -1,0 +1,259 @@
+"""Chat completions: the chunks of a stream in, one ``chat.completion`` out.
+
+Shapes are those of the OpenAI API reference, "Chat completion chunk object" and "Chat completion object".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
+from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.sse import ServerSentEvent
+from stream_proxy.aggregate.stream_errors import chat_stream_error
+from stream_proxy.errors import APIError, response_too_large, upstream_error
+from stream_proxy.lenient_json import decode_json, encode_json
+
+# The first value that says something counts; Azure's first chunk has empty ones.
+_FIRST_WINS = frozenset({"id", "created", "model"})
+# Noise that pads streamed chunks against traffic analysis.
+_PADDING = "obfuscation"
+# A large aggregate is measured again only after this share of the bound has flowed by.
+_MEASURE_SHARE = 64
+# What an event of another name must hold to be taken for a chunk; a ping does not.
+_CHUNK_KEYS = frozenset({"choices", "error", "usage"})
+
+
+# As the non-streaming API orders them.
+_KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
+
+
+class _Choice:
+    """One choice under construction."""
+
+    __slots__ = ("extra", "finish_reason", "logprobs", "message")
+
+    def __init__(self) -> None:
+        self.message: Object = {}
+        self.logprobs: Any = None
+        self.finish_reason: Any = None
+        self.extra: Object = {}
+
+    def add(self, entry: Object) -> None:
+        """Merge an entry of a chunk's ``choices``."""
+        delta = entry.get("delta")
+        for key, value in entry.items():
+            if key == "delta":
+                if isinstance(value, dict):
+                    merge_delta(self.message, value)
+            elif key == "finish_reason":
+                if value not in (None, ""):
+                    self.finish_reason = value
+            elif key == "logprobs":
+                if value is not None:
+                    self._add_logprobs(value)
+            elif key == "message":
+                # Beside a delta it is the text so far, resent with each chunk (Perplexity).
+                if isinstance(value, dict) and not (isinstance(delta, dict) and delta):
+                    merge_delta(self.message, value)
+            elif key not in ("index", _PADDING):
+                overlay(self.extra, {key: value})
+
+    def completion(self, index: int) -> Object:
+        """The entry of the answer's ``choices``."""
+        message = settled(self.message)
+        message.pop(_PADDING, None)
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                call.pop("index", None)
+        role, content = message.pop("role", None), message.pop("content", None)
+        return {
+            "index": index,
+            "message": {"role": role or "assistant", "content": content, **message},
+            "logprobs": self.logprobs,
+            "finish_reason": self.finish_reason,
+            **self.extra,
+        }
+
+    def _add_logprobs(self, value: Any) -> None:
+        if not isinstance(value, dict) or not isinstance(self.logprobs, dict):
+            if not isinstance(self.logprobs, dict) or isinstance(value, dict):
+                self.logprobs = value
+            return
+        for key, member in value.items():
+            old = self.logprobs.get(key)
+            if key in ("content", "refusal") and isinstance(old, list) and isinstance(member, list):
+                old.extend(member)
+            else:
+                overlay(self.logprobs, {key: member})
+
+
+class ChatCompletionsAccumulator(EventAccumulator):
+    """Gathers a chat completion stream.
+
+    The terminal event is ``data: [DONE]`` after a chunk with ``choices``. Without it a stream is complete if
+    it ended cleanly, with a ``finish_reason`` on every choice and with all the choices that were asked for.
+
+    :param n: how many choices the request asked for.
+    :param max_bytes: how large the answer may be, as JSON.
+    """
+
+    def __init__(self, *, n: int = 1, max_bytes: int = 256 * 2**20) -> None:
+        super().__init__()
+        self._n = n
+        self._max_bytes = max_bytes
+        self._top: Object = {}
+        self._choices: dict[int, _Choice] = {}
+        self._seen_choices = False
+        self._fed = 0
+        self._measure_at = max_bytes
+
+    def _take(self, event: ServerSentEvent) -> None:
+        data = event.data
+        try:
+            chunk = decode_json(data)
+        except ValueError:
+            word = data.strip()
+            if word == b"[DONE]":
+                self._done()
+                return
+            if not word or event.event not in ("message", "error"):
+                return
+            if event.event == "error":
+                raise chat_stream_error(word.decode("utf-8", "replace")) from None
+            raise
+        if event.event == "error":
+            nested = chunk.get("error") if isinstance(chunk, dict) else None
+            raise chat_stream_error(chunk if nested is None else nested)
+        if not isinstance(chunk, dict):
+            if event.event == "message":
+                raise upstream_error("The upstream's event stream holds a chunk that is not a JSON object.")
+            return
+        if event.event != "message" and chunk.keys().isdisjoint(_CHUNK_KEYS):
+            return
+        self._add(chunk)
+        self._fed += len(data)
+        if self._fed > self._measure_at:
+            self._measure()
+
+    def room(self) -> int:
+        """How many more bytes of chunks there may be before the answer is measured against its bound."""
+        return self._measure_at - self._fed
+
+    def lengthens(self, index: int, delta: Object) -> bool:
+        """Whether `delta`, which holds one text, would only be appended to a text of that choice."""
+        choice = self._choices.get(index)
+        return choice is not None and lengthens(choice.message, delta)
+
+    def add_text(self, index: int, delta: Object, fed: int) -> None:
+        """Take a delta that stands for several chunks.
+
+        Each of them was the chunk before it with another text in one string, and `delta` holds these texts,
+        joined. The caller sees to it that they are within `room`.
+
+        :param index: of the choice, which has come before.
+        :param fed: how many bytes the data of those chunks were.
+        """
+        merge_delta(self._choices[index].message, delta)
+        self._fed += fed
+
+    def _add(self, chunk: Object) -> None:
+        error = _error_in(chunk)
+        if error is not None:
+            raise chat_stream_error(error)
+        top = self._top
+        for key, value in chunk.items():
+            if key == "choices":
+                self._seen_choices = True
+                if isinstance(value, list):
+                    self._add_choices(value)
+            elif key in _FIRST_WINS:
+                if not top.get(key) and (value or key not in top):
+                    top[key] = value
+            elif key == "usage":
+                if isinstance(value, dict) or not isinstance(top.get(key), dict):
+                    overlay(top, {key: value})
+            elif isinstance(value, dict):
+                overlay(top, {key: value})
+            elif value is None:
+                top.setdefault(key, None)
+            else:
+                top[key] = value
+
+    def _add_choices(self, entries: list[Any]) -> None:
+        for position, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                continue
+            index = entry.get("index")
+            if type(index) is not int:
+                index = position
+            choice = self._choices.get(index)
+            if choice is None:
+                choice = self._choices[index] = _Choice()
+            choice.add(entry)
+
+    def _completion(self) -> Object:
+        top = {key: value for key, value in self._top.items() if key != _PADDING}
+        top["object"] = "chat.completion"
+        top["choices"] = [self._choices[index].completion(index) for index in sorted(self._choices)]
+        return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
+
+    def _measure(self) -> None:
+        """Compare what is held with the bound; what flowed by may have been far more."""
+        room = self._max_bytes - len(encode_json(self._completion()))
+        if room < 0:
+            raise response_too_large(self._max_bytes)
+        self._measure_at = self._fed + max(room, self._max_bytes // _MEASURE_SHARE)
+
+    def _done(self) -> None:
+        if not self._seen_choices:
+            raise upstream_error(
+                "The upstream's stream ended without an answer: [DONE] came before any chunk with choices. "
+                "Check that the upstream serves chat completions under this path."
+            )
+        self._finish()
+
+    def _finish(self) -> None:
+        answer = encode_json(self._completion())
+        if len(answer) > self._max_bytes:
+            raise response_too_large(self._max_bytes)
+        self._answer = answer
+        self._release()
+
+    def _take_end(self, stray: bytes, clean: bool) -> None:
+        bare = stray_json(stray)
+        error = None if bare is None else _error_in(bare)
+        if error is not None:
+            raise chat_stream_error(error)
+        choices = self._choices.values()
+        finished = all(choice.finish_reason is not None for choice in choices)
+        if clean and choices and finished and len(choices) >= self._n:
+            self._finish()
+        elif bare is not None:
+            raise chat_stream_error(bare)
+        else:
+            raise self._broken(clean, finished)
+
+    def _broken(self, clean: bool, finished: bool) -> APIError:
+        if not clean:
+            what = "its connection broke off before [DONE]"
+        elif not self._choices:
+            what = "no choice and no [DONE] came"
+        elif not finished:
+            what = "neither [DONE] nor a finish_reason on every choice came"
+        else:
+            what = f"{len(self._choices)} of {self._n} choices and no [DONE] came"
+        return upstream_error(f"The upstream's stream ended without its end: {what}. Try the request again.")
+
+    def _release(self) -> None:
+        self._top = {}
+        self._choices = {}
+
+
+def _error_in(chunk: Object) -> object:
+    """The error that a chunk reports, or ``None``; some servers send an empty one with every chunk."""
+    error = chunk.get("error")
+    if error or isinstance(error, dict):
+        return error
+    return chunk if chunk.get("object") == "error" else None  # vLLM's error is flat

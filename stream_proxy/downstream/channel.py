@@ -1,0 +1,320 @@
+"""One client connection: whose head comes in, whose upload may wait, and how it closes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+
+from stream_proxy.downstream.closing import AfterLastWrite, last_response
+from stream_proxy.downstream.stall import Outbox, StalledError
+from stream_proxy.errors import APIError, head_too_large, head_too_slow, not_http, too_many_fields
+from stream_proxy.http.headers import connection_tokens
+from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
+from stream_proxy.limits import Limits
+from stream_proxy.transport.tuning import is_half_closeable, tune
+
+#: After an answer that came before the upload was over: how long the rest may take, and pause, to run out.
+_LINGER_SECONDS = 30.0
+_LINGER_IDLE_SECONDS = 5.0
+#: When the site stops: how long a connection that is new may take to begin its first request.
+_BEGIN_SECONDS = 1.0
+
+
+class ChannelSite(Protocol):
+    """Site whose connection a channel is, and which keeps count of it."""
+
+    limits: Limits
+    #: Seconds that an idle connection is kept.
+    timeOut: float | None
+    #: The site only finishes what it has begun.
+    draining: bool
+    #: WebSockets are to end as well.
+    going_away: bool
+
+    def getResourceFor(self, request: server.Request) -> IResource:
+        """Find the resource that `request` is for."""
+
+    def channel_made(self, channel: DownstreamChannel) -> None:
+        """Count a connection, which may be one too many."""
+
+    def channel_lost(self, channel: DownstreamChannel) -> None:
+        """Forget a connection."""
+
+    def tell(self, channel: DownstreamChannel, how: str, status: int, problem: str) -> None:
+        """Log the end of a connection that is no request's."""
+
+
+class DownstreamChannel(HTTPChannel):
+    """One client connection."""
+
+    site: ChannelSite
+    transport: Any
+    #: What waits to be sent to the client.
+    outbox: Outbox
+    _lingering: IDelayedCall | None = None
+    _head_in = False
+    _head_limit: IDelayedCall | None = None
+    _used = False
+    _idle_end: IDelayedCall | None = None
+    #: What a connection that has become a WebSocket does when the site stops.
+    going_away: Callable[[], None] | None = None
+    #: The connection is closing: nothing that still comes is a request, or part of one.
+    _closing = False
+    #: The connection is one too many: what it asks is answered with this.
+    _turned_away: APIError | None = None
+    _stalled: Failure | None = None
+
+    def connectionMade(self) -> None:
+        limits = self.site.limits
+        self.MAX_LENGTH = self.totalHeadersSize = limits.max_header_bytes
+        self.maxHeaders = limits.max_header_count
+        self.outbox = Outbox(self.transport)
+        super().connectionMade()
+        tune(self.transport)
+        self.site.channel_made(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        for call in (self._lingering, self._head_limit, self._idle_end):
+            if call is not None and call.active():
+                call.cancel()
+        self.outbox.close()
+        super().connectionLost(self._stalled or reason)
+        self.site.channel_lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            if self._lingering is not None:
+                self.resetTimeout()
+        elif self._turned_away is not None:
+            self._refuse(self._turned_away)
+        else:
+            super().dataReceived(data)
+            if not self._busyReceiving:
+                self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Bound the time of a head that has begun; one that came in one piece never needs that."""
+        if not self._in_head:
+            self._stop_head_limit()
+        elif self._head_limit is None:
+            self._head_limit = self.callLater(self.site.limits.request_head_seconds, self._head_late)
+
+    @property
+    def _in_head(self) -> bool:
+        return bool(self.line_mode and not self._closing and (self._buffer or self.requests))
+
+    def _head_late(self) -> None:
+        self._head_limit = None
+        if self._waitingForTransport:  # nothing is read, because the last answer is not taken yet
+            self._watch_head()
+        else:
+            self._refuse(head_too_slow(self.site.limits.request_head_seconds))
+
+    def _stop_head_limit(self) -> None:
+        call, self._head_limit = self._head_limit, None
+        if call is not None:
+            call.cancel()
+
+    # What came in the same read as that which closed the connection is still on its way through these.
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._closing:
+            return
+        if is_folded(line):
+            self._respondToBadRequestAndDisconnect()
+            return
+        super().lineReceived(line)
+        if self._head_in:
+            self._head_in = False
+            if self.requests:
+                self.requests[-1].headReceived()
+
+    def headerReceived(self, line: bytes) -> bool:
+        if not self._closing and is_doubtful(line, self._version):
+            self._respondToBadRequestAndDisconnect()
+        return not self._closing and super().headerReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._closing:
+            super().rawDataReceived(data)
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        # What stands after the last chunk but is no field may be the next request to somebody else.
+        if all(is_trailer(bytes(line)) for line in getattr(self._transferDecoder, "_trailerHeaders", ())):
+            super()._finishRequestBody(data)
+        else:
+            self._respondToBadRequestAndDisconnect()
+
+    def allContentReceived(self) -> None:
+        if not self._closing:
+            super().allContentReceived()
+
+    def allHeadersReceived(self) -> None:
+        self._used = True
+        self._stop_head_limit()  # what follows in the same read is another request's
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
+        if len(hosts) > 1:
+            self._respondToBadRequestAndDisconnect()
+            return
+        super().allHeadersReceived()
+        if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:
+            # The time limit of an upload is the business of who reads it. Rendering waits until the channel
+            # has switched to the body, because an answer at once would find it between two states.
+            self._savedTimeOut = self.setTimeout(None)
+            self._head_in = True
+
+    def checkPersistence(self, request: server.Request, version: bytes) -> bool:
+        if version != b"HTTP/1.1":
+            return False
+        tokens = connection_tokens(request.requestHeaders.getRawHeaders(b"Connection", ()))
+        return b"close" not in tokens and not self.site.draining
+
+    def pause_reading(self) -> None:
+        """The upload has to wait."""
+        self._networkProducer.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """The upload may go on."""
+        self._networkProducer.resumeProducing()
+
+    def loseConnection(self) -> None:
+        if not self._closing:
+            self._close(linger=self._transferDecoder is not None)
+
+    def _close(self, *, linger: bool) -> None:
+        """Close after what was written.
+
+        :param linger: the client may still be sending. A close with unread bytes is a reset, which can
+            destroy the answer on its way to the client.
+        """
+        self._closing = True
+        transport: Any = self.transport
+        if not (linger and is_half_closeable(transport)):
+            # What is not half-closeable, such as TLS, waits for the client's own close.
+            self.setTimeout(_LINGER_SECONDS if linger else self.site.timeOut)
+            super().loseConnection()
+            return
+        self._lingering = self.callLater(_LINGER_SECONDS, self._end_linger)
+        transport.unregisterProducer()
+        transport.resumeProducing()
+        transport.loseWriteConnection()
+        self.setTimeout(_LINGER_IDLE_SECONDS)
+
+    def break_off(self) -> None:
+        """Reset the connection after what was written."""
+        self._closing = True
+        transport: Any = self.transport
+        if not is_half_closeable(transport):
+            self.abort()
+            return
+        self.setTimeout(self.site.timeOut)
+        transport.unregisterProducer()
+        transport.registerProducer(AfterLastWrite(transport, self.abort), False)
+
+    def timeoutConnection(self) -> None:
+        if self._is_taking:
+            self.setTimeout(self.timeOut)
+        elif self._lingering is not None:
+            # All that came has been read, so this close is no reset, and the rest of the answer arrives.
+            self.transport.loseConnection()
+        elif self._closing or self.requests:
+            self.abort()
+        else:
+            self.loseConnection()
+
+    def _end_linger(self) -> None:
+        if self._is_taking:
+            self._lingering = self.callLater(_LINGER_SECONDS, self._end_linger)
+        else:
+            self.abort()
+
+    @property
+    def _is_taking(self) -> bool:
+        """Whether an answer is on its way still. That it does not stand there for ever is seen to."""
+        return self._turned_away is None and self.outbox.waiting
+
+    def stalled(self, seconds: float) -> None:
+        """The client took nothing for so long of what waits for it: drop it."""
+        if self._stalled is not None:  # it is going already
+            return
+        error = StalledError(seconds)
+        self._stalled = Failure(error)
+        if not self.requests:  # or else the request's own line in the log will tell
+            self.site.tell(self, "dropped", 499, str(error))
+        self.abort()
+
+    def check(self) -> None:
+        """Notice a client that has left while its upload, or its next request, had to wait."""
+        # What a WebSocket's client said before it left is still to be passed on.
+        http = self.requests and not self._closing and self.going_away is None
+        if http and self.outbox.deserted:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.transport.abortConnection()
+
+    def turn_away(self, error: APIError) -> None:
+        """Answer the first that comes with `error`."""
+        self._turned_away = error
+        self.setTimeout(_LINGER_IDLE_SECONDS)
+
+    def drain(self, *, websockets: bool) -> None:
+        """Close when the request under way is done.
+
+        If there is none, close soon: what the client has sent already is a request that it may count on.
+
+        :param websockets: whether those are to end as well.
+        """
+        if self.going_away is not None:
+            if websockets:
+                self.going_away()
+        elif self._lingering is not None or self._turned_away is not None:
+            self.abort()
+        elif not self.line_mode:
+            self.persistent = False
+        elif not self._closing and self._idle_end is None:
+            if self._used:
+                self._idle_end = self.callLater(0, self._end_idle_next_turn)
+            else:
+                self._idle_end = self.callLater(_BEGIN_SECONDS, self._end_idle)
+
+    def _end_idle_next_turn(self) -> None:
+        # What is left of the turn in which the site began to drain need not have read anything: the next has.
+        self._idle_end = self.callLater(0, self._end_idle)
+
+    def _end_idle(self) -> None:
+        if self.line_mode and not self._in_head:
+            self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuse(head_too_large(self.MAX_LENGTH))
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self._refuse(head_too_large(self.totalHeadersSize))
+        elif self._receivedHeaderCount > self.maxHeaders:
+            self._refuse(too_many_fields(self.maxHeaders))
+        else:
+            self._refuse(not_http())
+
+    def _refuse(self, error: APIError) -> None:
+        """Answer what is no request, or no longer one, and close."""
+        self.persistent = False
+        self._stop_head_limit()
+        started = any(request.startedWriting for request in self.requests)
+        known = any(getattr(request, "rendered", False) for request in self.requests)
+        requests, self.requests = self.requests, []
+        for request in requests:
+            request.connectionLost(Failure(error))
+        if not started:
+            self.transport.write(last_response(error))
+        if not known and self._turned_away is None:
+            self.site.tell(self, "refused", error.status, error.for_log)
+        self._close(linger=True)

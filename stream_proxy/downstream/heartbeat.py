@@ -1,0 +1,122 @@
+"""Signs of life for a client that waits: a head before there is an answer, and a blank now and then.
+
+Load balancers, CDNs and clients give up on a connection on which nothing moves. JSON may begin with blanks
+(RFC 8259 section 2), so they can have some; the status, though, is gone with the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from stream_proxy.downstream.response import respond, respond_error, start_response
+from stream_proxy.errors import APIError
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.request_log import Outcome
+
+_BLANK = b" "
+_HEAD = (
+    (b"Content-Type", b"application/json"),
+    (b"X-Accel-Buffering", b"no"),  # nginx would gather blanks until there are enough
+)
+
+
+@implementer(IPushProducer)
+class Heartbeat:
+    """The JSON answer to one request, whose head goes out before it is there if that takes long.
+
+    :param request: the client's.
+    :param seconds: how long the client waits for the head, and then for each blank; 0: for ever.
+    :param due: called once, when it is time for the head. It calls :meth:`begin`; or :meth:`stop`, if the
+        request is answered in another way.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, request: Request, seconds: float, due: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._request = request
+        self._seconds = seconds
+        self._due = due
+        self._call: IDelayedCall | None = None
+        self._paused = False
+        #: Whether the head is out.
+        self.begun = False
+        #: How many bytes of the body are.
+        self.sent = 0
+
+    def wait(self) -> None:
+        """The client waits from now on."""
+        if self._seconds > 0:
+            self._call = self._clock.callLater(self._seconds, self._tick)
+
+    def stop(self) -> None:
+        """It does no longer."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
+        """Send the head of an answer whose length nobody knows, and the first blank."""
+        self.begun = True
+        fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
+        start_response(self._request, status, reason, [*fields, *_HEAD])
+        self._request.registerProducer(self, True)
+        self._blank()
+
+    def answer(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
+        """Send the answer, or what has not been sent of it."""
+        if self.begun:
+            self._finish(body)
+        else:
+            self.sent = len(body)
+            respond(self._request, status, reason, headers, body)
+
+    def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
+        """The same for an error."""
+        if self.begun:
+            self._finish(error.envelope())
+        else:
+            self.sent = len(error.envelope())
+            if self._request.channel is not None:
+                respond_error(self._request, error, headers)
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """How it ended, with what the client was told instead of that."""
+        if not self.begun or outcome.status == self._request.code:
+            return outcome
+        return replace(outcome, detail=f"{self._request.code} had been sent")
+
+    # Whoever does not read gets no more blanks either, or they would pile up here.
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+
+    def stopProducing(self) -> None:
+        """The client's connection is going; whoever watches the request ends this."""
+
+    def _tick(self) -> None:
+        self._call = self._clock.callLater(self._seconds, self._tick)
+        if not self.begun:
+            self._due()
+        elif not self._paused:
+            self._blank()
+
+    def _blank(self) -> None:
+        self.sent += len(_BLANK)
+        self._request.write(_BLANK)
+
+    def _finish(self, body: bytes) -> None:
+        self.sent += len(body)
+        request = self._request
+        if request.channel is not None:
+            request.write(body)
+            request.unregisterProducer()
+            request.finish()

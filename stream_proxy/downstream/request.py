@@ -1,0 +1,71 @@
+"""Request whose body need not be in before it is answered."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.resource import IResource
+
+from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.downstream.request_body import RequestBody
+
+
+class ProxyRequest(server.Request):
+    """A request whose body need not be in before it is answered.
+
+    A resource with ``streamsUploads = True`` is rendered as soon as the head is in and finds the body in
+    ``request.body`` (an :class:`RequestBody`); every other resource finds it in ``request.content``.
+    """
+
+    defaultContentType = None
+    body: RequestBody | None = None
+    #: The resource has been asked: from there on it is the one who tells the log.
+    rendered = False
+    _resource: IResource | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        channel = cast(DownstreamChannel, self.channel)
+        self.method, self.uri, self.clientproto = channel._command, channel._path, channel._version
+        self.path = self.uri.split(b"?", 1)[0]
+        self.args = {}
+        self.site = cast(server.Site, channel.site)
+        self.prepath = []
+        self.postpath = self.path[1:].split(b"/")
+        found = channel.site.getResourceFor(self)
+        if getattr(found, "streamsUploads", False):
+            self._resource = found
+            self.body = RequestBody(channel, length)
+        else:
+            super().gotLength(length)
+
+    def headReceived(self) -> None:
+        """The channel has done its part with the head: the resource may look at it."""
+        if self._resource is not None and not self.rendered:
+            self.rendered = True
+            try:
+                self.render(self._resource)
+            except BaseException:
+                self.processingFailed(Failure())
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.body is None:
+            super().handleContentChunk(data)
+        else:
+            self.body.data_received(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self.body is None:
+            super().requestReceived(command, path, version)
+            return
+        self.body.end_received()
+        self.headReceived()
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting and self.channel is not None:
+            if self.body is not None and not self.body.ended:
+                self.channel.persistent = False  # or the rest of the body would be read as the next request
+            if not self.channel.persistent:
+                self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        super().write(data)

@@ -1,0 +1,142 @@
+"""A request's body on its way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+#: What is held of an upload that nobody has asked for yet.
+_HOLD_BYTES = 65_536
+
+
+class UploadChannel(Protocol):
+    """Connection that an upload comes in on."""
+
+    def pause_reading(self) -> None:
+        """Read nothing for now."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+
+class BodyTooLargeError(Exception):
+    """A body that was to be collected is larger than its limit."""
+
+
+@implementer(IBodyProducer)
+class RequestBody:
+    """A request's body on its way in: collected whole, or produced into a consumer as it arrives.
+
+    :param channel: the connection it comes on.
+    :param length: its ``Content-Length``, or ``None`` if it is chunked.
+    """
+
+    def __init__(self, channel: UploadChannel, length: int | None) -> None:
+        self.length: Any = UNKNOWN_LENGTH if length is None else length
+        #: The whole body has come in.
+        self.ended = length == 0
+        #: Called whenever a piece arrives.
+        self.touched: Callable[[], None] = lambda: None
+        self._channel = channel
+        self._held = bytearray()
+        self._limit: int | None = None
+        self._collected: Deferred[bytes] | None = None
+        self._consumer: IConsumer | None = None
+        self._produced: Deferred[None] | None = None
+        self._discard = False
+        self._paused = False
+
+    def collect(self, limit: int) -> Deferred[bytes]:
+        """The whole body.
+
+        :param limit: bytes.
+        :raises BodyTooLargeError: through the Deferred, as soon as that is known.
+        """
+        self._limit = limit
+        self._collected = Deferred(lambda _: self.stopProducing())
+        collected = self._collected
+        if self.length is not UNKNOWN_LENGTH and self.length > limit:
+            self._fail_collecting()
+        else:
+            self._check_collected()
+        return collected
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        self._consumer = consumer
+        produced: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._produced = produced
+        held, self._held = self._held, bytearray()
+        if held:
+            consumer.write(bytes(held))
+        if self.ended:
+            self._finish_producing()
+        elif not self._paused:
+            self.resumeProducing()
+        return produced
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if not self.ended:
+            self._channel.pause_reading()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if not self.ended:
+            self._channel.resume_reading()
+
+    def stopProducing(self) -> None:
+        """Nobody wants the rest: what still comes is thrown away."""
+        self._discard = True
+        self._held = bytearray()
+        self._consumer = self._produced = self._collected = None
+        self.resumeProducing()
+
+    def data_received(self, data: bytes) -> None:
+        """The channel has a piece."""
+        self.touched()
+        if self._discard:
+            return
+        if self._consumer is not None:
+            self._consumer.write(data)
+        else:
+            self._held += data
+            if self._collected is not None:
+                self._check_collected()
+            elif len(self._held) > _HOLD_BYTES:
+                self._channel.pause_reading()
+        if self._paused:  # the channel resumes reading for reasons of its own
+            self._channel.pause_reading()
+
+    def end_received(self) -> None:
+        """The channel has all of it."""
+        self.ended = True
+        self.touched()
+        if self._consumer is not None:
+            self._finish_producing()
+        elif self._collected is not None:
+            self._check_collected()
+
+    def _finish_producing(self) -> None:
+        produced, self._produced = self._produced, None
+        self._consumer = None
+        if produced is not None:
+            produced.callback(None)
+
+    def _check_collected(self) -> None:
+        if self._limit is not None and len(self._held) > self._limit:
+            self._fail_collecting()
+        elif self.ended and self._collected is not None:
+            collected, self._collected = self._collected, None
+            held, self._held = self._held, bytearray()
+            collected.callback(bytes(held))
+
+    def _fail_collecting(self) -> None:
+        collected = self._collected
+        self.stopProducing()
+        if collected is not None:
+            collected.errback(BodyTooLargeError())

@@ -1,0 +1,71 @@
+"""Responses to the client: heads, whole JSON bodies, errors, and ends that are no clean end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from twisted.web import server
+from twisted.web.http_headers import Headers
+
+from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.errors import APIError
+from stream_proxy.http.headers import RawHeader
+
+
+def start_response(
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader]
+) -> None:
+    """Set the head of an answer: exactly these fields, and the close that the connection itself needs.
+
+    :param reason: ``None`` for the usual one.
+    """
+    close = request.responseHeaders.getRawHeaders(b"Connection")
+    fields = Headers()
+    for name, value in headers:
+        fields.addRawHeader(name, value)
+    if close:
+        fields.setRawHeaders(b"Connection", close)
+    request.responseHeaders = fields
+    request.defaultContentType = None
+    request.setResponseCode(status, reason)
+
+
+def respond(
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes
+) -> None:
+    """Answer with JSON, whole."""
+    own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body))]
+    start_response(request, status, reason, [*headers, *own])
+    request.write(body)
+    request.finish()
+
+
+def respond_error(request: server.Request, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
+    """Answer with an error's envelope; `headers` are what the upstream said beside it."""
+    fields = list(headers)
+    if error.should_retry is not None:
+        fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
+        fields.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    if error.retry_after is not None:
+        fields.append((b"Retry-After", b"%d" % error.retry_after))
+    respond(request, error.status, None, fields, error.envelope())
+
+
+def break_off(request: server.Request) -> None:
+    """End an answer that has begun and cannot be completed, so that the client sees it is not complete."""
+    channel = request.channel
+    if channel is None:
+        return
+    if request.chunked or request.responseHeaders.hasHeader(b"Content-Length"):
+        channel.loseConnection()
+    elif isinstance(channel, DownstreamChannel):  # here an orderly close would be the end of the answer
+        channel.break_off()
+    else:
+        cast(Any, channel.transport).abortConnection()
+
+
+def is_taking(request: server.Request) -> bool:
+    """Whether something waits for the client on a connection that watches that it is taken."""
+    channel = request.channel
+    return isinstance(channel, DownstreamChannel) and channel.outbox.waiting

@@ -1,0 +1,143 @@
+"""What to do with a request: plain functions over plain data.
+
+Which requests are converted, and what the converted request says, is decided here without any I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.lenient_json import decode_members, encode_json
+
+_DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
+_FALSE = (b"false", b"null")
+
+
+class Kind(Enum):
+    """The APIs whose answers can be put together from a stream."""
+
+    CHAT = b"/chat/completions"
+    RESPONSES = b"/responses"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An ordinary call that can be made as a stream.
+
+    ``fields`` are the members of the request body as the client wrote them, ``model`` what the memory of
+    refusals goes by, ``n`` how many choices a chat answer has.
+    """
+
+    kind: Kind
+    fields: dict[str, Raw]
+    model: bytes
+    n: int = 1
+
+    def body(self, *, include_usage: bool) -> bytes:
+        """The body that asks for a stream; all but ``stream`` and ``stream_options`` is as it came."""
+        fields = dict(self.fields)
+        fields["stream"] = Raw(b"true")
+        if self.kind is Kind.CHAT:
+            options = _object(fields.get("stream_options")) or {}
+            options.pop("include_usage", None)
+            if include_usage:
+                options["include_usage"] = Raw(b"true")
+            if options:
+                fields["stream_options"] = Raw(_encoded(options))
+            else:
+                fields.pop("stream_options", None)
+        return _encoded(fields)
+
+
+def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader]) -> Kind | None:
+    """The kind of a request whose body is worth a look, or ``None``."""
+    if method != b"POST":
+        return None
+    path = target.partition(b"?")[0].rstrip(b"/")
+    kind = next((kind for kind in Kind if path.endswith(kind.value)), None)
+    if kind is None:
+        return None
+    content_type = b""
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"content-type":
+            content_type = value
+        elif lower == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return None
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return kind if media_type == b"application/json" else None
+
+
+def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
+    """The call that `body` makes, or ``None`` if it is to be passed through as it is."""
+    fields = _object(body)
+    if fields is None or not _is_false(fields.get("stream")):
+        return None
+    deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
+    if "model" not in fields and deployment is None:
+        return None
+    model = bytes(fields["model"]).strip() if "model" in fields else (deployment[1] if deployment else b"")
+    call = Call(kind, fields, model[:256])
+    if kind is Kind.RESPONSES:
+        return None if bytes(fields.get("background", b"")).strip() == b"true" else call
+    audio = _object(fields.get("audio"))
+    if audio is not None and _decoded(audio.get("format")) != "pcm16":
+        return None
+    n = _decoded(fields.get("n"))
+    return replace(call, n=n) if isinstance(n, int) and not isinstance(n, bool) and n > 1 else call
+
+
+def refuses_include_usage(status: int, body: bytes) -> bool:
+    """Whether an error says that the upstream does not know ``stream_options.include_usage``."""
+    return status in (400, 422) and (b"stream_options" in body or b"include_usage" in body)
+
+
+def refuses_stream(status: int, body: bytes) -> bool:
+    """Whether an error says that this model cannot be streamed (``"param": "stream"``)."""
+    if status != 400:
+        return False
+    fields = _object(body) or {}
+    error = _object(fields.get("error")) or fields
+    return _decoded(error.get("param")) == "stream"
+
+
+def _is_false(value: Raw | None) -> bool:
+    return value is None or bytes(value).strip() in _FALSE
+
+
+def _object(data: Raw | bytes | None) -> dict[str, Raw] | None:
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data, type=dict[str, Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
+    try:
+        # Lone surrogates stay as they stand; what would have to be written anew (NaN) is not ours to touch.
+        return decode_members(bytes(data), verbatim=True)
+    except ValueError:
+        return None
+
+
+def _encoded(fields: dict[str, Raw]) -> bytes:
+    return b"{%b}" % b",".join(b"%b:%b" % (encode_json(name), value) for name, value in fields.items())
+
+
+def _decoded(data: Raw | None) -> object:
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+IncludeUsage = Literal["auto", "always", "never"]

@@ -1,0 +1,107 @@
+"""A body that means much work, which is spread over the turns of the reactor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from stream_proxy.errors import APIError
+from stream_proxy.upstream.response import UpstreamResponse
+
+#: How many bytes beyond those that came are worked on before it is the turn of others.
+TURN_BYTES = 2**18
+
+
+class PacedBody:
+    """The body of one answer, worked on in steps.
+
+    As long as the work is no more than what came over the network, it is done as that comes. When little
+    data holds much, the upstream is paused, and the rest is done over the next turns of the reactor.
+
+    :param clock: whose turns these are.
+    :param response: whose body it is.
+    :param work: takes a read at once and returns the steps of the work on it, each the number of bytes that
+        it was about.
+    :param ended: called as :meth:`BodySink.body_ended`, when all is done.
+    :param failed: called with what a step raised; there are no more after it.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        response: UpstreamResponse,
+        work: Callable[[bytes], Iterator[int]],
+        ended: Callable[[APIError | None], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        self._clock = clock
+        self._response = response
+        self._work = work
+        self._ended = ended
+        self._failed = failed
+        self._reads: deque[Iterator[int]] = deque()
+        self._left = TURN_BYTES
+        self._call: IDelayedCall | None = None
+        self._running = False
+        self._stopped = False
+        self._over = False
+        self._error: APIError | None = None
+
+    def stop(self) -> None:
+        """No more steps: the body is another's, or nobody's."""
+        self._stopped = True
+        self._reads.clear()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def body_received(self, data: bytes) -> None:
+        """The next read, as it came."""
+        if not self._stopped:
+            self._left = min(self._left + len(data), TURN_BYTES)
+            self._reads.append(self._work(data))
+            self._go()
+
+    def body_ended(self, error: APIError | None) -> None:
+        """There are no more reads."""
+        self._over, self._error = True, error
+        self._go()
+
+    def _go(self) -> None:
+        if self._stopped or self._running or self._call is not None:
+            return
+        self._running = True
+        try:
+            self._steps()
+        except Exception:
+            self.stop()
+            self._failed(Failure())
+        finally:
+            self._running = False
+
+    def _steps(self) -> None:
+        while self._reads:
+            if self._left <= 0:
+                self._response.pause()
+                self._call = self._clock.callLater(0, self._turn)
+                return
+            step = next(self._reads[0], None)
+            if self._stopped:
+                return
+            if step is None:
+                self._reads.popleft()
+            else:
+                self._left -= step
+        if self._over:
+            self.stop()
+            self._ended(self._error)
+
+    def _turn(self) -> None:
+        self._call = None
+        self._left = TURN_BYTES
+        self._go()
+        if not self._stopped and self._call is None:
+            self._response.resume()

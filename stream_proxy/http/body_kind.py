@@ -1,0 +1,39 @@
+"""What a body is, by its first bytes: providers send streams as JSON and JSON as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+#: A byte order mark.
+BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n"
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+class BodyKind(Enum):
+    """What the first bytes say."""
+
+    EVENTS = auto()
+    JSON = auto()
+    OTHER = auto()
+    UNDECIDED = auto()
+
+
+def sniff(start: bytes, *, ended: bool) -> BodyKind:
+    """Judge a body by its decoded `start`; `ended`: there is no more to wait for."""
+    if not start.startswith(BOM) and BOM.startswith(start[:3]) and not ended:
+        return BodyKind.UNDECIDED
+    start = start.removeprefix(BOM).lstrip(_BLANK)[:16]
+    if start.startswith(b"{"):
+        return BodyKind.JSON
+    if start.startswith(_FIELDS):
+        return BodyKind.EVENTS
+    if not ended and any(field.startswith(start) for field in _FIELDS):
+        return BodyKind.UNDECIDED
+    return BodyKind.OTHER
+
+
+def media_type(values: Sequence[bytes]) -> bytes:
+    """The media type that ``Content-Type`` fields name, in lower case, without parameters."""
+    return values[0].partition(b";")[0].strip().lower() if values else b""

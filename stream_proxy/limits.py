@@ -1,0 +1,37 @@
+"""Limits of the data path: times, sizes and counts, with their defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+NoSeconds = Annotated[float, Meta(ge=0)]
+
+
+Bytes = Annotated[int, Meta(ge=1)]
+
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Limits(Struct, frozen=True, rename="camel", kw_only=True):
+    """Times (seconds), sizes (bytes) and counts that hold for every rule that names no other."""
+
+    timeout_seconds: Seconds = 600.0
+    client_idle_seconds: Seconds = 650.0
+    connect_seconds: Seconds = 10.0
+    request_head_seconds: Seconds = 60.0
+    request_body_seconds: Seconds = 600.0
+    keep_alive_seconds: NoSeconds = 0.0
+    max_header_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_header_count: Count = 500
+    max_request_bytes: Bytes = 100 * 2**20
+    max_response_bytes: Bytes = 256 * 2**20
+    max_decoded_bytes: Bytes = 256 * 2**20
+    max_connections: Count = 10_000
+    max_upstream_connections: Count = 10_000
+    max_upstream_waiting: Annotated[int, Meta(ge=0)] = 1_000

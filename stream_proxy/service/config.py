@@ -1,0 +1,246 @@
+"""``config.json``: what it may say, and what is said about it when it is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.errors import ConfigError
+from stream_proxy.flows.call import IncludeUsage
+from stream_proxy.http.url import parse_upstream_url
+from stream_proxy.limits import Count, Limits, NoSeconds, Seconds
+from stream_proxy.service.keys import KeySource, UpstreamKeySource
+from stream_proxy.upstream.route import Route
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Rule(Struct, frozen=True, rename="camel", kw_only=True):
+    """One listening port and the upstream behind it."""
+
+    upstream_url: str
+    listen_port: Port | UnsetType = UNSET
+    listen_address: str | None = None
+    listen: str | None = None
+    include_usage: IncludeUsage = "auto"
+    adapter: AdapterConfig | None = None
+
+    # Who may call, and as whom the upstream is called.
+    client_keys: KeySource | None = None
+    upstream_key: UpstreamKeySource | None = None
+
+    # The way to the upstream.
+    proxy: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    # In place of the limits of the same name.
+    timeout_seconds: Seconds | None = None
+    keep_alive_seconds: NoSeconds | None = None
+    max_connections: Count | None = None
+    max_upstream_connections: Count | None = None
+    max_upstream_waiting: Annotated[int, Meta(ge=0)] | None = None
+
+    @property
+    def open_wallet(self) -> bool:
+        """Whether everyone who reaches it spends a key of the operator's."""
+        adapter = self.adapter
+        injects = adapter is not None and any("${" in value for value in adapter.headers.values())
+        return self.client_keys is None and (injects or self.upstream_key is not None)
+
+    @property
+    def route(self) -> Route:
+        """The way to the upstream."""
+        return Route(self.proxy, self.ca_file, self.certificate_file, self.key_file)
+
+
+class Admin(Struct, frozen=True, rename="camel", kw_only=True):
+    """The port that tells how the process is."""
+
+    listen_port: Port
+    listen_address: str = "127.0.0.1"
+
+
+class Config(Limits, frozen=True, rename="camel", kw_only=True):
+    """A whole configuration."""
+
+    rules: Annotated[list[Rule], Meta(min_length=1)]
+    admin: Admin | None = None
+    shutdown_grace_seconds: NoSeconds = 25.0
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+
+    def limits_of(self, rule: Rule) -> Limits:
+        """The limits that hold for `rule`."""
+        values = {name: getattr(self, name) for name in Limits.__struct_fields__}
+        own = {name: value for name in values if (value := getattr(rule, name, None)) is not None}
+        return Limits(**{**values, **own})
+
+
+def load_config(path: Path) -> tuple[Config, list[str]]:
+    """Read and check a configuration file.
+
+    :return: the configuration, and a warning for each key that means nothing.
+    :raises ConfigError: if it cannot be used.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: the config file does not exist") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory, not a config file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the config file cannot be read: {error.strerror}") from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
+    """The same for the bytes of a file called `name`."""
+    if not data.strip():
+        raise ConfigError(f"{name}: the config file is empty; it must hold a JSON object with rules")
+    try:
+        loaded: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: is not valid JSON: {_one_line(error)}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{name}: must hold a JSON object with rules, not {_json_type(loaded)}")
+    try:
+        config = msgspec.convert(loaded, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {_field_message(str(error))}") from None
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}: a key holds half of a surrogate pair, which is no text") from None
+    ports: dict[int, str] = {}
+    for index, rule in enumerate(config.rules):
+        place = f"rules[{index}]"
+        try:
+            _check_rule(rule)
+            if not isinstance(rule.listen_port, UnsetType):
+                _claim(ports, rule.listen_port, place)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {place}.{_one_line(error)}") from None
+    if config.admin is not None:
+        try:
+            _check_address(config.admin.listen_address)
+            _claim(ports, config.admin.listen_port, "admin")
+        except ValueError as error:
+            raise ConfigError(f"{name}: admin.{_one_line(error)}") from None
+    return config, [f"{name}: {warning}" for warning in [*_unknown_keys(loaded), *_exposed(config)]]
+
+
+def _claim(ports: dict[int, str], port: int, place: str) -> None:
+    first = ports.setdefault(port, place)
+    if first != place:
+        raise ValueError(f"listenPort: port {port} is already used by {first}")
+
+
+def _check_address(address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError:
+        raise ValueError("listenAddress: must be an IPv4 or IPv6 address, such as 127.0.0.1") from None
+
+
+def _check_rule(rule: Rule) -> None:
+    if rule.listen is None and rule.listen_port is UNSET:
+        raise ValueError("listenPort: is required")
+    if rule.listen is not None and (rule.listen_port is not UNSET or rule.listen_address is not None):
+        raise ValueError("listen: stands in place of listenPort and listenAddress; leave these out")
+    if rule.listen_address is not None:
+        _check_address(rule.listen_address)
+    for key, source in _key_sources(rule):
+        try:
+            source.read()
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+    if rule.adapter is not None:
+        url = Dialect(rule.upstream_url, rule.adapter).url
+        if rule.upstream_key is not None:
+            _check_one_key(rule.upstream_key, rule.adapter)
+    else:
+        try:
+            url = parse_upstream_url(rule.upstream_url)
+        except ValueError as error:
+            raise ValueError(f"upstreamUrl: {error}") from None
+    rule.route.check(url)
+
+
+def _check_one_key(source: UpstreamKeySource, adapter: AdapterConfig) -> None:
+    if adapter.forward_authorization:
+        raise ValueError("adapter.forwardAuthorization: upstreamKey stands in its place; leave one out")
+    field = (source.header or "Authorization").lower()
+    for name in adapter.headers:
+        if name.lower() == field:
+            raise ValueError(f"adapter.headers.{name}: upstreamKey stands in its place; leave one out")
+
+
+def _key_sources(rule: Rule) -> list[tuple[str, KeySource]]:
+    sources = (("clientKeys", rule.client_keys), ("upstreamKey", rule.upstream_key))
+    return [(key, source) for key, source in sources if source is not None]
+
+
+def _exposed(config: Config) -> list[str]:
+    return [
+        f"rules[{index}].{key}: everyone on this machine can read {source.file}"
+        for index, rule in enumerate(config.rules)
+        for key, source in _key_sources(rule)
+        if source.exposed
+    ]
+
+
+def _unknown_keys(loaded: dict[str, Any]) -> list[str]:
+    warnings = _unknown(loaded, Config, "")
+    if isinstance(loaded.get("admin"), dict):
+        warnings += _unknown(loaded["admin"], Admin, "admin.")
+    for index, rule in enumerate(loaded["rules"]):
+        warnings += _unknown(rule, Rule, f"rules[{index}].")
+        if isinstance(rule.get("adapter"), dict):
+            warnings += _unknown(rule["adapter"], AdapterConfig, f"rules[{index}].adapter.")
+    return warnings
+
+
+def _unknown(given: dict[str, Any], struct: type[Struct], prefix: str) -> list[str]:
+    known = [field.encode_name for field in msgspec.structs.fields(struct)]
+    warnings = []
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            warnings.append(f"{prefix}{_one_line(key)}: unknown key, ignored{hint}")
+    return warnings
+
+
+def _field_message(message: str) -> str:
+    """msgspec's message with the place first: ``rules[0].listenPort: expected int, got str``."""
+    what, _, place = message.partition(" - at `")
+    where = place.rstrip("`").removeprefix("$").lstrip(".")
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
+    if missing:
+        where = f"{where}.{missing[1]}" if where else missing[1]
+        what = "is required"
+    if re.fullmatch(r"(.*\.)?(clientKeys|upstreamKey)", where) and what.startswith("Expected"):
+        what = 'Keys do not stand in the config; use {"file": PATH} or {"environment": NAME}'
+    what = what.replace("`", "").replace(" | null", "")
+    what = what[:1].lower() + what[1:]
+    return f"{where}: {what}" if where else what
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = ((list, "an array"), (str, "a string"), (bool, "a boolean"))
+    return next((name for kind, name in names if isinstance(value, kind)), "a number")
+
+
+def _one_line(text: object) -> str:
+    # A key may hold half a surrogate pair, which no log takes.
+    return " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())

@@ -1,0 +1,81 @@
+"""Where keys come from: files and the environment, never the config itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from stream_proxy.http.headers import is_field_name
+
+_KEY = re.compile(r"[\x21-\x7e]+")
+
+
+class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file with a key on each line, or an environment variable.
+
+    In the file, blank lines and those that begin with ``#`` are none; in the variable, blanks or commas stand
+    between keys. A relative path is one from the working directory.
+    """
+
+    file: str | None = None
+    environment: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.environment is None):
+            raise ValueError('must be {"file": PATH} or {"environment": NAME}')
+
+    def read(self, environ: Mapping[str, str] | None = None) -> list[bytes]:
+        """The keys, at least one.
+
+        :raises ValueError: there are none; the text does not quote what was found instead.
+        """
+        if self.file is not None:
+            place, found = self.file, self._lines(self.file)
+        else:
+            place = f"the environment's {self.environment}"
+            value = (os.environ if environ is None else environ).get(self.environment or "")
+            if value is None:
+                raise ValueError(f"the environment has no {self.environment}")
+            found = [key for key in re.split(r"[\s,]+", value) if key]
+        if not found:
+            raise ValueError(f"{place} holds no key")
+        if not all(_KEY.fullmatch(key) for key in found):
+            raise ValueError(f"{place} holds a key with characters that no key has, such as blanks")
+        return [key.encode("ascii") for key in found]
+
+    def _lines(self, path: str) -> list[str]:
+        try:
+            lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is no text file with a key on each line") from None
+        except (OSError, ValueError) as error:
+            problem = error.strerror if isinstance(error, OSError) else "no valid path"
+            raise ValueError(f"{path} cannot be read: {problem}") from None
+        return [key for line in lines if (key := line.strip()) and not key.startswith("#")]
+
+    @property
+    def exposed(self) -> bool:
+        """Whether everybody on this machine can read the file."""
+        return self.file is not None and bool(os.stat(self.file).st_mode & 0o004)
+
+
+class UpstreamKeySource(KeySource, frozen=True, forbid_unknown_fields=True):
+    """The same for exactly one key, and the header field that takes it instead of ``Authorization``."""
+
+    header: str | None = None
+
+    def read(self, environ: Mapping[str, str] | None = None) -> list[bytes]:
+        """The key.
+
+        :raises ValueError: there is none, or more than one.
+        """
+        if self.header is not None and not is_field_name(self.header):
+            raise ValueError("header: is no name of a header field")
+        keys = super().read(environ)
+        if len(keys) > 1:
+            raise ValueError("holds more than one key; the upstream is called with one")
+        return keys

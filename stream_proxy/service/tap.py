@@ -1,0 +1,119 @@
+"""``twistd openai-stream-proxy``: options in, service out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.python import usage
+
+from stream_proxy.errors import ConfigError
+from stream_proxy.request_log import RequestLog
+from stream_proxy.service.config import Config, Rule, load_config
+from stream_proxy.service.main import MainService
+from stream_proxy.service.rules import settle
+
+_DEMO_PORT = 8080
+_DEFAULT_CONFIG = Path("config.json")
+
+
+class Options(usage.Options):
+    """Command line of ``twistd openai-stream-proxy``."""
+
+    optFlags = [
+        ["demo", None, "Serve an embedded demo upstream on port 8080: no config, no key, no network."],
+    ]
+    optParameters = [
+        ["config", "c", None, "The config file [default: $CONFIG_PATH, else config.json]."],
+    ]
+    longdesc = (
+        "Answers ordinary OpenAI-compatible calls out of an upstream event stream and passes everything else "
+        "through. The environment's LOG_LEVEL is debug, info (default), warn or error."
+    )
+
+    def opt_config_file(self, path: str) -> None:
+        """The same as --config."""
+        self["config"] = path
+
+
+def makeService(options: Options) -> IService:
+    """The service for `options`.
+
+    :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
+    """
+    return start_up(lambda reactor, log: _make_service(options, reactor, log))
+
+
+def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
+    """The service that `make` makes of a reactor and a log.
+
+    :raises SystemExit: with one line, for a :class:`ConfigError`.
+    """
+    from twisted.internet import reactor
+
+    try:
+        try:
+            log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
+        except ValueError as error:
+            raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
+        service = make(reactor, log)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    reactor.callWhenRunning(settle)
+    return service
+
+
+def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
+    """The service of a config file.
+
+    :raises ConfigError: it cannot be used, or what its rules want cannot be listened on.
+    """
+    config, warnings = load_config(path)
+    for warning in warnings:
+        log.warn(warning)
+    return MainService(reactor, config, log, lambda key: f"{path}: {key}", path)
+
+
+def _make_service(options: Options, reactor: Any, log: RequestLog) -> IService:
+    if options["demo"]:
+        if options["config"]:
+            raise ConfigError("--demo takes no config file; leave out --demo or --config")
+        return _demo(reactor, log)
+    path = Path(options["config"] or os.environ.get("CONFIG_PATH") or _DEFAULT_CONFIG)
+    if path == _DEFAULT_CONFIG and not path.exists():
+        raise ConfigError(f"{path}: the config file does not exist; name one with --config, or try --demo")
+    return configured(path, reactor, log)
+
+
+class _Listening(Service):
+    """Owns a port that listens already."""
+
+    def __init__(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def stopService(self) -> Deferred[None] | None:
+        return self._port.stopListening()
+
+
+def _demo(reactor: Any, log: RequestLog) -> IService:
+    from stream_proxy.mock import mock_site
+
+    # Only a socket that is bound already can tell the rule the ephemeral port.
+    site = mock_site(reactor)
+    site.noisy = False
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
+    reactor.callWhenRunning(log.info, f"the demo's base URL is http://127.0.0.1:{_DEMO_PORT}/v1")
+    upstream: IService = _Listening(port)
+    try:
+        service = MainService(reactor, Config(rules=[rule]), log, lambda key: "--demo")
+    except ConfigError:
+        upstream.stopService()
+        raise
+    upstream.setServiceParent(service)
+    return service

@@ -1,0 +1,59 @@
+"""Options of the TCP connections on both sides of the proxy."""
+
+from __future__ import annotations
+
+import socket
+
+from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport, IUNIXTransport
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+from stream_proxy.transport.eager_write import send_promptly
+
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+
+
+def tune(transport: object) -> None:
+    """Send each write at once, and probe a silent connection often enough for the NATs in between.
+
+    A transport that is no TCP connection (a UNIX socket, a test's) is left as it is.
+    """
+    # Twisted's UNIX connections say that they are TCP as well.
+    if not ITCPTransport.providedBy(transport) or IUNIXTransport.providedBy(transport):
+        return
+    send_promptly(transport)
+    transport.setTcpNoDelay(True)
+    transport.setTcpKeepAlive(True)
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if isinstance(handle, socket.socket):
+        set_probes(handle)
+
+
+def set_probes(handle: socket.socket) -> None:
+    """Keep-alive after 60 s of silence, every 60 s, 5 times, where the platform has these options."""
+    for name, value in _KEEP_ALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def is_half_closeable(transport: object) -> bool:
+    """Whether it is a TCP or UNIX connection with no TLS on it, which would not be told."""
+    inner: object | None = transport
+    while inner is not None and not isinstance(inner, TLSMemoryBIOProtocol):
+        inner = getattr(inner, "transport", None)
+    # TLS passes on to its users whatever the connection below it provides.
+    return inner is None and bool(IHalfCloseableDescriptor.providedBy(transport))
+
+
+def has_unread(transport: object) -> bool:
+    """Whether a plain connection has something that nobody has read yet, be it its end; unknown under TLS."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return False
+    try:
+        handle.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

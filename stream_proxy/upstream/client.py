@@ -1,0 +1,157 @@
+"""The HTTP client that does not interfere: one upstream, its connections, its time limits.
+
+Twisted's ``HTTP11ClientProtocol`` parses and pools, treq carries the request; this module sees to it that
+neither changes anything on the way: target, method, headers and body go out as they are handed in, and
+nothing is followed, decoded, remembered or sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.python.failure import Failure
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS
+
+from stream_proxy.errors import APIError, no_connection_free
+from stream_proxy.http.access import Access
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.url import UpstreamURL
+from stream_proxy.upstream.attempt import Attempt
+from stream_proxy.upstream.connections import Connections
+from stream_proxy.upstream.failures import request_failure
+from stream_proxy.upstream.pool import UpstreamPool
+from stream_proxy.upstream.response import Drain, UpstreamResponse
+from stream_proxy.upstream.route import ResolvedRoute, Route
+from stream_proxy.upstream.slots import Slots
+from stream_proxy.upstream.treq_carrier import BytesBody
+
+#: Reaching the upstream: DNS, TCP and TLS together, in seconds.
+CONNECT_SECONDS = 10.0
+
+
+class Upstream:
+    """One upstream base URL, and what is open towards it.
+
+    :param reactor: the reactor.
+    :param url: where requests go; its path is a prefix of every target.
+    :param pool: connections to share; by default a pool of its own, which :meth:`close` empties.
+    :param agent: send requests through this agent instead. Requests then are what it makes of them, and the
+        way, the number of connections, answers that come before an upload is over, and connections that died
+        while idle, are its own affair.
+    :param tls: how certificates are checked, if not as `route` says.
+    :param route: how to get there.
+    :param connect_seconds: the limit for DNS, TCP and TLS together, a proxy on the way included.
+    :param max_connections: how many connections may be in use at once; what comes then waits.
+    :param max_waiting: how many may wait.
+    :param access: as whom it is called.
+    :raises ValueError: if `route` leads nowhere.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: UpstreamURL,
+        *,
+        pool: HTTPConnectionPool | None = None,
+        agent: IAgent | None = None,
+        tls: IPolicyForHTTPS | None = None,
+        route: Route | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        max_connections: int = 10_000,
+        max_waiting: int = 1_000,
+        access: Access | None = None,
+    ) -> None:
+        self.url = url
+        self.access = access if access is not None else Access()
+        own = UpstreamPool(reactor)
+        self._own_pool = own if pool is None else None
+        self._agent = agent
+        self.connect_seconds = connect_seconds
+        self._draining: set[Drain] = set()
+        self._connections = Connections(
+            reactor,
+            ResolvedRoute(reactor, url, route or Route(), tls=tls, connect_seconds=connect_seconds),
+            own if pool is None else pool,
+            Slots(reactor, max_connections, max_waiting, url.origin),
+            connect_seconds,
+        )
+
+    def request(
+        self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
+    ) -> Deferred[UpstreamResponse]:
+        """Send one request, once a connection may be used for it.
+
+        :param target: origin form, as the client wrote it; the URL's own path goes before it.
+        :param headers: what goes out beside ``Host`` and the framing.
+        :param body: ``None`` for no body at all. Bytes are sent a second time, on a fresh connection, if a
+            reused one turns out to be dead; a producer's never.
+        :return: fires with the answer's head, as soon as that is in. Cancelling it drops the connection.
+        :raises APIError: through the Deferred, for every failure but being cancelled.
+        """
+        fields = Headers()
+        fields.addRawHeader(b"Host", self.url.netloc)
+        for name, value in self.access.headers(method, headers):
+            fields.addRawHeader(name, value)
+        producer = BytesBody(body) if isinstance(body, bytes) else body
+        attempt = Attempt(
+            self._connections,
+            method,
+            self.url.prefix + self.access.target(target),
+            fields,
+            producer,
+            resend=producer is not body or body is None,
+        )
+        return attempt.start(self.access, self._agent, self.url.origin)
+
+    def queue_error(self, asking: Deferred[UpstreamResponse] | None, seconds: float) -> APIError | None:
+        """What to say of a request after that much silence, if it was never sent.
+
+        :param asking: what :meth:`request` returned.
+        """
+        return self.never_free(seconds) if asking in self._connections.queued else None
+
+    def never_free(self, seconds: float) -> APIError:
+        """No connection may be used yet, after that much time."""
+        return no_connection_free(self.url.origin, self._connections.slots.limit, seconds)
+
+    def connect(self, factory: IProtocolFactory, begun: Callable[[], None]) -> Deferred[Any]:
+        """A connection of its own, for another protocol than HTTP; an `agent` has no part in it.
+
+        :param factory: of an :class:`~.slots.Occupant`, which vacates its slot when it ends.
+        :param begun: called once when such a connection may be opened.
+        :raises APIError: through the Deferred, if too many wait. For other failures see :meth:`explained`.
+        """
+        return Deferred.fromCoroutine(self._connect(factory, begun))
+
+    async def _connect(self, factory: IProtocolFactory, begun: Callable[[], None]) -> Any:
+        connections = self._connections
+        slot = await connections.slots.take()
+        try:
+            begun()
+            connections.make_room()
+            connection: Any = await connections.route.endpoint.connect(factory)
+        except BaseException:
+            slot.free()
+            raise
+        connection.occupy(slot)
+        return connection
+
+    def explained(self, failure: Failure) -> Failure:
+        """Why a connection of :meth:`connect` failed, as an :class:`APIError` if that is known."""
+        return request_failure(failure, self._connections.route.peer, self.connect_seconds)
+
+    def drain(self, response: UpstreamResponse) -> None:
+        """Give `response` a moment to end, so that its connection can be reused; then drop it."""
+        if not response.ended:
+            self._draining.add(Drain(self._connections.clock, response, self._draining.discard))
+
+    def close(self) -> Deferred[object]:
+        """Drop what is idle or draining, and keep nothing. Requests under way belong to their callers."""
+        for drain in list(self._draining):
+            drain.stop()
+        return succeed(None) if self._own_pool is None else self._own_pool.close()

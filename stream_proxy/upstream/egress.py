@@ -1,0 +1,158 @@
+"""Which egress proxy stands between us and an upstream, if any: the rule's, or the environment's."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import quote, unquote_to_bytes
+
+from stream_proxy.http.url import UpstreamURL, parse_upstream_url
+
+#: A rule that says this takes no proxy, whatever the environment says.
+DIRECT = "direct"
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_PARTS = re.compile(r"(https?://)(?:([^/?#]*)@)?(.*)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class EgressProxy:
+    """A proxy that leads to an upstream.
+
+    ``setting`` is the config key or the environment variable that names it, ``authorization`` the value of
+    the ``Proxy-Authorization`` that it is shown.
+    """
+
+    url: UpstreamURL
+    setting: str
+    authorization: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return f"the proxy {self.url.origin}"
+
+
+def egress_proxy(url: UpstreamURL, setting: str | None, environ: Mapping[str, str]) -> EgressProxy | None:
+    """The proxy between us and the upstream at `url`.
+
+    Without a `setting` it is that of ``https_proxy`` or ``http_proxy``, by the upstream's scheme, else of
+    ``all_proxy``, unless ``no_proxy`` excepts the host. Each may be written in upper case; lower case wins.
+    This machine itself is never reached through a proxy.
+
+    :param setting: a rule's ``proxy``: a URL in which ``${NAME}`` is a variable of the environment, or
+        ``"direct"``.
+    :param environ: the environment.
+    :raises ValueError: with a sentence about what is wrong, without what may be a password.
+    """
+    if setting is not None:
+        text = _filled(setting.strip(), environ)
+        proxy = None if text == DIRECT else _parse(text, "proxy")
+        return None if is_loopback(url.host) else proxy
+    if is_loopback(url.host) or is_excepted(url, _variable("no", environ)[1]):
+        return None
+    for scheme in (url.scheme, "all"):
+        name, text = _variable(scheme, environ)
+        if text:
+            try:
+                return _parse(text if "://" in text else "http://" + text, name)
+            except ValueError as error:
+                raise ValueError(f"the environment's {name} {error}") from None
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its name or address."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = _address(name)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address is not None and address.is_loopback
+
+
+def is_excepted(url: UpstreamURL, no_proxy: str) -> bool:
+    """Whether a ``no_proxy`` list excepts an upstream.
+
+    :param no_proxy: names (which except what is below them, too), ``.suffixes``, addresses, networks like
+        ``10.0.0.0/8``, each of the names and addresses also as ``host:port``; ``*`` is everything.
+    """
+    address = _address(url.host)
+    names = (url.host.lower(), url.authority.lower())
+    for entry in (entry.strip() for entry in no_proxy.split(",")):
+        if entry == "*":
+            return True
+        network = _network(entry)
+        if network is not None:
+            if address is not None and address in network:
+                return True
+            continue
+        suffix = entry.removeprefix("*").lstrip(".").lower()
+        if suffix and any(name == suffix or name.endswith("." + suffix) for name in names):
+            return True
+    return False
+
+
+def _parse(text: str, setting: str) -> EgressProxy:
+    parts = _PARTS.fullmatch(text)
+    if parts is None:
+        raise ValueError("must start with http:// or https://")
+    scheme, user, rest = parts.groups()
+    if "@" in rest:
+        raise ValueError("has a user or password with characters that must be percent-encoded")
+    try:
+        url = parse_upstream_url(scheme.lower() + rest)
+    except ValueError as error:
+        # After the colon is a quotation: of a password, where the @ was forgotten.
+        raise ValueError(re.sub(r"(is not a valid URL).*", r"\1", str(error), flags=re.DOTALL)) from None
+    if url.prefix:
+        raise ValueError("must not have a path")
+    authorization = None
+    if user is not None:
+        name, _, password = user.partition(":")
+        credentials = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+        authorization = b"Basic " + base64.b64encode(credentials)
+    return EgressProxy(url, setting, authorization)
+
+
+def _filled(setting: str, environ: Mapping[str, str]) -> str:
+    """`setting` with its variables: as they are, but percent-encoded where they are a user or password."""
+
+    def value(match: re.Match[str]) -> str:
+        found = environ.get(match[1])
+        if not found:
+            raise ValueError(f"the environment has no {match[1]}")
+        return found
+
+    user, at, rest = setting.rpartition("@")
+    user = _VARIABLE.sub(lambda match: quote(value(match), safe=":"), user)
+    return user + at + _VARIABLE.sub(value, rest).strip()
+
+
+def _variable(scheme: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    name = f"{scheme}_proxy"
+    if name not in environ:
+        name = name.upper()
+    return name, environ.get(name, "").strip()
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ip_address(socket.inet_aton(host))  # 127.1 and the like, which resolve
+    except (OSError, ValueError):
+        return None
+
+
+def _network(entry: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(entry.removeprefix("[").removesuffix("]"), strict=False)
+    except ValueError:
+        return None

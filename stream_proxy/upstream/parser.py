@@ -1,0 +1,73 @@
+"""Parser of response heads: bounded, and strict about what another reader could read differently."""
+
+from __future__ import annotations
+
+from twisted.web._newclient import HTTPClientParser, ParseError
+from twisted.web.http import NO_CONTENT, SWITCHING
+
+from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
+from stream_proxy.upstream.chunked import ChunkedDecoder
+from stream_proxy.upstream.failures import HeadTooLargeError
+
+#: The longest response head, as for requests.
+MAX_HEAD_BYTES = 65_536
+
+
+#: The most fields in one.
+MAX_HEAD_FIELDS = 500
+
+
+class ResponseParser(HTTPClientParser):
+    """Takes no answer that another reader could take for something else."""
+
+    MAX_LENGTH = MAX_HEAD_BYTES
+    _transferDecoders = {b"chunked": ChunkedDecoder}
+
+    def lineReceived(self, line: bytes) -> None:
+        text = line.removesuffix(b"\r")
+        begins = self.state == "STATUS"
+        if (
+            has_controls(text)
+            or (begins and not is_status_line(text))
+            or (not begins and is_folded(text) and self._partialHeader is None)
+        ):
+            raise ParseError("not HTTP", text)
+        super().lineReceived(line)
+
+    def allHeadersReceived(self) -> None:
+        response = self.response
+        if response.code == SWITCHING:  # nobody asked for that
+            raise ParseError("101", b"")
+        if response.code >= 200:
+            codings = self.connHeaders.getRawHeaders(b"Transfer-Encoding", ())
+            lengths = [
+                *self.connHeaders.getRawHeaders(b"Content-Length", ()),
+                *self.headers.getRawHeaders(b"Content-Length", ()),
+            ]
+            if len(codings) > 1 or (lengths and not is_length(lengths)):
+                raise ParseError("doubtful framing", b"")
+            body = response.code == NO_CONTENT and (codings or lengths not in ([], [b"0"]))
+            if body or (codings and (lengths or response.version < (b"HTTP", 1, 1))):
+                # It is clear what is read here. What its sender takes for the end of it is not.
+                self.connHeaders.addRawHeader(b"Connection", b"close")
+        super().allHeadersReceived()
+
+
+def bound_head(parser: HTTPClientParser) -> None:
+    """Have `parser` refuse an answer that is doubtful, or has too long lines or too many fields."""
+    parser.__class__ = ResponseParser  # Twisted makes it by itself
+    received = parser.headerReceived
+    count = 0
+
+    def counted(name: bytes, value: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_HEAD_FIELDS:
+            raise HeadTooLargeError()
+        received(name, value)
+
+    parser.headerReceived = counted  # type: ignore[method-assign]
+
+
+def in_head(parser: HTTPClientParser) -> bool:
+    return parser.state in ("STATUS", "HEADER")

@@ -1,0 +1,135 @@
+"""An upstream's answer whose head is in, and whose body flows to whoever wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from twisted.web._newclient import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IResponse
+
+from stream_proxy.errors import APIError
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.upstream.connection import UpstreamProtocol
+from stream_proxy.upstream.failures import body_failure
+
+#: How long an upstream may take to end a body that is no longer needed, so that its connection can be reused.
+DRAIN_SECONDS = 1.0
+
+
+class BodySink(Protocol):
+    """What takes the body of an answer."""
+
+    def body_received(self, data: bytes) -> None:
+        """Some bytes, as they came."""
+
+    def body_ended(self, error: APIError | None) -> None:
+        """The end, once: ``None`` if it came as its framing promised."""
+
+
+class UpstreamResponse(TwistedProtocol):
+    """An answer whose head is in.
+
+    ``status`` (int), ``reason`` (bytes), ``headers`` (the fields that may travel, as they came), ``length``
+    (bytes of the body that the head promises, ``None`` if it promises none).
+
+    The body goes to a :class:`BodySink`, which may be replaced while it flows.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, response: IResponse, headers: list[RawHeader], connection: UpstreamProtocol | None, host: str
+    ):
+        self.status: int = response.code
+        self.reason: bytes = response.phrase
+        self.headers = headers
+        self.length: int | None = response.length if isinstance(response.length, int) else None
+        #: The body has begun to flow.
+        self.started = False
+        #: It has ended, and why not as it should have.
+        self.ended = False
+        self.error: APIError | None = None
+        self.sink: BodySink | None = None
+        self._response = response
+        self._connection = connection
+        self._host = host
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of the fields called `name` (lower case)."""
+        return [value for field, value in self.headers if field.lower() == name]
+
+    def start(self, sink: BodySink) -> None:
+        """Let the body flow into `sink`, which may be called before this returns."""
+        self.sink = sink
+        self.started = True
+        self._response.deliverBody(self)
+
+    def pause(self) -> None:
+        """Stop the body for a while."""
+        if not self.ended and self.transport is not None:
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Let it flow again."""
+        if not self.ended and self.transport is not None:
+            self.transport.resumeProducing()
+
+    def abort(self) -> None:
+        """The rest is not wanted: drop the connection at once, over TLS too. The sink hears no more."""
+        if not self.ended:
+            self.ended = True
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Drop the connection even if the answer is whole: the upstream waits for the rest of an upload."""
+        self.sink = None
+        if self._connection is not None:
+            if not self._connection.is_gone:  # over TLS, what is gone must not be aborted any more
+                self._connection.transport.abortConnection()
+        elif self.transport is not None:
+            self.transport.stopProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.sink is not None:
+            self.sink.body_received(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if self.ended:
+            return
+        self.ended = True
+        torn = self._connection is not None and self._connection.torn
+        if not reason.check(ResponseDone) and (torn or not reason.check(PotentialDataLoss)):
+            self.error = body_failure(reason, self._host)
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.body_ended(self.error)
+
+
+class Drain:
+    """One answer that is read to its end for the sake of its connection."""
+
+    def __init__(
+        self, clock: IReactorTime, response: UpstreamResponse, done: Callable[[Drain], None]
+    ) -> None:
+        self._response = response
+        self._done = done
+        self._call: IDelayedCall = clock.callLater(DRAIN_SECONDS, self.stop)
+        response.sink = self
+        response.resume()
+
+    def body_received(self, data: bytes) -> None:
+        pass
+
+    def body_ended(self, error: APIError | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._call.active():
+            self._call.cancel()
+        self._response.abort()
+        self._done(self)

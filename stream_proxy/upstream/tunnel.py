@@ -1,0 +1,134 @@
+"""Connections through an egress proxy: ``CONNECT``, and then what it leads to (RFC 9110 section 9.3.6)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from stream_proxy.upstream.egress import EgressProxy
+from stream_proxy.upstream.failures import (
+    HeadTooLargeError,
+    InvalidAnswerError,
+    ProxyFailedError,
+    ProxyRefusedError,
+)
+
+#: The longest answer to a CONNECT.
+MAX_ANSWER_BYTES = 16_384
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: .*)?")
+
+
+@implementer(IStreamClientEndpoint)
+class TunnelEndpoint:
+    """Connects to an upstream through a proxy.
+
+    :param endpoint: the proxy's.
+    :param proxy: whom to name in errors.
+    :param authority: the upstream's host and port.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, proxy: EgressProxy, authority: str) -> None:
+        self._endpoint = endpoint
+        self._proxy = proxy
+        lines = [f"CONNECT {authority} HTTP/1.1".encode("ascii"), b"Host: " + authority.encode("ascii")]
+        if proxy.authorization is not None:
+            lines.append(b"Proxy-Authorization: " + proxy.authorization)
+        self._request = b"\r\n".join([*lines, b"", b""])
+
+    def connect(self, factory: Any) -> Any:
+        """A connection of `factory`'s protocol, once the proxy has said that the upstream is there.
+
+        :raises ProxyFailedError: through the Deferred: the proxy could not be asked.
+        :raises ProxyRefusedError: through the Deferred: it did not want to, or could not reach the upstream.
+        """
+        return Deferred.fromCoroutine(self._connect(factory))
+
+    async def _connect(self, factory: Any) -> Any:
+        asking = _Asking(self._request)
+        try:
+            await self._endpoint.connect(_Only(asking))
+            rest = await asking.answered
+        except (CancelledError, ProxyRefusedError):
+            raise
+        except Exception as error:
+            raise ProxyFailedError(self._proxy, error) from None
+        finally:
+            asking.answered.addErrback(lambda _: None)
+        transport = asking.transport
+        protocol = factory.buildProtocol(transport.getPeer())
+        _hand_over(transport, protocol)
+        protocol.makeConnection(transport)
+        if rest:
+            protocol.dataReceived(rest)
+        return protocol
+
+
+class _Asking(Protocol):
+    """A CONNECT and its answer."""
+
+    transport: Any
+
+    def __init__(self, request: bytes) -> None:
+        #: Fires with what came behind the answer's head.
+        self.answered: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+        self._request = request
+        self._received = 0
+        self._head = b""
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.answered.called:
+            return
+        self._received += len(data)
+        self._head += data
+        try:
+            while (end := _HEAD_END.search(self._head)) is not None:
+                status = _STATUS.fullmatch(self._head.split(b"\n", 1)[0].rstrip(b"\r"))
+                if status is None:
+                    raise InvalidAnswerError()
+                self._head = self._head[end.end() :]
+                code = int(status[1])
+                if code >= 300:
+                    raise ProxyRefusedError(code)
+                if code >= 200:
+                    self.answered.callback(self._head)
+                    return
+            if self._received > MAX_ANSWER_BYTES:
+                raise HeadTooLargeError()
+        except Exception:
+            self.answered.errback(Failure())
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if not self.answered.called:
+            self.answered.errback(reason)
+
+
+class _Only(Factory):
+    """Builds the one protocol that it is given."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
+
+
+def _hand_over(transport: Any, protocol: Any) -> None:
+    """Let `protocol` have what comes from now on."""
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol

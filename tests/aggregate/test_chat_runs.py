@@ -1,0 +1,228 @@
+"""The shorter way through runs of like chunks gives, byte for byte, what the plain way gives."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase as TestCase
+
+from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
+from stream_proxy.aggregate import chat_runs as runs
+from stream_proxy.aggregate.chat_runs import ChatRuns
+
+Outcome = tuple[object, ...]
+
+
+def chunk(text: str, key: str = "content", **more: Any) -> bytes:
+    """The event of a chunk with one text; `text` is what stands between the quotes."""
+    head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
+    delta = f'{{"{key}":"{text}"}}'
+    if key == "arguments":
+        delta = f'{{"tool_calls":[{{"index":0,"function":{delta}}}]}}'
+    tail = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in more.items())
+    return f'data: {head}{delta},"logprobs":null,"finish_reason":null}}]{tail}}}\n\n'.encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"total_tokens":3}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6) -> Outcome:
+    """The answer and after which read it was there, or the error."""
+    events, answer = (
+        SSEDecoder(max_event_bytes=max_bytes + 65536),
+        ChatCompletionsAccumulator(max_bytes=max_bytes),
+    )
+    chat = ChatRuns(events, answer)
+    number = 0
+    try:
+        for read in reads:
+            number += 1
+            if fast:
+                chat.feed(read)
+            else:
+                for event in events.feed(read):
+                    answer.feed(event)
+            if answer.complete:
+                break
+        if not answer.complete:
+            answer.end(events.stray())
+        return number, answer.result_bytes()
+    except APIError as error:
+        return number, error.status, error.type, error.code, error.message
+
+
+class Counting(ChatCompletionsAccumulator):
+    """Counts what went which way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = 0
+        self.joined = 0
+
+    def feed(self, event: Any) -> None:
+        self.plain += 1
+        super().feed(event)
+
+    def add_text(self, index: int, delta: Any, fed: int) -> None:
+        self.joined += 1
+        super().add_text(index, delta, fed)
+
+
+def ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
+    """How many events were decoded, how many runs were joined, and the answer."""
+    answer = Counting()
+    chat = ChatRuns(SSEDecoder(), answer)
+    for read in reads:
+        chat.feed(read)
+    return answer.plain, answer.joined, answer.result()
+
+
+KEYS = ["content", "reasoning_content", "refusal", "arguments", "name"]
+TEXTS = st.one_of(
+    st.text(alphabet="ab é€😀\\n", max_size=4).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1]),
+    st.text(alphabet='aé"\\\n\x00😀', max_size=4).map(lambda text: json.dumps(text)[1:-1]),
+    st.sampled_from(
+        [r"\ud83d", r"\ude00", r"\uD83D\uDE00", '"', "\\", r"\x", "\t", "[DONE]", r"\u00e9", "\ud800"]
+    ),
+)
+CHUNKS = st.one_of(
+    st.builds(chunk, TEXTS, st.sampled_from(KEYS)),
+    st.builds(lambda text: chunk(text), TEXTS),
+    st.builds(
+        lambda text, pad: chunk(text, obfuscation=pad), TEXTS, st.sampled_from(["x", "yy", 'q"', "é", 5])
+    ),
+    st.builds(
+        lambda text, usage: chunk(text, usage=usage), TEXTS, st.sampled_from([None, {"total_tokens": 1}])
+    ),
+    st.builds(lambda text: chunk(text).replace(b'"index":0', b'"index":1'), TEXTS),
+    st.builds(lambda text: chunk(text).replace(b"\n\n", b"\r\n\r\n"), TEXTS),
+    st.builds(lambda text: chunk(text).replace(b'"content":', b'"role":"assistant","content" : '), TEXTS),
+    st.builds(lambda text: chunk(text).replace(b'"model":"m"', b'"model":"n"'), TEXTS),
+    st.builds(lambda text: chunk(text).replace(b"data: ", b"data:"), TEXTS),
+    st.sampled_from(
+        [
+            END,
+            DONE,
+            b": ping\n\n",
+            b"event: ping\ndata: {}\n\n",
+            b"event: x\n",
+            b"id: 1\n" + chunk("i"),
+            b"nonsense\n",
+            b"\n",
+            b"data: {\n",
+            b"data: not json\n\n",
+            b'data: {"error":{"message":"no","code":429}}\n\n',
+            chunk("\\u00e9").replace(b"\\u00e9", b"\xe2\x82"),
+            chunk("x").replace(b"x", b"\xac"),
+            chunk("x", error="no"),
+            b'data: {"choices":[{"index":0,"delta":{"content":[{"type":"text","text":"p"}]}}]}\n\n',
+        ]
+    ),
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """A stream with runs in it, cut into reads."""
+    parts = draw(st.lists(st.tuples(CHUNKS, st.integers(1, 4)), max_size=8))
+    body = b"".join(part * times for part, times in parts)
+    body = b"".join([chunk("b"), chunk("c"), chunk("d")]) * draw(st.integers(0, 2)) + body
+    body += draw(st.sampled_from([END + DONE, DONE, END, b""]))
+    ends = sorted(draw(st.lists(st.integers(0, len(body)), max_size=5)))
+    return [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
+
+
+class RunTests(TestCase):
+    """Both ways, side by side."""
+
+    @settings(max_examples=300)
+    @given(streams(), st.sampled_from([10**6, 300, 60]))
+    def test_same(self, reads: list[bytes], max_bytes: int) -> None:
+        """Any stream, cut anywhere, has the same answer or the same error, at the same time."""
+        self.assertEqual(outcome(reads, True, max_bytes), outcome(reads, False, max_bytes))
+
+    def test_joined(self) -> None:
+        """Of a run the first two chunks are decoded; the rest of each read is joined."""
+        body = b"".join(chunk(f"{number} \\n é") for number in range(100))
+        plain, joined, answer = ways([body + END + DONE])
+        self.assertEqual((plain, joined), (4, 1))
+        text = "".join(f"{number} \n é" for number in range(100))
+        self.assertEqual(answer["choices"][0]["message"]["content"], text)
+
+    def test_reads(self) -> None:
+        """A chunk that is cut between two reads is decoded; the run goes on after it."""
+        body = b"".join(chunk(str(number)) for number in range(100))
+        plain, joined, answer = ways([body[:5000], body[5000:9000], body[9000:], END, DONE])
+        self.assertEqual((plain, joined), (6, 3))
+        self.assertEqual(len(answer["choices"][0]["message"]["content"]), 190)
+
+    def test_kinds(self) -> None:
+        """Reasoning, arguments and padded chunks are runs, too."""
+        for key, more in (
+            ("reasoning_content", {}),
+            ("arguments", {}),
+            ("content", {"obfuscation": "abc"}),
+            ("content", {"usage": None}),
+        ):
+            body = chunk("a", key, **more) * 50
+            if "obfuscation" in more:
+                body = b"".join(chunk("a", key, obfuscation="x" * (number % 7)) for number in range(50))
+            plain, joined, answer = ways([chunk("a", key), body + END + DONE])
+            self.assertLess(plain, 8, (key, more))
+            self.assertGreater(joined, 0)
+            self.assertNotIn("obfuscation", json.dumps(answer))
+
+    def test_interrupted(self) -> None:
+        """Something else in the middle of a run ends it, and another begins."""
+        body = (
+            chunk("a") * 20
+            + b": ping\n\n"
+            + chunk("b") * 20
+            + chunk("c", "reasoning_content")
+            + chunk("d") * 20
+        )
+        plain, _, answer = ways([body + END + DONE])
+        self.assertLess(plain, 14)
+        message = answer["choices"][0]["message"]
+        self.assertEqual(
+            (message["content"], message["reasoning_content"]), ("a" * 20 + "b" * 20 + "d" * 20, "c")
+        )
+
+    def test_look_alikes(self) -> None:
+        """Chunks that only look as if a run's text were theirs are decoded."""
+        chat = b'{"choices":[{"index":0,"delta":%b}]}'
+        parts = chat % b'{"content":[{"type":"text","text":"p"}]}'
+        array = chat % b'{"tool_calls":[{"index":0,"function":[{"q":1}]}]}'
+        call = chat % b'{"tool_calls":[{"index":0,"function":{"arguments":"%b"}}]}'
+        for first, like in (
+            (b"", chat % b'{"content":"%b","cont\\u0065nt":"z"}'),
+            (b"", b'{"x":{"content":"%b"},"choices":[{"index":0,"delta":{"reasoning" :"z"}}]}'),
+            (b"", (chat % b'{"content":"%b"}')[:-1] + b',"choices":[{"index":0,"delta":{"content" :"z"}}]}'),
+            (b"", (chat % b'{"content":"%b"}')[:-1] + b',"obfuscation":"p","obfuscation" :"q"}'),
+            (b"", chat % b'{"role":["q"],"content":"%b"}'),
+            (
+                b"",
+                b'{"choices":[{"index":0,"delta":{"content":"%b"}}],"x":{"obfuscation":"%b"},"obfuscation":""}',
+            ),
+            (array, call),
+            (parts, chat % b'{"content":"%b"}'),
+        ):
+            chunks = [first] if first else []
+            chunks += [like.replace(b"%b", text) for text in (b"a", b"b", b"c", b"d", b"e")]
+            body = b"".join(b"data: " + each + b"\n\n" for each in chunks) + END + DONE
+            self.assertEqual(outcome([body], True), outcome([body], False), like)
+
+    def test_no_runs(self) -> None:
+        """Where there are none, as with two choices in turn, they are soon looked for only now and then."""
+        pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
+        body = b"".join(pair * 200) + END + DONE
+        calls: list[bytes] = []
+        self.patch(runs, "_pattern", lambda event: calls.append(event))
+        self.assertEqual(outcome([body[:9000], body[9000:]], True)[1:], outcome([body], False)[1:])
+        self.assertLess(len(calls), 20)

@@ -1,0 +1,312 @@
+"""What a client may take of the server half: sizes and times of requests, connections, and time to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from stream_proxy import ProxyResource, ProxySite
+from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.limits import Limits
+from stream_proxy.request_log import RequestLog
+from tests.support.loopback import (
+    CHAT,
+    JSON,
+    Lines,
+    LoopbackTestCase,
+    Message,
+    Stream,
+    reactor,
+    read_head,
+    read_response,
+    respond,
+    turns,
+)
+
+GET = b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Ok(Resource):
+    """Answers everything."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        return b"ok"
+
+
+class LimitsTestCase(LoopbackTestCase):
+    """Sites with limits."""
+
+    def setUp(self) -> None:
+        self.log = Lines()
+
+    async def site(
+        self, resource: Any = None, tls: Any = None, clock: Any = reactor, **limits: Any
+    ) -> tuple[ProxySite, int]:
+        """A site and its port."""
+        site = ProxySite(
+            resource or Ok(), reactor=clock, limits=Limits(**limits), log=RequestLog(observer=self.log)
+        )
+        port = await self.listen(site, tls)
+
+        async def finish() -> None:
+            site.abort()
+            if clock is reactor:
+                await site.drain(None)
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
+        return site, port
+
+    def refused(self, answer: Message, status: int, key: str) -> None:
+        """It is the envelope, which names the key, and the end of the connection."""
+        self.assertEqual((answer.status, answer.complete), (status, True))
+        error = answer.json()["error"]
+        self.assertEqual((error["type"], error["param"]), ("invalid_request_error", None))
+        self.assertIn(key, error["message"])
+        self.assertEqual(answer.get("connection"), "close")
+
+
+class HeadSizeTests(LimitsTestCase):
+    """``maxHeaderBytes`` and ``maxHeaderCount``, of each site by itself."""
+
+    async def test_bytes(self) -> None:
+        """A head, or one line of it, with more bytes is a 431 that names the key and reaches the log."""
+        for fields in (b"X: " + b"x" * 2000 + b"\r\n", b"X: %b\r\n" % (b"x" * 600) * 2):
+            _, port = await self.site(max_header_bytes=1024)
+            client = await self.client(port)
+            client.write(b"GET /v1/x?secret HTTP/1.1\r\n" + fields + b"\r\n")
+            self.refused(await read_response(client), 431, "1024 bytes")
+            self.assertIsInstance((await client.gone()).value, ConnectionDone)
+            line = await self.log.match("maxHeaderBytes")
+            self.assertRegex(line, r"\AGET /v1/x 431 refused - 0 bytes \d+ ms: The request head is larger")
+            self.log.lines.clear()
+
+    async def test_more_bytes(self) -> None:
+        """A site that allows more takes more, for every request of a connection; others do not."""
+        _, large = await self.site(max_header_bytes=300_000)
+        _, usual = await self.site()
+        head = b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
+        client = await self.client(large)
+        for _ in range(2):
+            client.write(head)
+            self.assertEqual((await read_response(client)).status, 200)
+        other = await self.client(usual)
+        other.write(head)
+        self.refused(await read_response(other), 431, "65536 bytes")
+
+    async def test_count(self) -> None:
+        """So many fields are taken, one more is a 431 that names the key."""
+        _, port = await self.site(max_header_count=3)
+        client = await self.client(port)
+        for count, status in ((3, 200), (3, 200), (4, 431)):
+            client.write(b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * count + b"\r\n")
+            answer = await read_response(client)
+            self.assertEqual(answer.status, status)
+        self.refused(answer, 431, "maxHeaderCount")
+
+    async def test_changed(self) -> None:
+        """Limits that change hold for new connections."""
+        site, port = await self.site()
+        site.change_limits(Limits(max_header_bytes=1024, client_idle_seconds=7))
+        answer = await self.request(port, "GET", "/", headers=[("X", "x" * 2000)])
+        self.assertEqual((answer.status, site.timeOut), (431, 7))
+
+
+class HeadTimeTests(LimitsTestCase):
+    """``requestHeadSeconds``: from the first byte of a head until it is whole."""
+
+    def channel(self, resource: Resource | None = None) -> tuple[DownstreamChannel, Any, Clock]:
+        """A connection without a socket, whose time is ours."""
+        clock = Clock()
+        log = RequestLog(observer=self.log)
+        site = ProxySite(resource or Ok(), reactor=clock, log=log)
+        channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        transport: Any = StringTransport()
+        transport.abortConnection = transport.loseConnection
+        channel.makeConnection(transport)
+        return channel, transport, clock
+
+    def test_dripping(self) -> None:
+        """However often a byte comes, after 60 seconds it is a 408; before that nothing is said."""
+        channel, transport, clock = self.channel()
+        clock.advance(600)
+        for _ in range(59):
+            channel.dataReceived(b"G")
+            clock.advance(1)
+        self.assertEqual(transport.value(), b"")
+        clock.advance(1)
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 408 Request Timeout\r\n"))
+        self.assertIn(b"requestHeadSeconds", transport.value())
+        self.assertTrue(transport.disconnecting)
+        self.assertRegex(self.log.lines[0], r"\A- - 408 refused - 0 bytes 0 ms: .*requestHeadSeconds")
+
+    def test_later_request(self) -> None:
+        """The same for a later request of a connection, in its lines as in its first bytes."""
+        for begun in (b"GE", b"GET /v1/x HTTP/1.1\r\nHost: x\r\n"):
+            channel, transport, clock = self.channel()
+            channel.dataReceived(GET)
+            clock.advance(600)
+            channel.dataReceived(begun)
+            transport.clear()
+            clock.advance(59)
+            self.assertEqual(transport.value(), b"")
+            clock.advance(1)
+            self.assertIn(b"HTTP/1.1 408", transport.value())
+
+    def test_pipelined(self) -> None:
+        """A head that came behind another has its own time, whenever the one before it began."""
+        channel, transport, clock = self.channel()
+        for _ in range(10):
+            channel.dataReceived(GET[:-2])
+            clock.advance(40)
+            channel.dataReceived(GET[-2:] + GET[:-2])
+            clock.advance(40)
+            channel.dataReceived(GET[-2:])
+        self.assertEqual(transport.value().count(b"HTTP/1.1 200 OK"), 20)
+
+    def test_behind_a_running_request(self) -> None:
+        """While another request is answered, half a head may wait; then its time begins."""
+
+        class Wait(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> int:
+                waiting.append(request)
+                return NOT_DONE_YET
+
+        waiting: list[Request] = []
+        channel, transport, clock = self.channel(Wait())
+        channel.dataReceived(GET + GET[:-2])
+        clock.advance(6000)
+        waiting[0].finish()
+        clock.advance(59)
+        self.assertNotIn(b"408", transport.value())
+        clock.advance(1)
+        self.assertIn(b"HTTP/1.1 408", transport.value())
+
+    def test_slow_reader(self) -> None:
+        """Nor does the time run while nothing is read, because the last answer is not taken yet."""
+        channel, transport, clock = self.channel()
+        channel.dataReceived(GET + GET[:-2])
+        channel.pauseProducing()
+        clock.advance(600)
+        self.assertNotIn(b"408", transport.value())
+        channel.resumeProducing()
+        clock.advance(60)
+        self.assertIn(b"HTTP/1.1 408", transport.value())
+
+    def test_no_timer(self) -> None:
+        """A head that comes in one read, and the blank line that some send before it, need no timer."""
+        channel, _, clock = self.channel()
+        before = len(clock.getDelayedCalls())
+        for data in (GET, b"\r\n", GET + GET):
+            channel.dataReceived(data)
+            self.assertEqual(len(clock.getDelayedCalls()), before)
+
+    def test_lost(self) -> None:
+        """With the connection all its timers go."""
+        from twisted.python.failure import Failure
+
+        channel, _, clock = self.channel()
+        channel.dataReceived(b"G")
+        channel.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_on_the_wire(self) -> None:
+        """The client gets the 408 whole, and an orderly end."""
+        _, port = await self.site(request_head_seconds=0.1)
+        client = await self.client(port)
+        client.write(GET)
+        self.assertEqual((await read_response(client)).status, 200)
+        client.write(GET[:-2])
+        self.refused(await read_response(client), 408, "requestHeadSeconds")
+        self.assertIsInstance((await client.gone()).value, ConnectionDone)
+
+
+class BodyTimeTests(LimitsTestCase):
+    """``requestBodySeconds``: for a body that is held."""
+
+    def posted(self, length: int, target: str = CHAT) -> bytes:
+        """The head of a call."""
+        fields = f"Host: x\r\n{': '.join(JSON)}\r\nContent-Length: {length}\r\n\r\n"
+        return f"POST {target} HTTP/1.1\r\n{fields}".encode()
+
+    async def resource(self, url: str, clock: Clock, **limits: Any) -> tuple[ProxyResource, int]:
+        """A proxy whose requests live by `clock`."""
+        log = RequestLog(observer=self.log)
+        proxy = ProxyResource(url, reactor=reactor, limits=Limits(**limits), log=log)
+        proxy.clock = clock
+        _, port = await self.site(proxy)
+        self.addCleanup(proxy.close)
+        return proxy, port
+
+    async def test_dripping(self) -> None:
+        """A body that comes drop by drop is a 408 after that time, which arrives while the client sends."""
+
+        async def script(stream: Stream) -> None:
+            raise AssertionError
+
+        upstream = await self.upstream(script)
+        clock = Clock()
+        _, port = await self.resource(upstream.url, clock, timeout_seconds=10, request_body_seconds=30)
+        client = await self.client(port)
+        client.write(self.posted(1000) + b"{")
+        while not clock.getDelayedCalls():
+            await turns(1)
+        for _ in range(4):
+            clock.advance(6)
+            due = clock.getDelayedCalls()[0].getTime()
+            client.write(b" ")
+            while clock.getDelayedCalls()[0].getTime() == due:
+                await turns(1)
+        clock.advance(6)
+        client.write(b" " * 900)
+        self.refused(await read_response(client), 408, "requestBodySeconds")
+        client.write(b" ")
+        self.assertIsInstance((await client.gone()).value, ConnectionDone)
+        self.assertRegex(self.log.lines[0], rf"POST {CHAT} 408 .*requestBodySeconds")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_silent(self) -> None:
+        """One that stands still for ``timeoutSeconds`` is a 504, also where both times are over at once."""
+        for body_seconds in (10, 30):
+            clock = Clock()
+            _, port = await self.resource(
+                "http://127.0.0.1:1", clock, timeout_seconds=10, request_body_seconds=body_seconds
+            )
+            client = await self.client(port)
+            client.write(self.posted(1000))
+            while not clock.getDelayedCalls():
+                await turns(1)
+            clock.advance(10)
+            answer = await read_response(client)
+            self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
+
+    async def test_passed_through(self) -> None:
+        """An upload that is not held may take any time, as long as it moves."""
+        came: Deferred[None] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            await read_head(stream)
+            await stream.exactly(1)
+            came.callback(None)
+            await stream.exactly(1)
+            respond(stream, 200, b"ok")
+
+        upstream = await self.upstream(script)
+        clock = Clock()
+        _, port = await self.resource(upstream.url, clock, timeout_seconds=600, request_body_seconds=1)
+        client = await self.client(port)
+        client.write(self.posted(2, "/v1/files") + b"1")
+        await came
+        clock.advance(599)
+        client.write(b"2")
+        self.assertEqual((await read_response(client)).status, 200)

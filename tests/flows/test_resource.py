@@ -1,0 +1,71 @@
+"""The resource where something in it, or behind it, breaks off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from stream_proxy import ProxySite
+from stream_proxy.flows import resource
+from stream_proxy.flows.relay import Relay
+from tests.support.loopback import LoopbackTestCase, Stream, head, reactor, read_head, read_response, turns
+
+
+class BrokenFlow(Relay):
+    """A flow with a bug, which shows once it has begun."""
+
+    def start(self) -> None:
+        super().start()
+        raise ZeroDivisionError("a bug")
+
+
+class BugTests(LoopbackTestCase):
+    """A bug is answered, logged and over."""
+
+    async def test_flow_that_raises(self) -> None:
+        """A bug in a flow that has begun is a 500 with the envelope, and nothing of the flow is left."""
+        self.patch_relay(BrokenFlow)
+        port = await self.proxy(await self.mock())
+        response = await self.request(port, "GET", "/v1/models")
+        self.assertEqual(response.status, 500)
+        self.assertEqual(response.json()["error"]["type"], "internal_error")
+
+    def patch_relay(self, relay: Any) -> None:
+        """Let the resource use `relay`."""
+        self.patch(resource, "Relay", relay)
+
+
+class EarlyAnswerTests(LoopbackTestCase):
+    """An answer that comes before the upload is over."""
+
+    async def test_until_close(self) -> None:
+        """One that ends with the upstream's connection is whole, and leaves nothing in the log."""
+
+        async def script(stream: Stream) -> None:
+            await read_head(stream)
+            stream.write(head(413, [("Content-Type", "text/plain")]) + b"too big")
+            stream.close()
+
+        upstream = await self.upstream(script)
+        client = await self.client(await self.proxy(upstream.url))
+        client.write(
+            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        )
+        response = await read_response(client)
+        self.assertEqual((response.status, response.body, response.complete), (413, b"too big", True))
+
+
+class DrainTests(LoopbackTestCase):
+    """A site that stops."""
+
+    async def test_twice(self) -> None:
+        """Whoever asks a site to drain is told when it is done, also if it was asked before."""
+        site = ProxySite(Resource(), reactor=reactor)
+        client = await self.client(await self.listen(site))
+        client.write(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        while not site.channels or not next(iter(site.channels)).requests:
+            await turns(1)
+        first = site.drain(10)
+        await site.drain(0)
+        await first

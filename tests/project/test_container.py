@@ -1,0 +1,85 @@
+"""``Dockerfile``, ``.dockerignore`` and ``compose.yaml``: what they name is there, and they agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase
+
+from stream_proxy.service.config import load_config
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.twistd import free_port
+from twisted.plugins import openai_stream_proxy
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = (ROOT / "compose.yaml").read_text()
+CONFIG = "/etc/openai-stream-proxy/config.json"
+PLUGINS = {maker.tapname for maker in vars(openai_stream_proxy).values() if hasattr(maker, "tapname")}
+
+
+def services() -> dict[str, str]:
+    """The text of each service in ``compose.yaml``."""
+    parts = re.split(r"^  (\w+):\n", COMPOSE.partition("\nservices:\n")[2], flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def first(pattern: str, text: str) -> str:
+    """What the group of `pattern` matches where it first does."""
+    found = re.search(pattern, text, re.M)
+    assert found is not None, pattern
+    return found[1]
+
+
+class ContainerFileTests(SynchronousTestCase):
+    """Read as text: there may be no Docker."""
+
+    def test_context(self) -> None:
+        """The build gets all that ``pyproject.toml`` needs for a wheel, and every name in the list exists."""
+        sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M))
+        self.assertEqual([name for name in sent if not (ROOT / name).exists()], [])
+        needed = {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "stream_proxy", "twisted"}
+        self.assertEqual(sent, needed)
+
+    def test_commands(self) -> None:
+        """The default command and those of the services are plugins of ours."""
+        commands = re.findall(r"^(?:CMD|    command:) (\[.*\])$", DOCKERFILE + COMPOSE, re.M)
+        names = [json.loads(command)[0] for command in commands]
+        self.assertEqual(names, ["openai-stream-proxy", "openai-stream-mock"])
+        self.assertLessEqual(set(names), PLUGINS)
+
+    def test_mounts(self) -> None:
+        """A service mounts a config that exists where the image looks for it, and publishes its port."""
+        exposed = first(r"^EXPOSE (.*)$", DOCKERFILE).split()
+        self.assertIn(f'"--config", "{CONFIG}"', DOCKERFILE)
+        found = services()
+        self.assertEqual(sorted(found), ["adapter", "mock", "proxy"])
+        for name in ("adapter", "proxy"):
+            source = first(rf"^ +- (\./.*):{CONFIG}:ro$", found[name])
+            config, _ = load_config(ROOT / source)
+            ports = [str(rule.listen_port) for rule in config.rules]
+            self.assertEqual(re.findall(r'"127\.0\.0\.1:(\d+):\1"', found[name]), ports)
+            self.assertLessEqual(set(ports), set(exposed))
+            checked = re.findall(r'HEALTHCHECK_PORT: "(\d+)"', found[name]) or ["8080"]
+            self.assertEqual(checked, ports)
+        self.assertIn("http://mock:28080/stream", (ROOT / "examples/adapter/compose.json").read_text())
+        self.assertIn('"127.0.0.1:28080:28080"', found["mock"])
+
+
+class HealthCheckTests(LoopbackTestCase):
+    """The image's ``HEALTHCHECK``, run here."""
+
+    async def test_health(self) -> None:
+        """It succeeds where HEALTHCHECK_PORT is open, and else fails."""
+        python, *arguments = json.loads(first(r"^  CMD (\[.*\])$", DOCKERFILE))
+        self.assertEqual(python, "python")
+        open_port = (await self.mock()).rpartition(":")[2]
+        for port, healthy in ((open_port, True), (str(free_port()), False)):
+            _, _, code = await getProcessOutputAndValue(
+                sys.executable, arguments, env={"HEALTHCHECK_PORT": port}, reactor=reactor
+            )
+            self.assertEqual(code == 0, healthy)

@@ -1,0 +1,429 @@
+"""The real process: ``twistd openai-stream-proxy``, its configuration, its log and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+
+from stream_proxy.service.listening import any_interface
+from tests.support.loopback import (
+    CHAT,
+    CHAT_BODY,
+    DONE,
+    HELLO,
+    Message,
+    Stream,
+    Upstream,
+    chunk,
+    event_stream_head,
+    reactor,
+    read_request,
+    read_response,
+    respond,
+    send_request,
+)
+from tests.support.twistd import ProcessTestCase, eventually, free_port
+
+URL = "http://127.0.0.1:9"
+RULE: dict[str, Any] = {"listenPort": 8080, "upstreamUrl": URL}
+
+
+def rules(**changes: object) -> object:
+    """A configuration whose only rule has these members."""
+    return {"rules": [{**RULE, **changes}]}
+
+
+class BadConfigTests(ProcessTestCase):
+    """What cannot be used ends the start with one line that names file, field and problem."""
+
+    async def refused(self, *cases: tuple[object, str]) -> None:
+        """Each content of a config file is answered with the line, which starts with the file's name."""
+
+        async def one(content: object, expected: str) -> None:
+            path = content if isinstance(content, Path) else self.write_config(content)
+            process = self.twistd("--config", str(path))
+            self.assertNotEqual(await process.ended(), 0)
+            self.assertRegex(process.output, rf"\A{re.escape(str(path))}: {expected}[^\n]*\n\Z")
+
+        await gatherResults([Deferred.fromCoroutine(one(*case)) for case in cases], consumeErrors=True)
+
+    async def test_file(self) -> None:
+        """A file that is not there, cannot be read or holds no JSON object."""
+        await self.refused(
+            (self.directory() / "none.json", "the config file does not exist"),
+            (self.directory(), "is a directory"),
+            ("", "the config file is empty"),
+            (" \n", "the config file is empty"),
+            ("rules:\n", "is not valid JSON: .*line 1"),
+            ('{"rules": [\n', "is not valid JSON: .*line 2"),
+            ([RULE], "must hold a JSON object with rules, not an array"),
+        )
+
+    async def test_rules(self) -> None:
+        """No rules, rules that are none, and rules that lack what they need."""
+        await self.refused(
+            ({"timeoutSeconds": 5}, "rules: is required"),
+            ({"rules": []}, "rules: expected array of length >= 1"),
+            ({"rules": RULE}, "rules: expected array, got object"),
+            ({"rules": ["x"]}, r"rules\[0\]: expected object, got str"),
+            ({"rules": [{"upstreamUrl": URL}]}, r"rules\[0\]\.listenPort: is required"),
+            ({"rules": [RULE, {"listenPort": 81}]}, r"rules\[1\]\.upstreamUrl: is required"),
+        )
+
+    async def test_types(self) -> None:
+        """Values of the wrong type, or out of range."""
+        await self.refused(
+            (rules(listenPort="8080"), r"rules\[0\]\.listenPort: expected int, got str"),
+            (rules(listenPort=80.5), r"rules\[0\]\.listenPort: expected int, got float"),
+            (rules(listenPort=None), r"rules\[0\]\.listenPort: expected int, got null"),
+            (rules(upstreamUrl=5), r"rules\[0\]\.upstreamUrl: expected str, got int"),
+            (rules(includeUsage="maybe"), r"rules\[0\]\.includeUsage: invalid enum value 'maybe'"),
+            ({"timeoutSeconds": "soon", "rules": [RULE]}, "timeoutSeconds: expected float, got str"),
+            ({"shutdownGraceSeconds": -1, "rules": [RULE]}, r"shutdownGraceSeconds: expected float >= 0"),
+            ({"workers": 0, "rules": [RULE]}, "workers: expected int >= 1"),
+            ({"workers": 65, "rules": [RULE]}, "workers: expected int <= 64"),
+            ({"workers": "auto", "rules": [RULE]}, "workers: expected int, got str"),
+        )
+
+    async def test_ports(self) -> None:
+        """Ports that are none, and one that two rules want."""
+        await self.refused(
+            (rules(listenPort=0), r"rules\[0\]\.listenPort: expected int >= 1"),
+            (rules(listenPort=-1), r"rules\[0\]\.listenPort: expected int >= 1"),
+            (rules(listenPort=65536), r"rules\[0\]\.listenPort: expected int <= 65535"),
+            ({"rules": [RULE, RULE]}, r"rules\[1\]\.listenPort: port 8080 is already used by rules\[0\]"),
+        )
+
+    async def test_urls(self) -> None:
+        """URLs that say not, or not only, where the upstream is."""
+        await self.refused(
+            (rules(upstreamUrl=""), r"rules\[0\]\.upstreamUrl: must start with http:// or https://"),
+            (rules(upstreamUrl="api.openai.com"), r"rules\[0\]\.upstreamUrl: must start with http://"),
+            (rules(upstreamUrl="ftp://x"), r"rules\[0\]\.upstreamUrl: must start with http://"),
+            (rules(upstreamUrl="https://"), r"rules\[0\]\.upstreamUrl: names no host"),
+            (rules(upstreamUrl="http://x:y"), r"rules\[0\]\.upstreamUrl: is not a valid URL"),
+            (rules(upstreamUrl="http://u:secret@x"), r"rules\[0\]\.upstreamUrl: must not hold a user name"),
+            (rules(upstreamUrl="http://x/?k=v"), r"rules\[0\]\.upstreamUrl: must not have a query"),
+        )
+
+    async def test_log_level(self) -> None:
+        """An unknown LOG_LEVEL is an error that names the known ones."""
+        process = self.twistd("-c", str(self.write_config(rules())), env={"LOG_LEVEL": "loud"})
+        self.assertNotEqual(await process.ended(), 0)
+        expected = "the environment's LOG_LEVEL must be one of debug, info, warn, error\n"
+        self.assertEqual(process.output, expected)
+
+    async def test_no_config(self) -> None:
+        """Where nothing names a config file and there is none, the line says what to do."""
+        process = self.twistd()
+        self.assertNotEqual(await process.ended(), 0)
+        expected = "config.json: the config file does not exist; name one with --config, or try --demo\n"
+        self.assertEqual(process.output, expected)
+
+    async def test_demo_and_config(self) -> None:
+        """A config file beside --demo would do nothing, so it is refused."""
+        process = self.twistd("--demo", "-c", str(self.write_config(rules())))
+        self.assertNotEqual(await process.ended(), 0)
+        self.assertEqual(process.output, "--demo takes no config file; leave out --demo or --config\n")
+
+    async def test_port_in_use(self) -> None:
+        """A port that is taken is one line as well, as a daemon too; no daemon and no pid file are left."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            directory = self.directory()
+            for options in (["-n", "--pidfile="], ["--pidfile=pid", "--logfile=log"]):
+                free = {**RULE, "listenPort": free_port()}
+                path = self.write_config({"rules": [free, {**RULE, "listenPort": port}]})
+                process = self.twistd("-c", str(path), path=directory, options=options)
+                self.assertNotEqual(await process.ended(), 0)
+                problem = f"cannot listen on port {port}: Address already in use"
+                self.assertEqual(process.output, f"{path}: rules[1].listenPort: {problem}\n")
+            self.assertEqual(os.listdir(directory), [])
+
+
+class StartTests(ProcessTestCase):
+    """Where the configuration comes from, and what it makes."""
+
+    async def test_config_file(self) -> None:
+        """Its name: -c, --config, --config-file, else CONFIG_PATH, else config.json right here."""
+
+        async def one(*arguments: str, env: dict[str, str] | None = None, path: Path | None = None) -> None:
+            process = self.twistd(*arguments, env=env, path=path)
+            await process.line("listening on port")
+            process.signal("TERM")
+            await process.ended()
+            self.assert_ended_by(signal.SIGTERM, process)
+
+        def written() -> Path:
+            return self.write_config(rules(listenPort=free_port()))
+
+        wrong = {"CONFIG_PATH": str(self.directory() / "wrong.json")}
+        starts = [
+            one("-c", str(written()), env=wrong),
+            one("--config", str(written()), env=wrong),
+            one("--config-file", str(written()), env=wrong),
+            one(env={"CONFIG_PATH": str(written())}),
+            one(path=written().parent),
+        ]
+        await gatherResults([Deferred.fromCoroutine(start) for start in starts], consumeErrors=True)
+
+    async def test_unknown_keys(self) -> None:
+        """A key that means nothing is a warning that names the nearest one that does; the service runs."""
+        config = {"timeoutSecond": 5, "rules": [{**RULE, "listenPort": free_port(), "x_note": "mine"}]}
+        path = self.write_config(config)
+        process = self.twistd("-c", str(path))
+        await process.line("listening on port")
+        warnings = [line.partition("] ")[2] for line in process.output.splitlines() if "#warn]" in line]
+        self.assertEqual(
+            warnings,
+            [
+                f"{path}: timeoutSecond: unknown key, ignored; did you mean timeoutSeconds?",
+                f"{path}: rules[0].x_note: unknown key, ignored",
+            ],
+        )
+
+    async def test_demo(self) -> None:
+        """--demo needs no config: an ordinary call to port 8080 gets a chat.completion."""
+        process = self.twistd("--demo")
+        if "cannot listen" in (await process.line("base URL is http://127.0.0.1:8080/v1|cannot listen"))[0]:
+            self.skipTest("port 8080 is taken")
+        answer = await self.request(8080, body=CHAT_BODY)
+        self.assertEqual((answer.status, answer.json()["object"]), (200, "chat.completion"))
+        await process.line(r"POST /v1/chat/completions 200 converted")
+        process.signal("INT")
+        await process.ended()
+        self.assert_ended_by(signal.SIGINT, process)
+
+    async def test_help(self) -> None:
+        """--help names the options."""
+        process = self.twistd("--help", options=[])
+        self.assertEqual(await process.ended(), 0)
+        for option in ("--config=", "--config-file=", "--demo"):
+            self.assertIn(option, process.output)
+
+    async def ask(self, host: str, port: int, target: str = "/v1/models") -> Message:
+        """A GET through an address of our choice."""
+        stream = Stream()
+        await connectProtocol(HostnameEndpoint(reactor, host, port), stream)
+        send_request(stream, "GET", target, headers=[("Connection", "close")])
+        answer = await read_response(stream, "GET")
+        await stream.gone()
+        return answer
+
+    async def test_rules(self) -> None:
+        """Each rule listens on IPv4 and IPv6 for its own upstream, whose path comes before each target."""
+
+        def named(name: bytes) -> Any:
+            async def script(stream: Stream) -> None:
+                while True:
+                    request = await read_request(stream)
+                    respond(stream, 200, name + b" " + request.target.encode())
+
+            return script
+
+        first, second = await self.upstream(named(b"first")), await self.upstream(named(b"second"))
+        process, ports = await self.serve(first.url, f"{second.url}/base/")
+        hosts = ["127.0.0.1", "::1"] if any_interface() == "::" else ["127.0.0.1"]
+        for host in hosts:
+            answers = [(await self.ask(host, port)).body for port in ports]
+            self.assertEqual(answers, [b"first /v1/models", b"second /base/v1/models"])
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_log(self) -> None:
+        """One line for each request with all that matters; no query, no header, no body. At error: none."""
+        upstream = await self.mock()
+        loud, (port,) = await self.serve(upstream)
+        quiet_port = free_port()
+        config = {"rules": [{"listenPort": quiet_port, "upstreamUrl": upstream}]}
+        quiet = self.twistd("-c", str(self.write_config(config)), env={"LOG_LEVEL": "error"})
+        await quiet.line(f"starting on {quiet_port}")
+        for each in (port, quiet_port):
+            for target, body in (
+                (f"{CHAT}?api-version=query-secret", CHAT_BODY),
+                ("/v1/none", {"model": "body-secret"}),
+            ):
+                key = [("Authorization", "Bearer header-secret")]
+                await self.request(each, target=target, body=body, headers=key)
+        await loud.line("POST /v1/none")
+        for process in (loud, quiet):
+            process.signal("TERM")
+            await process.ended()
+            self.assertNotIn("secret", process.output)
+        lines = [line.partition("] ")[2] for line in loud.output.splitlines() if "POST" in line]
+        host = re.escape(upstream)
+        self.assertEqual(len(lines), 2)
+        self.assertRegex(lines[0], rf"\APOST {CHAT} 200 converted {host} \d+ bytes \d+ ms\Z")
+        self.assertRegex(lines[1], rf"\APOST /v1/none 404 passed {host} \d+ bytes \d+ ms\Z")
+        self.assertNotIn("[stream_proxy#", quiet.output)
+
+    async def test_log_failures(self) -> None:
+        """Where a request failed, its line says why."""
+        process, (port,) = await self.serve(f"http://127.0.0.1:{free_port()}")
+        self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 502)
+        await process.line(rf"POST {CHAT} 502 \w+ \S+ \d+ bytes \d+ ms: \S+ refused the connection")
+
+
+class AddressTests(ProcessTestCase):
+    """``listenAddress``."""
+
+    async def reach(self, **config: object) -> None:
+        """A rule on one address is reached there, and nowhere else."""
+        mock = await self.mock()
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": mock, "listenAddress": "127.0.0.2"}
+        process = self.twistd("-c", str(self.write_config({"rules": [rule], **config})))
+        await process.line(rf"listening on port {port} of 127\.0\.0\.2 for {mock}\n")
+        stream = Stream()
+        await connectProtocol(HostnameEndpoint(reactor, "127.0.0.2", port), stream)
+        send_request(stream, "GET", "/v1/models", headers=[("Connection", "close")])
+        self.assertEqual((await read_response(stream)).status, 200)
+        await stream.gone()
+        await self.assert_refused(port)
+
+    async def test_one_process(self) -> None:
+        """With one process."""
+        await self.reach()
+
+    async def test_workers(self) -> None:
+        """With two workers, as soon as one of them serves."""
+        await self.reach(workers=2)
+
+
+class StopTests(ProcessTestCase):
+    """SIGTERM and SIGINT. Every wait here is far shorter than the default grace of 25 seconds."""
+
+    async def held(self) -> tuple[Upstream, Deferred[None], Deferred[None]]:
+        """An upstream that begins streams, a Deferred for when two have begun, and one to let them end."""
+        begun: Deferred[None] = Deferred()
+        go_on: Deferred[None] = Deferred()
+        waiting: list[Deferred[None]] = []
+
+        def release(_: None) -> None:
+            for waiter in waiting:
+                waiter.callback(None)
+
+        go_on.addCallback(release)
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            stream.write(event_stream_head())
+            stream.chunk(chunk({"role": "assistant", "content": "Hel"}))
+            waiter: Deferred[None] = Deferred()
+            waiting.append(waiter)
+            if len(waiting) == 2:
+                begun.callback(None)
+            await waiter
+            stream.chunk(chunk({"content": "lo"}, "stop") + DONE)
+            stream.chunk(b"")
+
+        return await self.upstream(script), begun, go_on
+
+    async def asking(self, port: int, body: object) -> Stream:
+        """A client that has sent a chat call."""
+        client = await self.client(port)
+        send_request(client, "POST", CHAT, body)
+        return client
+
+    async def test_idle(self) -> None:
+        """Idle connections of clients and to upstreams do not delay the end, whichever signal brings it."""
+        for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
+            process, (port,) = await self.serve(await self.mock())
+            client = await self.asking(port, CHAT_BODY)
+            await read_response(client)
+            process.signal(name)
+            await process.ended()
+            await client.gone()
+            self.assert_ended_by(number, process)
+
+    async def test_running_requests_finish(self) -> None:
+        """A conversion and a stream under way end whole; meanwhile nobody new gets in."""
+        upstream, begun, go_on = await self.held()
+        process, (port,) = await self.serve(upstream.url)
+        converted = await self.asking(port, CHAT_BODY)
+        streamed = await self.asking(port, {**CHAT_BODY, "stream": True})
+        idle = await self.client(port)
+        await begun
+        process.signal("TERM")
+        await self.closed(process, port)
+        await idle.gone()
+        await self.assert_refused(port)
+        go_on.callback(None)
+        answer = await read_response(converted)
+        self.assertEqual(answer.json()["choices"][0]["message"]["content"], "Hello")
+        stream = await read_response(streamed)
+        self.assertTrue(stream.complete)
+        self.assertEqual(stream.body.count(b"data:"), HELLO.count(b"data:"))
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_second_signal(self) -> None:
+        """Who cannot wait sends the signal again: what still runs is broken off, and the process ends."""
+        for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
+            upstream, begun, _ = await self.held()
+            process, (port,) = await self.serve(upstream.url)
+            clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+            await begun
+            process.signal(name)
+            await self.closed(process, port)
+            process.signal(name)
+            await process.ended()
+            for client in clients:
+                await client.gone()
+                self.assertEqual(client.received, 0)
+            self.assert_ended_by(number, process)
+
+    async def test_grace(self) -> None:
+        """What does not end within shutdownGraceSeconds is broken off."""
+        upstream, begun, _ = await self.held()
+        process, (port,) = await self.serve(upstream.url, shutdownGraceSeconds=0.2)
+        clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+        await begun
+        process.signal("TERM")
+        await process.ended()
+        for client in clients:
+            await client.gone()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+
+class DaemonTests(ProcessTestCase):
+    """Without -n."""
+
+    async def test_daemon(self) -> None:
+        """It listens when twistd returns, writes its pid and its log, and removes the pid when it ends."""
+        port = free_port()
+        directory = self.directory()
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": self.workers, "rules": [rule]}, directory)
+        pidfile, logfile = directory / "proxy.pid", directory / "proxy.log"
+        options = [f"--pidfile={pidfile}", f"--logfile={logfile}"]
+        start = self.twistd("-c", str(path), options=options)
+        self.assertEqual((await start.ended(), start.output), (0, ""))
+        pid = int(pidfile.read_text())
+        self.addCleanup(_kill, pid)
+        answer = await self.request(port, body=CHAT_BODY)
+        self.assertEqual(answer.json()["object"], "chat.completion")
+        os.kill(pid, signal.SIGTERM)
+
+        async def gone() -> bool:
+            return not pidfile.exists()
+
+        await eventually(gone)
+        log = logfile.read_text()
+        self.assertRegex(log, rf"POST {CHAT} 200 converted")
+        self.assertNotIn("Traceback", log)
+        await self.assert_refused(port)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

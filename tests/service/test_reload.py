@@ -1,0 +1,371 @@
+"""SIGHUP: another configuration, without a connection refused or cut."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.ssl import Certificate, optionsForClientTLS
+
+from tests.support.certificates import CA
+from tests.support.loopback import (
+    CHAT,
+    CHAT_BODY,
+    Stream,
+    Upstream,
+    head,
+    reactor,
+    read_request,
+    read_response,
+    respond,
+    send_request,
+)
+from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+class ReloadTestCase(ProcessTestCase):
+    """Starts twistd with a config file that is written again."""
+
+    async def begin(self, *rules: dict[str, Any], **config: Any) -> Process:
+        """Start with these rules, and wait until they are listened for."""
+        self.path = self.write_config({"workers": self.workers, **config, "rules": rules})
+        process = self.twistd("-c", str(self.path))
+        await process.line("listening on")
+        for number in range(1, self.workers + 1) if self.workers > 1 else ():
+            await process.line(f"worker {number} of {self.workers} is process")
+        return process
+
+    async def reload(self, process: Process, *rules: dict[str, Any], **config: Any) -> None:
+        """Write the file again, and have it read."""
+        content = {"workers": self.workers, **config, "rules": rules}
+        self.write_config(content, self.path.parent)
+        await self.hang_up(process)
+
+    async def hang_up(self, process: Process, line: str = "was read again") -> None:
+        """Send SIGHUP and wait until the log has another `line`."""
+        before = len(re.findall(line, process.output))
+        process.signal("HUP")
+        await process.times(line, before + 1)
+
+    async def named(self, name: bytes) -> Upstream:
+        """An upstream that answers each request with its name and the target."""
+
+        async def script(stream: Stream) -> None:
+            while True:
+                request = await read_request(stream)
+                respond(stream, 200, name + b" " + request.target.encode())
+
+        return await self.upstream(script)
+
+    async def held(self) -> tuple[Upstream, Deferred[None]]:
+        """An upstream that answers "ok" when told."""
+        go_on: Deferred[None] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            await go_on
+            stream.write(head(200, [("Content-Length", "2")]) + b"ok")
+
+        return await self.upstream(script), go_on
+
+    async def connected(self, upstream: Upstream) -> None:
+        """Wait until a request has come to an upstream."""
+
+        async def look() -> bool:
+            return any(stream.received for stream in upstream.connections)
+
+        await eventually(look)
+
+    async def ask(self, stream: Stream, target: str = "/x") -> bytes:
+        """The body of the next answer on a connection."""
+        send_request(stream, "GET", target)
+        return (await read_response(stream, "GET")).body
+
+    async def asks(self, port: int, name: bytes) -> None:
+        """Wait until new requests on a port are answered by the upstream called so."""
+
+        async def look() -> bool:
+            return (await self.request(port, "GET", "/x")).body == name + b" /x"
+
+        await eventually(look)
+
+
+class ReloadTests(ReloadTestCase):
+    """What changes with the file, and what does not."""
+
+    async def test_upstream(self) -> None:
+        """New requests go to the new upstream, on kept connections too; a stream under way goes on."""
+        (old, go_on), new = await self.streaming(), await self.named(b"new")
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": old}
+        process = await self.begin(rule)
+        client = await self.client(port)
+        send_request(client, "GET", "/v1/stream")
+        await client.until(b"Hel")
+        await self.reload(process, {**rule, "upstreamUrl": new.url})
+        await self.asks(port, b"new")
+        go_on.callback(None)
+        self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
+        self.assertEqual(await self.ask(client), b"new /x")
+
+    async def test_ports(self) -> None:
+        """A port that is new is listened on; one that is gone lets no one in and ends what it has begun."""
+        first, second = free_port(), free_port()
+        (upstream, go_on), other = await self.held(), await self.named(b"other")
+        process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
+        client = await self.client(first)
+        send_request(client, "GET", "/slow")
+        await self.connected(upstream)
+        await self.reload(process, {"listenPort": second, "upstreamUrl": other.url})
+        await self.closed(process, first)
+        await self.assert_refused(first)
+        await self.asks(second, b"other")
+        go_on.callback(None)
+        answer = await read_response(client, "GET")
+        self.assertEqual((answer.status, answer.body, answer.get("connection")), (200, b"ok", "close"))
+        await client.gone()
+        await process.line(rf"listening on port {second} for")
+
+    async def test_address(self) -> None:
+        """A port may move to another address."""
+        upstream = await self.named(b"a")
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        await self.reload(process, {**rule, "listenAddress": "127.0.0.1"})
+        await self.asks(port, b"a")
+        await process.line(rf"listening on port {port} of 127\.0\.0\.1 for")
+
+    async def test_invalid(self) -> None:
+        """A file that cannot be used is one line in the log, and changes nothing."""
+        upstream = await self.named(b"a")
+        port, taken = free_port(), free_port()
+        await self.listen_on(taken)
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        name = re.escape(str(self.path))
+        for content, problem in (
+            ("{", "is not valid JSON: .*"),
+            ({"rules": [{**rule, "upstreamUrl": "x"}]}, r"rules\[0\]\.upstreamUrl: must start with .*"),
+            (
+                {"rules": [rule, {**rule, "listenPort": taken}]},
+                rf"rules\[1\]\.listenPort: cannot listen on port {taken}: Address already in use",
+            ),
+        ):
+            self.write_config(content, self.path.parent)
+            await self.hang_up(process, f"{name}: {problem}; the configuration stays as it was\n")
+        self.assertEqual((await self.request(port, "GET", "/x")).body, b"a /x")
+        self.assertNotIn("Traceback", process.output)
+
+    async def listen_on(self, port: int) -> None:
+        """Take a port."""
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+
+    async def test_unchanged(self) -> None:
+        """What has not changed goes on as it was: connections to the upstream are still used."""
+        upstream = await self.named(b"a")
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        client = await self.client(port)
+        await self.ask(client)
+        await self.reload(process, rule)
+        await self.ask(client)
+        self.assertEqual(len(upstream.connections), 1)
+
+    async def test_stop(self) -> None:
+        """What a removed port still serves is waited for at the end, too."""
+        upstream, go_on = await self.held()
+        first, second = free_port(), free_port()
+        process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
+        client = await self.client(first)
+        send_request(client, "GET", "/slow")
+        await self.connected(upstream)
+        await self.reload(process, {"listenPort": second, "upstreamUrl": upstream.url})
+        await self.closed(process, first)
+        process.signal("TERM")
+        await self.closed(process, second)
+        go_on.callback(None)
+        self.assertEqual((await read_response(client, "GET")).body, b"ok")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_nobody_is_refused(self) -> None:
+        """While the file is read again and again, everyone who comes is answered."""
+        upstream = await self.named(b"a")
+        port, other = free_port(), free_port()
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        more = {**rule, "listenPort": other}
+        process = await self.begin(rule)
+        coming: list[Deferred[bytes]] = []
+
+        async def come() -> bytes:
+            return (await self.request(port, "GET", "/x", headers=[("Connection", "close")])).body
+
+        for number in range(10):
+            coming += [Deferred.fromCoroutine(come()) for _ in range(10)]
+            rules = [{**rule, "timeoutSeconds": 100 + number}, *([more] if number % 2 else [])]
+            await self.reload(process, *rules)
+        self.assertEqual(set(await gatherResults(coming)), {b"a /x"})
+        self.assertNotIn("Traceback", process.output)
+
+
+class WorkersReloadTests(ReloadTests):
+    """The same with two workers."""
+
+    workers = 2
+
+    async def test_dead_worker(self) -> None:
+        """A worker that is replaced after a reload serves what the file says now."""
+        upstream, other = await self.named(b"a"), await self.named(b"b")
+        first, second = free_port(), free_port()
+        process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
+        await self.reload(process, {"listenPort": second, "upstreamUrl": other.url})
+        await self.asks(second, b"b")
+        pids = [int(pid) for pid in re.findall(r"worker \d of 2 is process (\d+)", process.output)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        await process.times(r"is process \d+", 4)
+        self.assertEqual((await self.request(second, "GET", "/x")).body, b"b /x")
+
+    async def test_number(self) -> None:
+        """Another number of workers is for the next start, as the log says."""
+        upstream = await self.named(b"a")
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        await self.reload(process, rule, workers=3)
+        await process.line("workers: another number takes effect at the next start")
+        self.assertNotIn("of 3", process.output)
+
+
+class AdminTests(ReloadTestCase):
+    """The admin port of the process."""
+
+    async def test_health(self) -> None:
+        """It is ready, then draining while a request is under way, and well all the time."""
+        upstream, go_on = await self.held()
+        port, admin = free_port(), free_port()
+        process = await self.begin(
+            {"listenPort": port, "upstreamUrl": upstream.url}, admin={"listenPort": admin}
+        )
+        await self.assert_health(admin, 200, "ready")
+        client = await self.client(port)
+        send_request(client, "POST", CHAT, CHAT_BODY)
+
+        await self.connected(upstream)
+        process.signal("TERM")
+        await self.closed(process, port)
+        await self.assert_health(admin, 503, "draining")
+        go_on.callback(None)
+        self.assertEqual((await read_response(client)).body, b"ok")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+        self.assertNotIn("healthz", process.output)
+
+    async def assert_health(self, port: int, status: int, word: str) -> None:
+        """What is answered."""
+        health = await self.request(port, "GET", "/healthz")
+        self.assertEqual((health.status, health.json()), (200, {"status": "ok"}))
+        ready = await self.request(port, "GET", "/readyz")
+        self.assertEqual((ready.status, ready.json()), (status, {"status": word}))
+
+    async def test_reload(self) -> None:
+        """It comes, moves and goes with the file."""
+        upstream = await self.named(b"a")
+        first, second = free_port(), free_port()
+        rule = {"listenPort": free_port(), "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        await self.assert_refused(first)
+        await self.reload(process, rule, admin={"listenPort": first})
+        await self.assert_health(first, 200, "ready")
+        await self.reload(process, rule, admin={"listenPort": second})
+        await self.assert_health(second, 200, "ready")
+        await process.line(rf"TCP Port {first} Closed")
+        await self.assert_refused(first)
+        await self.reload(process, rule)
+        await process.line(rf"TCP Port {second} Closed")
+
+    async def test_port_in_use(self) -> None:
+        """A port that is taken ends the start like that of a rule."""
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": "http://127.0.0.1:9"}
+        for admin, problem in (
+            ({"listenPort": port}, f"admin.listenPort: port {port} is already used by rules[0]"),
+            ({"listenPort": 1.5}, "admin.listenPort: expected int, got float"),
+            ({}, "admin.listenPort: is required"),
+            ({"listenPort": 1, "listenAddress": "x"}, "admin.listenAddress: must be an IPv4 or IPv6 address"),
+        ):
+            path = self.write_config({"rules": [rule], "admin": admin})
+            process = self.twistd("-c", str(path))
+            self.assertEqual(await process.ended(), 1)
+            self.assertIn(f"{path}: {problem}", process.output)
+
+
+class WorkersAdminTests(AdminTests):
+    """The same with two workers: the port is that of the process that was started."""
+
+    workers = 2
+
+
+class CertificateTests(ReloadTestCase):
+    """Certificates of ``ssl:`` places."""
+
+    def issue(self, directory: Path, name: str) -> None:
+        """A certificate for `name` in place of the old one."""
+        certificate = CA.issue_cert(name)
+        certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+
+    async def connect(self, port: int, name: str) -> Stream:
+        """A client that takes a certificate for `name` alone."""
+        stream = Stream()
+        options = optionsForClientTLS(name, Certificate.loadPEM(CA.cert_pem.bytes()))
+        endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "127.0.0.1", port))
+        await connectProtocol(endpoint, stream)
+
+        async def finish() -> None:
+            if stream.lost is None:
+                stream.transport.abortConnection()
+            await stream.gone()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
+        return stream
+
+    async def test_renewed(self) -> None:
+        """New connections meet the new one, old ones go on; one that cannot be used changes nothing."""
+        upstream = await self.named(b"a")
+        directory = self.directory()
+        self.issue(directory, "old.example")
+        port = free_port()
+        files = f"privateKey={directory}/key.pem:certKey={directory}/cert.pem"
+        rule = {"listen": f"ssl:{port}:{files}:interface=127.0.0.1", "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        old = await self.connect(port, "old.example")
+        self.assertEqual(await self.ask(old), b"a /x")
+        self.issue(directory, "new.example")
+        await self.reload(process, rule)
+
+        async def renewed() -> bool:
+            return (await self.ask(await self.connect(port, "new.example"))) == b"a /x"
+
+        self.assertTrue(await renewed())
+        self.assertEqual(await self.ask(old), b"a /x")
+        (directory / "cert.pem").write_text("junk")
+        await self.hang_up(process, "names a key or certificate that cannot be used; the configuration stays")
+        self.assertTrue(await renewed())
+        self.assertNotIn("Traceback", process.output)

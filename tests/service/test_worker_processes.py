@@ -1,0 +1,410 @@
+"""What the parent does with its workers, where no process is needed to see it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from typing import Any, cast
+
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, formatEventAsClassicLogText
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.request_log import RequestLog
+from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.listening import Listener, endpoint_of
+from stream_proxy.service.workers import child as worker
+from stream_proxy.service.workers import supervisor as workers
+from stream_proxy.service.workers.child import COMMANDS, RECORDS
+from stream_proxy.service.workers.messages import (
+    Abort,
+    Command,
+    CommandReceiver,
+    CommandSender,
+    Serve,
+    Stop,
+    packed,
+)
+from stream_proxy.service.workers.process import WorkerProcess
+from stream_proxy.service.workers.supervisor import WorkersService
+
+CONFIG = Config(
+    workers=1,
+    rules=[Rule(listen_port=1, upstream_url="http://x", include_usage="never")],
+    timeout_seconds=float("inf"),
+    shutdown_grace_seconds=7,
+)
+READY = b'["ready"]\n'
+
+
+class _Transport:
+    """The process of a protocol."""
+
+    pid = 42
+
+    def __init__(self, commands: socket.socket | None = None) -> None:
+        self.commands = commands
+        self.descriptors: list[int] = []
+        self.signals: list[str] = []
+        self.paused = False
+        self.dead = False
+
+    def sent(self) -> list[Command]:
+        """The commands that came since the last look."""
+        assert self.commands is not None
+        self.commands.setblocking(False)
+        found: list[Command] = []
+
+        def command(one: Command, descriptors: list[int]) -> None:
+            found.append(one)
+            self.descriptors += descriptors
+
+        receiver = CommandReceiver(command, lambda: None)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(self.commands, 65_536, 100)
+                for descriptor in descriptors:
+                    receiver.fileDescriptorReceived(descriptor)
+                receiver.dataReceived(data)
+                if not data:
+                    break
+        return found
+
+    def close(self) -> None:
+        """Let go of what was received."""
+        if self.commands is not None:
+            self.commands.close()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+    def signalProcess(self, name: str) -> None:
+        if self.dead:
+            raise ProcessExitedAlready
+        self.signals.append(name)
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+
+class _Reactor(Clock):
+    """A clock that starts processes which are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: What was started.
+        self.spawned: list[tuple[Any, _Transport]] = []
+        #: Why nothing can be.
+        self.failure: OSError | None = None
+        self.blocked: set[int] = set()
+
+    def callWhenRunning(self, call: Any, *args: Any) -> None:
+        call(*args)
+
+    def spawnProcess(
+        self, protocol: ProcessProtocol, *args: Any, childFDs: dict[int, Any], **kwargs: Any
+    ) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.blocked = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        transport: Any = _Transport(socket.socket(fileno=os.dup(childFDs[COMMANDS])))
+        self.spawned.append((protocol, transport))
+        protocol.makeConnection(transport)
+
+
+def end(process: tuple[WorkerProcess, _Transport], number: int | None = signal.SIGKILL) -> None:
+    """A process ends, by that signal or in order."""
+    protocol, transport = process
+    transport.dead = True
+    reason = Failure(ProcessDone(0) if number is None else ProcessTerminated(None, number, number))
+    protocol.processExited(reason)
+    protocol.processEnded(reason)
+
+
+class CommandTests(SynchronousTestCase):
+    """What a worker is told, and how."""
+
+    def test_adapter(self) -> None:
+        """An adapter's rule arrives as it was."""
+        config = Config(
+            workers=2,
+            rules=[
+                Rule(
+                    listen_port=2, upstream_url="http://x/{{model}}", adapter=AdapterConfig(request={"q": []})
+                ),
+                Rule(
+                    listen_port=3, upstream_url="http://x", adapter=AdapterConfig(events=("a",), content="b")
+                ),
+            ],
+        )
+        commands: list[tuple[Command, list[int]]] = []
+        receiver = CommandReceiver(lambda *command: commands.append(command), lambda: None)
+        for byte in packed(Serve(config, (), "info")) + packed(Stop()):
+            receiver.dataReceived(bytes([byte]))
+        self.assertEqual(commands, [(Serve(config, (), "info"), []), (Stop(), [])])
+
+
+class DescriptorTests(SynchronousTestCase):
+    """Open sockets on their way to a worker."""
+
+    def test_many(self) -> None:
+        """More than one message can carry all arrive, in their order, before the command."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, open(os.devnull) as nothing:
+            config = Config(rules=[Rule(listen_port=1, upstream_url="http://x")])
+            command = Serve(config, tuple(map(str, range(450))), "info")
+            CommandSender(ours).send(command, [nothing.fileno()] * 450)
+            got: list[tuple[Command, list[int]]] = []
+            receiver = CommandReceiver(lambda *each: got.append(each), lambda: None)
+            while not got:
+                data, descriptors, _, _ = socket.recv_fds(theirs, 65_536, 500)
+                for descriptor in descriptors:
+                    receiver.fileDescriptorReceived(descriptor)
+                receiver.dataReceived(data)
+            ((received, taken),) = got
+            for descriptor in taken:
+                os.close(descriptor)
+        self.assertEqual((received, len(taken)), (command, 450))
+
+
+class WorkerTests(SynchronousTestCase):
+    """A worker's processes, one after the other."""
+
+    def setUp(self) -> None:
+        self.reactor = _Reactor()
+        self.logged: list[str] = []
+        log = RequestLog(observer=cast(Any, self.log))
+        self.service = WorkersService(self.reactor, CONFIG, self.places(CONFIG), log=log)
+        self.service.startService()
+        self.addCleanup(self.close)
+
+    def places(self, config: Config) -> dict[str, Listener]:
+        """What would be open for `config`."""
+        places = {}
+        for rule in config.rules:
+            listener = socket.socket()
+            self.addCleanup(listener.close)
+            places[endpoint_of(rule)] = Listener(endpoint_of(rule), [listener])
+        return places
+
+    def close(self) -> None:
+        """End what is open."""
+        for each in self.service._workers:
+            if each._commands is not None:
+                each._commands.close()
+        for _, transport in self.reactor.spawned:
+            transport.close()
+
+    def log(self, event: LogEvent) -> None:
+        """Remember what is logged."""
+        self.logged.append(formatEvent(event))
+
+    @property
+    def last(self) -> tuple[WorkerProcess, _Transport]:
+        """The process that was started last."""
+        return self.reactor.spawned[-1]
+
+    def started_after(self, seconds: float) -> None:
+        """A process is started then, and none before."""
+        count = len(self.reactor.spawned)
+        self.reactor.advance(seconds - 0.01)
+        self.assertEqual(len(self.reactor.spawned), count)
+        self.reactor.advance(0.02)
+        self.assertEqual(len(self.reactor.spawned), count + 1)
+
+    def test_start(self) -> None:
+        """It is told all it needs to know, and no signal can hit it before it is prepared for that."""
+        (endpoint,) = self.service._places
+        self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (endpoint,), "info")])
+        self.assertEqual(len(self.last[1].descriptors), 1)
+        self.assertEqual(self.reactor.blocked & worker.PARENTS_SIGNALS, worker.PARENTS_SIGNALS)
+        self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & worker.PARENTS_SIGNALS)
+
+    def test_reload(self) -> None:
+        """It gets what is new alone; a process that comes after it gets all."""
+        (first,) = CONFIG.rules
+        second = Rule(listen_port=2, upstream_url="http://y")
+        self.last[1].sent()
+        config = Config(workers=1, rules=[first, second])
+        places = {**self.service._places, **self.places(Config(rules=[second]))}
+        self.service.reload(config, places)
+        old, new = endpoint_of(first), endpoint_of(second)
+        self.assertEqual(self.last[1].sent(), [Serve(config, (new,), "info")])
+        end(self.last)
+        self.reactor.advance(1)
+        self.assertEqual(self.last[1].sent(), [Serve(config, (old, new), "info")])
+        self.service.reload(Config(workers=1, rules=[second]), {new: places[new]})
+        self.assertEqual(self.last[1].sent(), [Serve(Config(workers=1, rules=[second]), (), "info")])
+        self.assertEqual([places[each].sockets[0].fileno() < 0 for each in (old, new)], [True, False])
+
+    def test_shares(self) -> None:
+        """What counts connections is divided between the workers."""
+        rule = Rule(listen_port=1, upstream_url="http://x", max_connections=3)
+        config = Config(workers=2, rules=[rule], max_connections=101, max_upstream_waiting=0)
+        shared = workers._share(config)
+        self.assertEqual((shared.rules[0].max_connections, shared.max_connections), (2, 51))
+        self.assertEqual((shared.rules[0].max_upstream_waiting, shared.max_upstream_waiting), (None, 0))
+
+    def test_reads_nothing(self) -> None:
+        """One that has not read its commands for long does not work any more, and is replaced."""
+        for _ in range(10_000):
+            self.service.reload(CONFIG, self.service._places)
+            if self.last[1].signals:
+                break
+        self.assertEqual(self.last[1].signals, ["KILL"])
+
+    def test_replaced_at_once(self) -> None:
+        """A process that has served is replaced without delay, as often as it takes."""
+        for count in range(1, 5):
+            self.last[0].childDataReceived(RECORDS, READY)
+            end(self.last)
+            self.assertEqual(len(self.reactor.spawned), count + 1)
+        expected = "worker 1 of 1 (process 42) was ended by signal 9; another process takes its place"
+        self.assertEqual(self.logged[:2], ["worker 1 of 1 is process 42", expected])
+
+    def test_dies_at_start(self) -> None:
+        """One that does not even get so far is tried again more and more slowly, until it does."""
+        for delay in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0):
+            end(self.last)
+            self.started_after(delay)
+        self.last[0].childDataReceived(RECORDS, READY)
+        end(self.last)
+        end(self.last)
+        self.started_after(0.25)
+
+    def test_cannot_be_started(self) -> None:
+        """Neither does it give up when the system refuses a process."""
+        self.reactor.failure = OSError(11, "Resource temporarily unavailable")
+        self.last[0].childDataReceived(RECORDS, READY)
+        end(self.last)
+        self.reactor.failure = None
+        self.started_after(0.25)
+        self.assertIn("worker 1 of 1 cannot be started: [Errno 11]", self.logged[-1])
+
+    def test_stop(self) -> None:
+        """It is told to stop; the service has stopped when it has, and nothing is started any more."""
+        stopped = self.service.stopService()
+        self.assertEqual(self.last[1].sent()[1:], [Stop()])
+        self.assertNoResult(stopped)
+        end(self.last, None)
+        self.successResultOf(stopped)
+        self.assertEqual((len(self.reactor.spawned), self.reactor.getDelayedCalls()), (1, []))
+
+    def test_stop_between(self) -> None:
+        """There is nothing to wait for where no process runs."""
+        end(self.last)
+        self.successResultOf(self.service.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_killed(self) -> None:
+        """One that does not stop although its time is long over is killed."""
+        self.service.stopService()
+        self.reactor.advance(11.9)
+        self.assertEqual(self.last[1].signals, [])
+        self.reactor.advance(0.2)
+        self.assertEqual(self.last[1].signals, ["KILL"])
+
+    def test_abort(self) -> None:
+        """A second signal leaves it less time."""
+        self.service.stopService()
+        self.service.abort()
+        self.assertEqual(self.last[1].sent()[1:], [Stop(), Abort()])
+        self.reactor.advance(5.1)
+        self.assertEqual(self.last[1].signals, ["KILL"])
+        self.last[1].dead = True
+        self.last[0].kill()
+
+
+class LogTests(SynchronousTestCase):
+    """What a process says, on the way to the log."""
+
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+        self.ready: list[WorkerProcess] = []
+        self.reactor = Clock()
+        self.transport: Any = _Transport()
+        self.process = WorkerProcess(
+            self.reactor,
+            "worker 1 of 1",
+            ready=self.ready.append,
+            ended=lambda *_: None,
+            observer=cast(Any, self.events.append),
+        )
+        self.process.makeConnection(self.transport)
+
+    def test_events(self) -> None:
+        """An event has the time, the level, the system and the text that it has in the worker."""
+        written: list[bytes] = []
+
+        def write(descriptor: int, data: bytes) -> int:
+            """Not more than a few bytes at once."""
+            written.append(data[:50])
+            return len(data[:50])
+
+        self.patch(os, "write", write)
+        observe = worker._Observer()
+        original = {"log_time": 5.0, "log_namespace": "n", "log_level": LogLevel.warn, "log_format": "{a}\nü"}
+        for more in ({}, {"log_system": "s,1"}, {"log_failure": Failure(ValueError("x"))}):
+            event = {**original, "a": "{}", **more}
+            observe(event)
+            self.process.childDataReceived(RECORDS, b"".join(written))
+            written.clear()
+            self.assertEqual(
+                formatEventAsClassicLogText(self.events.pop()), formatEventAsClassicLogText(event)
+            )
+        observe({"log_time": 5.0})
+        self.assertEqual(written, [])
+
+    def test_nobody_reads(self) -> None:
+        """A worker whose parent is gone logs into the void."""
+
+        def broken(descriptor: int, data: bytes) -> int:
+            raise BrokenPipeError
+
+        self.patch(os, "write", broken)
+        worker._Observer()({"log_time": 5.0, "log_format": "text"})
+
+    def test_split(self) -> None:
+        """Records may come in pieces, or several at once; one that is cut off by the end is none."""
+        line = b'["line",1.0,"info","n",null,"text"]\n'
+        for piece in (line[:9], line[9:] + line + line[:5], line[5:] + READY, line[:-2]):
+            self.process.childDataReceived(RECORDS, piece)
+        end((self.process, self.transport))
+        self.assertEqual([event["log_text"] for event in self.events], ["text"] * 3)
+        self.assertEqual((self.ready, self.process.ready), ([self.process], True))
+
+    def test_stray(self) -> None:
+        """What is written past the log, by a Python that cannot start for example, is an error in the log."""
+        self.process.childDataReceived(2, b"No module named \xff\nand")
+        self.process.childDataReceived(RECORDS, b"no record\n")
+        end((self.process, self.transport))
+        said = "worker 1 of 1 (process 42) said: "
+        self.assertEqual(
+            [(event["log_level"], event["log_text"]) for event in self.events],
+            [
+                (LogLevel.error, f"{said}No module named \ufffd"),
+                (LogLevel.error, f"{said}no record"),
+                (LogLevel.error, f"{said}and"),
+            ],
+        )
+
+    def test_pauses(self) -> None:
+        """After each look there is a pause, but none once the process has exited: its end is not held up."""
+        self.process.childDataReceived(RECORDS, READY)
+        self.assertTrue(self.transport.paused)
+        self.reactor.advance(0.03)
+        self.assertFalse(self.transport.paused)
+        self.process.childDataReceived(RECORDS, READY)
+        self.process.processExited(Failure(ProcessDone(0)))
+        self.assertFalse(self.transport.paused)
+        self.process.childDataReceived(RECORDS, READY)
+        self.assertFalse(self.transport.paused)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -1,0 +1,253 @@
+"""Several worker processes behind the same ports, with the real twistd."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from tests.service import test_process
+from tests.support.loopback import (
+    CHAT,
+    CHAT_BODY,
+    Message,
+    Stream,
+)
+from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
+
+#: A module that cannot be imported in a worker, and is the real one elsewhere.
+BROKEN = """
+import sys
+if "stream_proxy.service.workers.child" in sys.orig_argv:
+    raise ImportError("broken")
+sys.path.remove({directory!r})
+del sys.modules["treq"]
+import treq
+"""
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open."""
+    count = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count += os.readlink(descriptor).startswith("socket:")
+        except FileNotFoundError:  # closed in between
+            continue
+    return count
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, with those that have ended but are not waited for."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that is no child of ours."""
+
+    async def look() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return state == "Z"
+
+    await eventually(look)
+
+
+class WorkersTestCase(ProcessTestCase):
+    """Starts twistd with two workers."""
+
+    workers = 2
+
+    async def serve(self, *upstream_urls: str, **config: object) -> tuple[Process, list[int]]:
+        """The same, once the workers accept."""
+        process, ports = await super().serve(*upstream_urls, **config)
+        await self.pids(process)
+        return process, ports
+
+    async def pids(self, process: Process) -> list[int]:
+        """The numbers of the first two workers' processes."""
+        return [int((await process.line(rf"worker {n} of 2 is process (\d+)"))[1]) for n in (1, 2)]
+
+
+class ServingTests(WorkersTestCase):
+    """Two workers, and what the log says of them."""
+
+    async def test_both_work(self) -> None:
+        """Both get connections; the parent gets none, and has no other children."""
+        process, (port,) = await self.serve("http://127.0.0.1:9")
+        pids = await self.pids(process)
+        parent = process.pid
+        self.assertEqual(sorted(children(parent)), sorted(pids))
+        before = [sockets(pid) for pid in (parent, *pids)]
+        for _ in range(30):
+            await self.client(port)
+        grown: list[int] = []
+
+        async def accepted() -> bool:
+            grown[:] = [sockets(pid) - count for pid, count in zip((parent, *pids), before, strict=True)]
+            return sum(grown) == 30
+
+        await eventually(accepted)
+        self.assertEqual(grown[0], 0)
+        self.assertTrue(all(grown[1:]), grown)
+
+    async def test_log(self) -> None:
+        """Each request is one line in the parent's log, whole, and without anything secret."""
+        process, (port,) = await self.serve(await self.mock())
+        key = [("Authorization", "Bearer header-secret")]
+        body = {**CHAT_BODY, "user": "body-secret"}
+        target = f"{CHAT}?key=query-secret"
+        asking = [Deferred.fromCoroutine(self.request(port, "POST", target, body, key)) for _ in range(20)]
+        for answer in await gatherResults(asking):
+            self.assertEqual(answer.status, 200)
+        await process.line("(?s)(POST.*){20}")
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+        self.assertNotIn("secret", process.output)
+        lines = [line for line in process.output.splitlines() if "POST" in line]
+        self.assertEqual(len(lines), 20)
+        for line in lines:
+            wanted = (
+                rf"\A\S+T\S+ \[stream_proxy#info\] POST {CHAT} 200 converted http://\S+ \d+ bytes \d+ ms\Z"
+            )
+            self.assertRegex(line, wanted)
+        self.assertEqual(len(re.findall(rf"listening on port {port} for", process.output)), 1)
+
+    async def test_quiet(self) -> None:
+        """LOG_LEVEL is the workers' as well."""
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": 2, "rules": [rule]})
+        process = self.twistd("-c", str(path), env={"LOG_LEVEL": "error"})
+        await process.line(rf"(?s)(starting on {port}.*){{2}}")
+        self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 200)
+        process.signal("TERM")
+        await process.ended()
+        self.assertNotIn("[stream_proxy#", process.output)
+
+    async def test_port_in_use(self) -> None:
+        """A port that other workers listen on is taken, although they share it with each other."""
+        _, (port,) = await self.serve("http://127.0.0.1:9")
+        rule = {"listenPort": port, "upstreamUrl": "http://127.0.0.1:9"}
+        path = self.write_config({"workers": 2, "rules": [rule]})
+        second = self.twistd("-c", str(path))
+        self.assertEqual(await second.ended(), 1)
+        problem = f"cannot listen on port {port}: Address already in use"
+        self.assertEqual(second.output, f"{path}: rules[0].listenPort: {problem}\n")
+
+
+class DeathTests(WorkersTestCase):
+    """What is killed."""
+
+    async def begin(self, port: int) -> Stream:
+        """A client in the middle of a stream."""
+        client = await self.client(port)
+        client.write(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.until(b"Hel")
+        return client
+
+    async def test_worker(self) -> None:
+        """It is replaced at once, no connection is refused meanwhile, and the other worker goes on."""
+        url, go_on = await self.streaming()
+        process, (port, other) = await self.serve(url, await self.mock())
+        pids = await self.pids(process)
+        before = [sockets(pid) for pid in pids]
+        client = await self.begin(port)
+        busy = max((0, 1), key=lambda i: sockets(pids[i]) - before[i])
+        victim = pids[1 - busy]
+        os.kill(victim, signal.SIGKILL)
+        await process.line(rf"worker {2 - busy} of 2 \(process {victim}\) was ended by signal 9")
+        asking = [Deferred.fromCoroutine(self.request(other, body=CHAT_BODY)) for _ in range(20)]
+        answers: list[Message] = await gatherResults(asking)
+        self.assertEqual({answer.status for answer in answers}, {200})
+        found = await process.line(rf"(?s)ended by signal 9.*worker {2 - busy} of 2 is process (\d+)")
+        self.assertEqual(sorted(children(process.pid)), sorted([pids[busy], int(found[1])]))
+        go_on.callback(None)
+        self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_start(self) -> None:
+        """A worker that cannot start says why in the parent's log, and is tried again."""
+        directory = self.directory()
+        (directory / "treq.py").write_text(BROKEN.format(directory=str(directory)))
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": await self.mock()}
+        path = self.write_config({"workers": 2, "rules": [rule]}, directory)
+        environment = os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = self.twistd("-c", str(path), env={"PYTHONPATH": environment})
+        await process.line(r"(?s)the worker cannot start\n\tTraceback.*\n\tbuiltins.ImportError: broken")
+        await process.line(r"worker 1 of 2 \(process \d+\) ended with status 1; another process")
+        (directory / "treq.py").unlink()
+        await self.pids(process)
+        self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 200)
+
+    async def test_parent(self) -> None:
+        """Workers without a parent stop listening, end what they have begun, and are gone."""
+        url, go_on = await self.streaming()
+        process, (port,) = await self.serve(url)
+        client = await self.begin(port)
+        process.signal("KILL")
+        await process.ended()
+
+        async def closed() -> bool:
+            try:
+                await self.assert_refused(port)
+            except AssertionError:
+                return False
+            return True
+
+        await eventually(closed)
+        go_on.callback(None)
+        self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
+        for pid in await self.pids(process):
+            await gone(pid)
+
+    async def test_signals_to_all(self) -> None:
+        """What a terminal or a service manager sends to every process at once counts once."""
+        url, go_on = await self.streaming()
+        process, (port,) = await self.serve(url)
+        client = await self.begin(port)
+        for pid in await self.pids(process):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                os.kill(pid, number)
+        process.signal("INT")
+        await self.closed(process, port)
+        go_on.callback(None)
+        self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
+        await process.ended()
+        self.assert_ended_by(signal.SIGINT, process)
+
+
+class WorkersStopTests(WorkersTestCase, test_process.StopTests):
+    """SIGTERM and SIGINT are as with one process."""
+
+
+class WorkersDaemonTests(WorkersTestCase, test_process.DaemonTests):
+    """A daemon with workers; the pid file is the parent's."""
+
+
+class WorkersReactorTests(WorkersTestCase):
+    """The workers run on the parent's reactor."""
+
+    twistd_options = ("--reactor", "uvloop")
+
+    async def test_uvloop(self) -> None:
+        """Workers on uvloop serve, are replaced, and end."""
+        process, (port,) = await self.serve(await self.mock())
+        pids = await self.pids(process)
+        for pid in pids:
+            self.assertIn("uvloop", Path(f"/proc/{pid}/maps").read_text())
+        os.kill(pids[0], signal.SIGKILL)
+        await process.line(r"(?s)ended by signal 9.*worker 1 of 2 is process \d+")
+        self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 200)
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)

@@ -1,0 +1,158 @@
+"""The floor plan holds: which package may import which, what is sans-I/O, and how large a room may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "stream_proxy"
+
+#: Modules at the top that every package may import.
+GROUND = {"errors", "lenient_json", "limits", "request_log"}
+#: Which packages each may import, besides the ground and itself.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "lenient_json": set(),
+    "limits": set(),
+    "request_log": set(),
+    "aggregate": set(),
+    "http": set(),
+    "transport": set(),
+    "downstream": {"http", "transport"},
+    "upstream": {"http", "transport"},
+    "websocket": {"downstream", "http", "transport", "upstream"},
+    "flows": {"aggregate", "downstream", "http", "transport", "upstream", "websocket"},
+    "adapter": {"aggregate", "downstream", "flows", "http", "transport", "upstream"},
+    "mock": {"http", "transport"},
+    "service": {"adapter", "downstream", "flows", "http", "mock", "transport", "upstream"},
+}
+#: Packages and modules that do no I/O: they import neither Twisted nor what is built on it.
+SANS_IO = {
+    "adapter.chat_request",
+    "adapter.chunks",
+    "adapter.config",
+    "adapter.dialect",
+    "adapter.expressions",
+    "adapter.helpers",
+    "adapter.payloads",
+    "adapter.reader",
+    "adapter.service_error",
+    "adapter.shapes",
+    "adapter.template",
+    "adapter.translation",
+    "adapter.usage",
+    "aggregate",
+    "errors",
+    "flows.aggregation",
+    "flows.call",
+    "flows.fallbacks",
+    "flows.inspection",
+    "http",
+    "lenient_json",
+    "limits",
+    "upstream.egress",
+    "websocket.frames",
+    "websocket.handshake_rules",
+}
+_IO = ("autobahn", "treq", "twisted", "txaio")
+
+MOST_MODULES = 16
+MOST_LINES = 300
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name below ``stream_proxy``; the package itself is ``""``."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a module imports, anywhere in it: under TYPE_CHECKING and inside functions as well."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module is not None, f"{path}: relative import"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def inner(name: str, known: dict[str, Path]) -> str | None:
+    """The module of ours that an imported `name` is, or is in."""
+    if not name.startswith("stream_proxy."):
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in known:
+        parts.pop()
+    return ".".join(parts)
+
+
+class ArchitectureTests(TestCase):
+    """Rules that no reader has to check."""
+
+    def setUp(self) -> None:
+        self.modules = modules()
+        self.graph = {
+            name: {found for each in imports(path) if (found := inner(each, self.modules))} - {name}
+            for name, path in self.modules.items()
+        }
+
+    def test_arrows(self) -> None:
+        """A package imports only what the table lets it import."""
+        wrong = []
+        for name, targets in self.graph.items():
+            package = name.partition(".")[0]
+            if not package:  # the public names lead everywhere
+                continue
+            allowed = MAY_IMPORT[package] | GROUND | {package}
+            wrong += [f"{name} -> {each}" for each in targets if each.partition(".")[0] not in allowed]
+        self.assertEqual(wrong, [])
+
+    def test_no_circle(self) -> None:
+        """No module leads back to itself, through whatever others."""
+        done: set[str] = set()
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            self.assertNotIn(name, path, " -> ".join((*path, name)))
+            if name not in done:
+                for each in sorted(self.graph[name]):
+                    visit(each, (*path, name))
+                done.add(name)
+
+        for name in sorted(self.graph):
+            if name:
+                visit(name, ())
+
+    def test_sans_io(self) -> None:
+        """Nothing sans-I/O imports Twisted, or a module of ours that may."""
+        wrong = []
+        for name in self.modules:
+            if not self._is_sans_io(name):
+                continue
+            wrong += [f"{name} -> {each}" for each in imports(self.modules[name]) if each.startswith(_IO)]
+            wrong += [f"{name} -> {each}" for each in self.graph[name] if not self._is_sans_io(each)]
+        self.assertEqual(wrong, [])
+
+    def _is_sans_io(self, name: str) -> bool:
+        return name in SANS_IO or any(name.startswith(f"{each}.") for each in SANS_IO)
+
+    def test_tables(self) -> None:
+        """The tables name what exists, and all of it."""
+        self.assertEqual({name.partition(".")[0] for name in self.modules} - {""}, set(MAY_IMPORT))
+        self.assertEqual(SANS_IO - set(self.modules), set())
+        self.assertLessEqual(GROUND, set(self.modules))
+
+    def test_rooms(self) -> None:
+        """No folder has too many modules."""
+        folders: dict[Path, int] = {}
+        for path in self.modules.values():
+            if path.name != "__init__.py":
+                folders[path.parent] = folders.get(path.parent, 0) + 1
+        self.assertEqual({str(each): count for each, count in folders.items() if count > MOST_MODULES}, {})
