@@ -6,6 +6,7 @@ The envelope is that of the OpenAI API reference, ``{"error": {"message", "type"
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_TIMEOUT = "upstream_timeout"
@@ -53,6 +54,19 @@ class APIError(Exception):
         self.should_retry = should_retry
         self.retry_after = retry_after
         self.for_log = message if for_log is None else for_log
+
+    def redacted(self, redact: Callable[[str], str]) -> APIError:
+        """Return the same error with every text passed through `redact`."""
+        return APIError(
+            self.status,
+            redact(self.message),
+            redact(self.type),
+            param=None if self.param is None else redact(self.param),
+            code=redact(self.code) if isinstance(self.code, str) else self.code,
+            should_retry=self.should_retry,
+            for_log=redact(self.for_log),
+            retry_after=self.retry_after,
+        )
 
     def envelope(self) -> bytes:
         """The answer's body: JSON with exactly the four keys of OpenAI's error object."""

@@ -1,162 +1,105 @@
-"""One chat completion, made out of a service's stream while that arrives."""
+"""Flow of one chat completion, made out of a service's stream while that arrives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from uuid import uuid4
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.server import Request
-from zope.interface import implementer
 
 from stream_proxy.adapter.chat_request import ChatRequest
 from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.adapter.output import JSONOutput, StreamOutput
 from stream_proxy.adapter.service_error import REFUSAL_BYTES, refusal
 from stream_proxy.adapter.translation import Translation
-from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
-from stream_proxy.aggregate.sse import ServerSentEvent
-from stream_proxy.downstream.response import break_off, is_taking, respond, respond_error, start_response
-from stream_proxy.errors import APIError, internal_error, upstream_error, upstream_timeout
+from stream_proxy.downstream.response import is_taking
+from stream_proxy.errors import APIError, upstream_error, upstream_timeout
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.content_coding import ContentDecoder, content_codings, decoder_for
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.limits import Limits
-from stream_proxy.request_log import Outcome, RequestLog
-from stream_proxy.transport.idle_timer import IdleTimer
-from stream_proxy.upstream.client import Upstream
+from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 
-_STREAM_HEAD = (
-    (b"Content-Type", b"text/event-stream; charset=utf-8"),
-    (b"Cache-Control", b"no-cache"),
-    (b"X-Accel-Buffering", b"no"),  # nginx would gather events
-)
-_DONE = b"[DONE]"
-# What the bytes of one read may decode to: a text is not compressed more than so, and what would be more is
-# neither held nor written while others wait.
+# Bound of what one read decodes to: text is not compressed more than this, and more is neither held nor
+# written while others wait.
 _MOST_DECODED, _MOST_RATIO = 65_536, 64
-# What a service says with an error about trying again.
+# Fields of a service's error that say when to try again.
 _RETRY = (b"retry-after", b"retry-after-ms")
 
 
-@implementer(IPushProducer)
-class AdapterCall:
+class AdapterCall(UpstreamCall):
     """One chat completion.
 
-    :param request: the client's.
-    :param upstream: the service.
-    :param dialect: how to talk with it.
-    :param asked: what the client wants.
-    :param headers: what goes out with every answer.
+    :param exchange: the request.
+    :param dialect: how to talk with the service.
+    :param chat: the parsed request.
+    :param headers: fields of every response.
     """
 
-    how = "adapted"
+    mode = "adapted"
 
     def __init__(
-        self,
-        clock: IReactorTime,
-        request: Request,
-        upstream: Upstream,
-        dialect: Dialect,
-        asked: ChatRequest,
-        headers: tuple[RawHeader, ...],
-        limits: Limits,
-        log: RequestLog,
+        self, exchange: Exchange, dialect: Dialect, chat: ChatRequest, headers: tuple[RawHeader, ...]
     ) -> None:
-        #: Fires once with how it ended.
-        self.done: Deferred[Outcome] = Deferred()
-        self._clock = clock
-        self._request = request
-        self._upstream = upstream
+        super().__init__(exchange)
         self._dialect = dialect
-        self._asked = asked
+        self._chat = chat
         self._headers = headers
-        self._limits = limits
-        self._log = log
-        self._timer: IdleTimer | None = None
-        self._asking: Deferred[UpstreamResponse] | None = None
-        self._response: UpstreamResponse | None = None
         self._content: ContentDecoder | None = None
+        #: None for a response that is an error by its status; the start of its body goes to `_error_body`.
         self._translation: Translation | None = None
-        self._answer: ChatCompletionsAccumulator | None = None
-        self._refused = bytearray()
-        self._begun = False
-        self._paused = False
-        self._sent = 0
+        self._error_body = bytearray()
+        self._output: StreamOutput | JSONOutput | None = None
 
-    def start(self) -> None:
-        """Call the service."""
-        self._timer = IdleTimer(self._clock, self._limits.timeout_seconds, self._silent)
-        authorization = self._request.requestHeaders.getRawHeaders(b"authorization") or []
-        try:
-            call = self._dialect.request(self._asked.body, authorization)
-        except APIError as error:
-            self._fail(error)
-            return
-        asking = self._asking = self._upstream.request(call.method, call.target, call.headers, call.body)
-        asking.addCallbacks(self._answered, self._failed)
-        asking.addErrback(self._bug)
+    def begin(self) -> None:
+        authorization = self.request.requestHeaders.getRawHeaders(b"authorization") or []
+        call = self._dialect.request(self._chat.body, authorization)
+        self.ask(call.method, call.target, call.headers, call.body)
 
-    def cancel(self) -> None:
-        """The client has gone: so goes the call of the service."""
-        self._close(Outcome.gone(self._sent))
+    @property
+    def sent(self) -> int:
+        return self._output.sent if self._output is not None else 0
 
-    # Backpressure: the client's connection pauses the service's.
+    @property
+    def silence(self) -> APIError:
+        seconds = self.limits.timeout_seconds
+        return upstream_timeout(
+            f"The service sent nothing for {seconds:g} seconds; ask for less, or raise timeoutSeconds."
+        )
 
-    def pauseProducing(self) -> None:
-        self._paused = True
-        if self._response is not None:
-            self._response.pause()
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if self._timer is not None:
-            self._timer.touch()
-        if self._response is not None:
-            self._response.resume()
-
-    def stopProducing(self) -> None:
-        """The client's connection is going; whoever watches the request ends this."""
-
-    # The service's answer
-
-    def _answered(self, response: UpstreamResponse) -> None:
-        if self._timer is None:
-            return
-        self._timer.touch()
-        self._asking = None
-        self._response = response
+    def responded(self, response: UpstreamResponse) -> None:
+        success = 200 <= response.status < 300
         codings = content_codings(response.values(b"content-encoding"))
-        self._content = decoder_for(codings, self._limits.max_decoded_bytes)
+        self._content = decoder_for(codings, self.limits.max_decoded_bytes)
         if self._content is None:
-            if not 200 <= response.status < 300:
-                self._refuse()
+            if not success:
+                self._fail_as_service()
                 return
             raise upstream_error("The service compressed its answer in a way that the proxy cannot decode.")
-        if 200 <= response.status < 300:
-            identity = (f"chatcmpl-{uuid4().hex}", int(self._clock.seconds()), self._asked.model)
-            self._translation = self._dialect.translation(
-                media_type(response.values(b"content-type")),
-                identity,
-                include_usage=self._asked.include_usage or not self._asked.stream,
-                max_bytes=self._limits.max_response_bytes,
-            )
-            if not self._asked.stream:
-                self._answer = ChatCompletionsAccumulator(max_bytes=self._limits.max_response_bytes)
+        if success:
+            self._translate(response)
         response.start(self)
 
-    def _failed(self, failure: Failure) -> None:
-        self._asking = None
-        if not failure.check(CancelledError):
-            self._bug(failure)
+    def _translate(self, response: UpstreamResponse) -> None:
+        chat, most = self._chat, self.limits.max_response_bytes
+        self._translation = self._dialect.translation(
+            media_type(response.values(b"content-type")),
+            (f"chatcmpl-{uuid4().hex}", int(self.exchange.clock.seconds()), chat.model),
+            include_usage=chat.include_usage or not chat.stream,
+            max_bytes=most,
+        )
+        if chat.stream:
+            self._output = StreamOutput(self.request, self._headers, response, self.touch)
+        else:
+            self._output = JSONOutput(self.request, self._headers, most)
 
     def body_received(self, data: bytes) -> None:
-        """The service's body, as it came."""
-        if self._timer is None or self._content is None:
+        """Take a part of the service's body, as it came."""
+        if self.ended or self._content is None:
             return
-        self._timer.touch()
+        self.touch()
         most = _MOST_DECODED + _MOST_RATIO * len(data)
         try:
             for piece in self._content.pieces(data):
@@ -165,144 +108,76 @@ class AdapterCall:
                     raise upstream_error(
                         "The service's compressed answer decodes to far more than a text does."
                     )
-                if self._translation is None:
-                    self._refused += piece
-                    if len(self._refused) >= REFUSAL_BYTES:
-                        self._refuse()
-                else:
-                    self._take(self._translation.feed(piece))
-                if self._timer is None:
+                self._take(piece)
+                if self.ended:
                     return
         except APIError as error:
             if self._translation is None:
-                self._refuse()
+                self._fail_as_service()
             else:
-                self._fail(error)
+                self.fail(error)
         except Exception:
-            self._bug(Failure())
+            self.bug(Failure())
 
     def body_ended(self, error: APIError | None) -> None:
-        """The service's body has ended."""
-        if self._timer is None:
+        """Take the end of the service's body."""
+        if self.ended:
             return
         try:
             if self._translation is None:
-                self._refuse()  # a status is an answer even without all of its body
+                self._fail_as_service()  # a status is a response even without all of its body
             elif error is not None:
-                self._fail(error)
+                self.fail(error)
             elif self._content is not None and not self._content.ended:
-                self._fail(upstream_error("The service's compressed answer was cut off."))
+                self.fail(upstream_error("The service's compressed answer was cut off."))
             else:
-                self._take(self._translation.end())
+                self._take(None)
         except Exception:
-            self._bug(Failure())
+            self.broken(Failure())
 
-    def _take(self, chunks: Iterator[bytes]) -> None:
-        """Pass on chunks, those of one read with one write; an error after some comes after those."""
-        written: list[bytes] = []
-        try:
-            for chunk in chunks:
-                if self._answer is None:
-                    written.append(b"data: %b\n\n" % chunk)
-                else:
-                    self._answer.feed(ServerSentEvent(data=chunk))
-        finally:
-            if written:
-                self._write(b"".join(written))
-        if self._translation is not None and self._translation.complete:
-            self._complete()
-
-    def _write(self, data: bytes) -> None:
-        request = self._request
-        if not self._begun:
-            self._begun = True
-            start_response(request, 200, None, (*_STREAM_HEAD, *self._headers))
-            request.registerProducer(self, True)
-        self._sent += len(data)
-        request.write(data)
-
-    # The end
-
-    def _complete(self) -> None:
-        assert self._response is not None
-        if self._answer is None:
-            self._write(b"data: %b\n\n" % _DONE)
-            self._finish()
-        else:
-            self._answer.feed(ServerSentEvent(data=_DONE))
-            body = self._answer.result_bytes()
-            self._sent = len(body)
-            respond(self._request, 200, None, self._headers, body)
-        self._upstream.drain(self._response)
-        self._close(Outcome(200, self._sent))
-
-    def _refuse(self) -> None:
-        assert self._response is not None
-        origin = self._upstream.url.origin
-        self._fail(refusal(self._response.status, bytes(self._refused), self._dialect.reader, origin))
-
-    def _fail(self, error: APIError) -> None:
-        """Answer with an error; once chunks are out, it is the last chunk, and no [DONE] follows."""
-        if self._timer is None:
+    def _take(self, piece: bytes | None) -> None:
+        """Translate a decoded piece, or with ``None`` the end."""
+        translation, output = self._translation, self._output
+        if translation is None or output is None:
+            self._error_body += piece or b""
+            if len(self._error_body) >= REFUSAL_BYTES:
+                self._fail_as_service()
             return
-        self._redact(error)
-        if self._begun:
-            self._write(b"data: %b\n\n" % error.envelope())
-            self._finish()
-            self._close(Outcome(200, self._sent, error.for_log))
+        output.take(translation.end() if piece is None else translation.feed(piece))
+        if translation.complete:
+            output.complete()
+            self.drain()
+            self.close(Outcome(200, self.sent))
+
+    def _fail_as_service(self) -> None:
+        """Fail with the error that the service reported by its status."""
+        assert self.response is not None
+        origin = self.upstream.url.origin
+        self.fail(refusal(self.response.status, bytes(self._error_body), self._dialect.reader, origin))
+
+    def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
+        if self.ended:
             return
-        told = self._response.headers if self._response is not None else ()
-        retry = [(name, value) for name, value in told if name.lower() in _RETRY]
-        if self._request.channel is not None:
-            respond_error(self._request, error, (*self._headers, *retry))
-        self._close(Outcome.failed(error, len(error.envelope())))
-
-    def _redact(self, error: APIError) -> None:
-
-        def redacted(text: str) -> str:
-            return self._upstream.access.redacted(self._dialect.redacted(text))
-
-        error.message, error.type, error.for_log = map(redacted, (error.message, error.type, error.for_log))
-        error.param = None if error.param is None else redacted(error.param)
-        error.code = redacted(error.code) if isinstance(error.code, str) else error.code
-
-    def _bug(self, failure: Failure) -> None:
-        """What went wrong: an error of the service's, or else a bug of ours."""
-        if isinstance(failure.value, APIError):
-            self._fail(failure.value)
-        else:
-            self._log.bug(failure)
-            self._fail(internal_error())
-
-    def _silent(self) -> None:
-        seconds = self._limits.timeout_seconds
-        if self._paused and is_taking(self._request):
-            if self._timer is not None:
-                self._timer.touch()  # the service waits for a client that is slow
-        elif self._paused:
-            if self._request.channel is not None:
-                self._request.unregisterProducer()
-                break_off(self._request)
-            self._close(Outcome(200, self._sent, f"the client took nothing for {seconds:g} seconds"))
-        else:
-            what = f"The service sent nothing for {seconds:g} seconds"
-            queued = self._upstream.queue_error(self._asking, seconds)
-            self._fail(queued or upstream_timeout(f"{what}; ask for less, or raise timeoutSeconds."))
-
-    def _finish(self) -> None:
-        if self._request.channel is not None:
-            self._request.unregisterProducer()
-            self._request.finish()
-
-    def _close(self, outcome: Outcome) -> None:
-        timer, self._timer = self._timer, None
-        if timer is None:
+        error = error.redacted(self._redacted)
+        output = self._output
+        if isinstance(output, StreamOutput) and output.begun:
+            output.fail(error)
+            self.close(Outcome(200, self.sent, error.for_log))
             return
-        timer.stop()
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
-        # What is being drained has an owner; anything else ends here.
-        if self._response is not None and self._response.sink in (self, None):
-            self._response.abort()
-        self.done.callback(outcome)
+        upstreams = self.response.headers if self.response is not None else ()
+        retry = [(name, value) for name, value in upstreams if name.lower() in _RETRY]
+        super().fail(error, (*self._headers, *headers, *retry))
+
+    def silent(self) -> None:
+        output = self._output
+        if not isinstance(output, StreamOutput) or not output.paused:
+            super().silent()
+        elif is_taking(self.request):
+            self.touch()  # the service waits for a client that is slow
+        else:
+            output.break_off()
+            seconds = self.limits.timeout_seconds
+            self.close(Outcome(200, self.sent, f"the client took nothing for {seconds:g} seconds"))
+
+    def _redacted(self, text: str) -> str:
+        return self.upstream.access.redacted(self._dialect.redacted(text))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 from urllib.parse import unquote
 
-from twisted.web.client import HTTPConnectionPool
-from twisted.web.iweb import IAgent
 from twisted.web.server import Request
 
 from stream_proxy.adapter.chat_request import parse_chat, unknown_model, unknown_path, wrong_method
@@ -16,13 +14,10 @@ from stream_proxy.adapter.flow import AdapterCall
 from stream_proxy.downstream.response import respond, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.upstream_resource import UpstreamResource
-from stream_proxy.http.access import Access
+from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.lenient_json import encode_json
-from stream_proxy.limits import Limits
-from stream_proxy.request_log import Outcome, RequestLog
-from stream_proxy.upstream.route import Route
+from stream_proxy.request_log import Outcome
 
 # A browser page may call from anywhere; no cookie is ever looked at.
 _CORS: tuple[RawHeader, ...] = (
@@ -39,135 +34,92 @@ class AdapterResource(UpstreamResource):
 
     :param upstream_url: the service's URL.
     :param config: how to talk with it.
-    :param reactor: the reactor; by default the running one.
-    :param limits: times and sizes, those of the configuration.
-    :param agent: send requests through this agent; it stays the caller's.
-    :param pool: share these connections; they stay the caller's.
-    :param log: where finished requests are told.
-    :param access: who may call, and as whom the service is called.
-    :param route: through which proxy, trusting whom; by default as the environment and the system say.
+    :param options: see :class:`~stream_proxy.flows.upstream_resource.ResourceOptions`.
     :raises ValueError: if `upstream_url`, `config` or `route` cannot be used.
     """
 
     def __init__(
-        self,
-        upstream_url: str,
-        config: AdapterConfig | None = None,
-        *,
-        reactor: Any = None,
-        limits: Limits | None = None,
-        agent: IAgent | None = None,
-        pool: HTTPConnectionPool | None = None,
-        log: RequestLog | None = None,
-        access: Access | None = None,
-        route: Route | None = None,
+        self, upstream_url: str, config: AdapterConfig | None = None, **options: Unpack[ResourceOptions]
     ) -> None:
         self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        super().__init__(
-            self.dialect.url,
-            reactor=reactor,
-            limits=limits,
-            agent=agent,
-            pool=pool,
-            log=log,
-            access=None if access is None else access.for_adapter(),
-            route=route,
-        )
-        self.created = int(self.clock.seconds())
+        access = options.get("access")
+        if access is not None:
+            options["access"] = access.for_adapter()
+        super().__init__(self.dialect.url, **options)
+        self._created = int(self.clock.seconds())
 
     def render(self, request: Request) -> int:
-        """Take `request` over. It is answered later, whatever happens."""
-        return _Routing(self, request).start()
+        """Take `request` over; the response comes later, whatever happens."""
+        exchange = Exchange(self, request, headers=_CORS, mode="adapted")
+        return exchange.start(lambda: self._route(exchange))
 
-
-class _Routing:
-    """What a request is for."""
-
-    def __init__(self, adapter: AdapterResource, request: Request) -> None:
-        self._adapter = adapter
-        self._request = request
-        self._exchange = Exchange(adapter, request, headers=_CORS, how="adapted")
-
-    def start(self) -> int:
-        return self._exchange.start(self._route)
-
-    def _route(self) -> None:
-        request = self._request
-        target = self._exchange.target()
+    def _route(self, exchange: Exchange) -> None:
+        """Answer, or have a flow answer."""
+        target = exchange.target()
         if target is None:
             return
-        method = request.method.decode("ascii", "replace")
+        method = exchange.request.method.decode("ascii", "replace")
         path = target.partition(b"?")[0].decode("ascii", "replace").rstrip("/")
+        models = self.dialect.models
         if method == "OPTIONS":
-            self._preflight()
+            _preflight(exchange)
         elif path == _CHAT:
-            if self._allowed(method, path, "POST"):
-                self._exchange.collect(self._chat)
+            if _allowed(exchange, path, "POST"):
+                exchange.collect(lambda body: self._chat(exchange, body))
         elif path == _MODELS:
-            if self._allowed(method, path, "GET", "HEAD", "POST"):
-                self._answer({"object": "list", "data": [self._model(name) for name in self._models]})
+            if _allowed(exchange, path, "GET", "HEAD", "POST"):
+                _respond(exchange, {"object": "list", "data": [self._model(name) for name in models]})
         elif path.startswith(_MODELS + "/"):
             name = unquote(path.removeprefix(_MODELS + "/"))
-            if self._allowed(method, path, "GET", "HEAD"):
-                if name in self._models:
-                    self._answer(self._model(name))
+            if _allowed(exchange, path, "GET", "HEAD"):
+                if name in models:
+                    _respond(exchange, self._model(name))
                 else:
-                    self._exchange.refuse(unknown_model(name, self._models))
+                    exchange.fail(unknown_model(name, models))
         else:
-            self._exchange.refuse(unknown_path(method, path or "/"))
+            exchange.fail(unknown_path(method, path or "/"))
 
-    @property
-    def _models(self) -> tuple[str, ...]:
-        return self._adapter.dialect.models
+    def _model(self, name: str) -> dict[str, str | int]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "adapter"}
 
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._adapter.created, "owned_by": "adapter"}
-
-    def _allowed(self, method: str, path: str, *methods: str) -> bool:
-        if method in methods:
-            return True
-        allowed = ", ".join(methods)
-        error = wrong_method(method, path, allowed)
-        self._exchange.refuse(error, [(b"Allow", allowed.encode("ascii"))])
-        return False
-
-    def _answer(self, value: object) -> None:
-        body = encode_json(value)
-        respond(self._request, 200, None, _CORS, body)
-        self._exchange.finished(Outcome(200, len(body)))
-
-    def _preflight(self) -> None:
-        """What a browser asks before it lets a page call (Fetch standard, "CORS-preflight request")."""
-        wanted = self._request.requestHeaders.getRawHeaders(b"access-control-request-headers") or [b"*"]
-        fields = [
-            *_CORS,
-            (b"Access-Control-Allow-Methods", b"GET, POST, OPTIONS"),
-            # Named one by one: the wildcard does not cover Authorization.
-            (b"Access-Control-Allow-Headers", b", ".join(wanted)),
-            (b"Access-Control-Max-Age", _PREFLIGHT_SECONDS),
-            (b"Vary", b"Access-Control-Request-Headers"),
-        ]
-        start_response(self._request, 204, None, fields)
-        self._request.write(b"")
-        self._request.finish()
-        self._exchange.finished(Outcome(204, 0))
-
-    def _chat(self, body: bytes) -> None:
-        adapter = self._adapter
+    def _chat(self, exchange: Exchange, body: bytes) -> None:
         try:
-            asked = parse_chat(body, adapter.dialect.models)
+            chat = parse_chat(body, self.dialect.models)
         except APIError as error:
-            self._exchange.refuse(error)
+            exchange.fail(error)
             return
-        self._exchange.run(
-            AdapterCall(
-                adapter.clock,
-                self._request,
-                adapter.upstream,
-                adapter.dialect,
-                asked,
-                _CORS,
-                adapter.limits,
-                adapter.log,
-            )
-        )
+        exchange.run(AdapterCall(exchange, self.dialect, chat, _CORS))
+
+
+def _allowed(exchange: Exchange, path: str, *methods: str) -> bool:
+    """Report whether a path takes the request's method; fail the request if not."""
+    method = exchange.request.method.decode("ascii", "replace")
+    if method in methods:
+        return True
+    allowed = ", ".join(methods)
+    exchange.fail(wrong_method(method, path, allowed), [(b"Allow", allowed.encode("ascii"))])
+    return False
+
+
+def _respond(exchange: Exchange, value: object) -> None:
+    body = encode_json(value)
+    respond(exchange.request, 200, None, _CORS, body)
+    exchange.finished(Outcome(200, len(body)))
+
+
+def _preflight(exchange: Exchange) -> None:
+    """Answer a browser that asks before it lets a page call (Fetch standard, "CORS-preflight request")."""
+    request = exchange.request
+    wanted = request.requestHeaders.getRawHeaders(b"access-control-request-headers") or [b"*"]
+    fields = [
+        *_CORS,
+        (b"Access-Control-Allow-Methods", b"GET, POST, OPTIONS"),
+        # Named one by one: the wildcard does not cover Authorization.
+        (b"Access-Control-Allow-Headers", b", ".join(wanted)),
+        (b"Access-Control-Max-Age", _PREFLIGHT_SECONDS),
+        (b"Vary", b"Access-Control-Request-Headers"),
+    ]
+    start_response(request, 204, None, fields)
+    request.write(b"")
+    request.finish()
+    exchange.finished(Outcome(204, 0))

@@ -41,7 +41,7 @@ class Heartbeat:
         self._clock = clock
         self._request = request
         self._seconds = seconds
-        self._due = due
+        self._due: Callable[[], None] | None = due
         self._call: IDelayedCall | None = None
         self._paused = False
         #: Whether the head is out.
@@ -49,13 +49,14 @@ class Heartbeat:
         #: How many bytes of the body are.
         self.sent = 0
 
-    def wait(self) -> None:
+    def start(self) -> None:
         """The client waits from now on."""
         if self._seconds > 0:
             self._call = self._clock.callLater(self._seconds, self._tick)
 
     def stop(self) -> None:
         """It does no longer."""
+        self._due = None
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -68,7 +69,7 @@ class Heartbeat:
         self._request.registerProducer(self, True)
         self._blank()
 
-    def answer(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
+    def respond(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
         """Send the answer, or what has not been sent of it."""
         if self.begun:
             self._finish(body)
@@ -85,7 +86,7 @@ class Heartbeat:
             if self._request.channel is not None:
                 respond_error(self._request, error, headers)
 
-    def told(self, outcome: Outcome) -> Outcome:
+    def amended(self, outcome: Outcome) -> Outcome:
         """How it ended, with what the client was told instead of that."""
         if not self.begun or outcome.status == self._request.code:
             return outcome
@@ -105,7 +106,8 @@ class Heartbeat:
     def _tick(self) -> None:
         self._call = self._clock.callLater(self._seconds, self._tick)
         if not self.begun:
-            self._due()
+            if self._due is not None:
+                self._due()
         elif not self._paused:
             self._blank()
 

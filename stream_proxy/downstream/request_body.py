@@ -41,7 +41,7 @@ class RequestBody:
         #: The whole body has come in.
         self.ended = length == 0
         #: Called whenever a piece arrives.
-        self.touched: Callable[[], None] = lambda: None
+        self.touched: Callable[[], None] | None = None
         self._channel = channel
         self._held = bytearray()
         self._limit: int | None = None
@@ -98,7 +98,8 @@ class RequestBody:
 
     def data_received(self, data: bytes) -> None:
         """The channel has a piece."""
-        self.touched()
+        if self.touched is not None:
+            self.touched()
         if self._discard:
             return
         if self._consumer is not None:
@@ -115,7 +116,8 @@ class RequestBody:
     def end_received(self) -> None:
         """The channel has all of it."""
         self.ended = True
-        self.touched()
+        if self.touched is not None:
+            self.touched()
         if self._consumer is not None:
             self._finish_producing()
         elif self._collected is not None:

@@ -1,4 +1,4 @@
-"""One request, from its head to its line in the log, whoever answers it."""
+"""Exchange: one request from its head to its line in the log, whichever flow answers it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,50 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import BinaryIO, Protocol, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from stream_proxy.downstream.request_body import BodyTooLargeError, RequestBody
+from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.downstream.stall import StalledError
-from stream_proxy.errors import (
-    APIError,
-    body_too_large,
-    body_too_slow,
-    internal_error,
-    invalid_request,
-    upload_stalled,
-)
+from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_request
+from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.access import CHALLENGE
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import origin_form
-from stream_proxy.request_log import Outcome
-from stream_proxy.transport.idle_timer import IdleTimer
+from stream_proxy.limits import Limits
+from stream_proxy.request_log import Outcome, RequestLog
+from stream_proxy.upstream.client import Upstream
 
 
 class Flow(Protocol):
-    """What answers a request by asking the upstream; it owns all that it starts."""
+    """Something that answers a request by asking the upstream, and owns all that it starts."""
 
     @property
     def done(self) -> Deferred[Outcome]:
-        """Fires once with how it ended."""
+        """A Deferred that fires once with how the flow ended."""
 
     @property
-    def how(self) -> str:
-        """What the log calls it."""
+    def mode(self) -> str:
+        """The mode that the log names."""
 
     def start(self) -> None:
-        """Ask."""
+        """Ask the upstream."""
 
     def cancel(self) -> None:
-        """The client has gone."""
+        """End because the client has gone."""
 
 
 class Exchange:
     """One request: its body if that is to be held, the flow that answers it, its line in the log.
 
-    :param resource: whose request it is.
-    :param request: the client's.
-    :param headers: what errors go out with beside their own fields.
-    :param how: what the log calls it where no flow answers.
+    :param resource: the resource that the request is for.
+    :param request: the client's request.
+    :param headers: fields of every error beside its own.
+    :param mode: the mode that the log names where no flow answers.
     """
 
     def __init__(
@@ -61,146 +57,143 @@ class Exchange:
         resource: UpstreamResource,
         request: Request,
         headers: Iterable[RawHeader] = (),
-        how: str = "passed",
+        mode: str = "passed",
     ) -> None:
-        self._how = how
-        self.clock = resource.clock
+        self.resource = resource
         self.request = request
-        self.limits = resource.limits
-        self.log = resource.log
-        #: The client's fields, as they came.
+        #: The client's header fields, as they came.
         self.fields: list[RawHeader] = [
             (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
         ]
-        self._access = resource.access
-        self._origin = resource.upstream.url.origin
         self._error_headers = list(headers)
+        self._mode = mode
         self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
-        self._began = self.clock.seconds()
+        self._began = resource.clock.seconds()
         self._flow: Flow | None = None
-        self._collecting: Deferred[bytes] | None = None
-        self._timer: IdleTimer | None = None
+        self._collection: BodyCollection | None = None
         self._dropped: str | None = None
         self._ended = False
 
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor's clock."""
+        return self.resource.clock
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the rule."""
+        return self.resource.limits
+
+    @property
+    def log(self) -> RequestLog:
+        """The log of the service."""
+        return self.resource.log
+
+    @property
+    def upstream(self) -> Upstream:
+        """The upstream of the rule."""
+        return self.resource.upstream
+
     def start(self, begin: Callable[[], None]) -> int:
-        """Watch the client and `begin`, if it may call; what to return from ``render``."""
+        """Watch the client and `begin`, if it may call; return what ``render`` is to return."""
         self.request.notifyFinish().addErrback(self._gone)
         try:
-            refusal = self._access.refusal(self.request.method, self.fields)
-            if refusal is None:
+            error = self.resource.access.unauthorized(self.request.method, self.fields)
+            if error is None:
                 begin()
             else:
-                self.refuse(refusal, CHALLENGE)
+                self.fail(error, CHALLENGE)
         except Exception:
             self.bug(Failure())
         return NOT_DONE_YET
 
     def target(self) -> bytes | None:
-        """The target below the resource, in origin form; a request that has none is refused."""
+        """Return the target below the resource in origin form; fail a request that has none."""
         request = self.request
         target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
         if target is None:
-            error = invalid_request("The request target must be a path, or an http:// or https:// URL.")
-            self.refuse(error)
+            self.fail(invalid_request("The request target must be a path, or an http:// or https:// URL."))
         return target
 
-    def bug(self, failure: Failure) -> None:
-        """A failure of ours, where nothing else handles it."""
-        self.log.bug(failure)
-        # Answer first: a flow that is cancelled has ended, and nobody would answer after that.
-        if not self._ended and not self.request.startedWriting:
-            self.refuse(internal_error())
-        if self._flow is not None:
-            self._flow.cancel()
-
     def collect(self, then: Callable[[bytes], None]) -> None:
-        """Hold the whole body, and go on with it; one that is too large, stands still or drips is refused."""
-        limits = self.limits
+        """Call `then` with the whole body; fail one that is too large, stands still or drips."""
+        limit = self.limits.max_request_bytes
         body = getattr(self.request, "body", None)
-        if not isinstance(body, RequestBody):
-            content = cast(BinaryIO, self.request.content)
-            data = content.read(limits.max_request_bytes + 1)
-            if len(data) > limits.max_request_bytes:
-                self.refuse(body_too_large(limits.max_request_bytes))
-            else:
-                then(data)
+        if isinstance(body, RequestBody):
+            self._collection = BodyCollection(self.clock, body, self.limits, then, self._broken)
+            self._collection.start()
             return
-
-        def collected(data: bytes) -> None:
-            self._stop_collecting()
+        data = cast(BinaryIO, self.request.content).read(limit + 1)
+        if len(data) > limit:
+            self.fail(body_too_large(limit))
+        else:
             then(data)
 
-        timer = self._timer = IdleTimer(
-            self.clock, limits.timeout_seconds, self._stalled, limits.request_body_seconds
-        )
-        body.touched = timer.touch
-        collecting = self._collecting = body.collect(limits.max_request_bytes)
-        collecting.addCallback(collected)
-        collecting.addErrback(self._not_collected)
-
     def run(self, flow: Flow) -> None:
-        """Let `flow` answer."""
+        """Have `flow` answer."""
         self._flow = flow
         flow.done.addCallback(self.finished)
         flow.start()
 
-    def refuse(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
-        """Answer with an error."""
+    def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
+        """Respond with an error, where no flow does."""
         self._stop_collecting()
         if self.request.channel is not None:
             respond_error(self.request, error, [*self._error_headers, *headers])
         self.finished(Outcome.failed(error, len(error.envelope())))
 
+    def bug(self, failure: Failure) -> None:
+        """End with a failure of ours that nothing else handles."""
+        self.log.bug(failure)
+        flow = self._flow
+        # Respond first: a flow that is cancelled has ended, and nobody would respond after that.
+        if not self._ended and not self.request.startedWriting:
+            self.fail(internal_error())
+        if flow is not None:
+            flow.cancel()
+
     def finished(self, outcome: Outcome) -> None:
-        """It is over, and told; what comes after the first is not."""
+        """End the exchange and log it. Later calls are ignored."""
         if self._ended:
             return
         self._ended = True
         self._stop_collecting()
+        # The flow refers to the exchange: else only the cycle collector would free both, and the body.
+        flow, self._flow = self._flow, None
         if self._dropped is not None:
             outcome = replace(outcome, problem=self._dropped)
         self.log.request(
             self.request.method,
             self._path,
-            self._origin,
-            self._flow.how if self._flow is not None else self._how,
+            self.upstream.url.origin,
+            flow.mode if flow is not None else self._mode,
             self.clock.seconds() - self._began,
             outcome,
         )
 
-    def _not_collected(self, failure: Failure) -> None:
-        if failure.check(BodyTooLargeError):
-            self.refuse(body_too_large(self.limits.max_request_bytes))
-        elif not failure.check(CancelledError):
+    def _broken(self, failure: Failure) -> None:
+        if isinstance(failure.value, APIError):
+            self.fail(failure.value)
+        else:
             self.bug(failure)
 
-    def _stalled(self) -> None:
-        if self._timer is not None and self._timer.late:
-            self.refuse(body_too_slow(self.limits.request_body_seconds))
-        else:
-            self.refuse(upload_stalled(self.limits.timeout_seconds))
-
     def _gone(self, failure: Failure) -> None:
-        """The connection is gone before the answer was whole."""
+        """End because the connection has, before the response was whole."""
         if failure.check(APIError, StalledError):
-            self._dropped = str(failure.value)  # the client did not leave: it was we who ended it
+            self._dropped = str(failure.value)  # the client did not leave: the connection was ended here
         if self._flow is not None:
             self._flow.cancel()
         else:
             self.finished(Outcome.gone(0))
 
     def _stop_collecting(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-        collecting, self._collecting = self._collecting, None
-        if collecting is not None:
-            collecting.cancel()
+        collection, self._collection = self._collection, None
+        if collection is not None:
+            collection.stop()
 
 
 def _below_mount(request: Request) -> bytes:
-    """The target without the path that leads to the resource, byte for byte."""
+    """Return the target without the path that leads to the resource, byte for byte."""
     uri: bytes = request.uri
     for _ in request.prepath or ():
         if not uri.startswith(b"/"):

@@ -36,7 +36,7 @@ class Fallbacks:
         *,
         compressed: bool,
     ) -> None:
-        self._call = call
+        self.call = call
         self._headers = headers
         self._body = body
         self._include_usage = include_usage
@@ -52,28 +52,28 @@ class Fallbacks:
         """The header fields and the body to send now."""
         if not self.streams:
             return self._plain_headers(self._headers), self._body
-        return streaming_request_headers(self._headers), self._call.body(include_usage=self._usage)
+        return streaming_request_headers(self._headers), self.call.body(include_usage=self._usage)
 
     def refused(self, status: int, body: bytes) -> bool:
         """Whether the call may be answered if it is made in another way, which is then the next."""
         if not self.streams:
             return False
         if refuses_stream(status, body):
-            self._memory.note(Unsupported.STREAM, self._call.model)
+            self._memory.note(Unsupported.STREAM, self.call.model)
             self._suspect = None
             self.streams = False
             return True
-        asked = self._usage and self._include_usage == "auto" and self._call.kind is Kind.CHAT
+        asked = self._usage and self._include_usage == "auto" and self.call.kind is Kind.CHAT
         if asked and refuses_include_usage(status, body):
             self._suspect = Unsupported.INCLUDE_USAGE
             self._usage = False
             return True
         return False
 
-    def answered(self, status: int) -> None:
+    def responded(self, status: int) -> None:
         """That is what the upstream says now."""
         if self._suspect is not None and 200 <= status < 300:
-            self._memory.note(self._suspect, self._call.model)  # it was that, and nothing else
+            self._memory.note(self._suspect, self.call.model)  # it was that, and nothing else
 
 
 #: Providers change: a refusal is tried anew after an hour.

@@ -47,7 +47,7 @@ class Inspection:
         return 200 <= self._status < 300
 
     @property
-    def refusal(self) -> bool:
+    def may_fall_back(self) -> bool:
         """Whether the call might be answered if it was made otherwise."""
         return self._status in FALLBACK_STATUSES
 
@@ -56,17 +56,17 @@ class Inspection:
         self.held.append(data)
         self._held_bytes += len(data)
 
-    def decoded(self, piece: bytes) -> None:
-        """That is what they mean."""
+    def feed(self, piece: bytes) -> None:
+        """Add decoded bytes."""
         self._seen += piece
 
-    def found(self, *, ended: bool) -> BodyKind | None:
+    def kind(self, *, ended: bool) -> BodyKind | None:
         """What the answer is, or ``None`` if that takes more of it.
 
         :param ended: there is no more.
         """
         whole = ended or not self._readable or max(len(self._seen), self._held_bytes) >= PEEK_BYTES
-        if self.refusal and not whole:  # its words count
+        if self.may_fall_back and not whole:  # its words count
             return None
         kind = sniff(self.beginning, ended=whole)
         if kind is BodyKind.UNDECIDED:
@@ -77,9 +77,9 @@ class Inspection:
             return BodyKind.EVENTS
         return BodyKind.OTHER
 
-    def headers(self, found: BodyKind, headers: list[RawHeader]) -> list[RawHeader]:
+    def headers(self, kind: BodyKind, headers: list[RawHeader]) -> list[RawHeader]:
         """The fields to relay the answer with: JSON goes out as JSON, whatever it came as."""
-        if found is not BodyKind.JSON or self._media == b"application/json" or self._media.endswith(b"+json"):
+        if kind is not BodyKind.JSON or self._media == b"application/json" or self._media.endswith(b"+json"):
             return headers
         others = [pair for pair in headers if pair[0].lower() != b"content-type"]
         return [*others, (b"Content-Type", b"application/json")]

@@ -36,7 +36,7 @@ class ResponseRelay:
         self._request = request
         self._response = response
         self._touched = touched
-        self._ended = ended
+        self._ended: Callable[[APIError | None], None] | None = ended
         self.sent = 0
         self.paused = False
 
@@ -110,4 +110,6 @@ class ResponseRelay:
                 request.finish()
             else:
                 break_off(request)
-        self._ended(error)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,44 +18,58 @@ from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.route import Route
 
 
+class ResourceOptions(TypedDict, total=False):
+    """Keywords that every resource with an upstream takes; each may be left out or ``None``.
+
+    ``reactor``: the reactor; by default the running one.
+    ``limits``: times, sizes and counts, as in the configuration.
+    ``agent``: an agent to send requests through; it stays the caller's.
+    ``pool``: a pool of connections to share; it stays the caller's.
+    ``log``: the log of finished requests.
+    ``access``: the keys that clients call with, and the one that the upstream is called with.
+    ``route``: the egress proxy, the authorities to trust and the certificate to show; by default those of the
+    environment and the system.
+    """
+
+    reactor: Any
+    limits: Limits | None
+    agent: IAgent | None
+    pool: HTTPConnectionPool | None
+    log: RequestLog | None
+    access: Access | None
+    route: Route | None
+
+
 class UpstreamResource(Resource):
-    """A resource whose requests are answered out of one upstream, for which see its subclasses."""
+    """Base of the resources that answer out of one upstream.
+
+    :param url: the upstream's base URL.
+    :raises ValueError: if the route leads nowhere.
+    """
 
     isLeaf = True
-    #: Our own site renders this as soon as a request's head is in.
+    #: ProxySite renders such a resource as soon as a request's head is in.
     streamsUploads = True
 
-    def __init__(
-        self,
-        url: UpstreamURL,
-        *,
-        reactor: Any,
-        limits: Limits | None,
-        agent: IAgent | None,
-        pool: HTTPConnectionPool | None,
-        log: RequestLog | None,
-        access: Access | None = None,
-        route: Route | None = None,
-    ) -> None:
+    def __init__(self, url: UpstreamURL, **options: Unpack[ResourceOptions]) -> None:
         super().__init__()
+        reactor: Any = options.get("reactor")
         if reactor is None:
             from twisted.internet import reactor
-        self.limits = limits if limits is not None else Limits()
+        self.limits = options.get("limits") or Limits()
         self.clock: IReactorTime = reactor
-        self.log = log if log is not None else RequestLog()
-        self.access = access if access is not None else Access()
+        self.log = options.get("log") or RequestLog()
+        self.access = options.get("access") or Access()
         self.upstream = Upstream(
             reactor,
             url,
-            agent=agent,
-            pool=pool,
+            self.limits,
+            agent=options.get("agent"),
+            pool=options.get("pool"),
             access=self.access,
-            route=route,
-            connect_seconds=self.limits.connect_seconds,
-            max_connections=self.limits.max_upstream_connections,
-            max_waiting=self.limits.max_upstream_waiting,
+            route=options.get("route"),
         )
 
     def close(self) -> Deferred[object]:
-        """Drop the connections that are idle. Requests under way end with their clients."""
+        """Drop the idle connections. Requests under way end with their clients."""
         return self.upstream.close()

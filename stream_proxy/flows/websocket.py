@@ -1,25 +1,20 @@
-"""One relayed WebSocket: the upstream is asked first, and its answer is the client's; then the session."""
+"""Relay of one WebSocket: the upstream is asked first, the client gets its response, a session follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
-from twisted.web.server import Request
 
-from stream_proxy.downstream.response import respond_error
-from stream_proxy.errors import APIError, internal_error, invalid_request, upstream_error, upstream_timeout
-from stream_proxy.flows.response_relay import ResponseRelay
-from stream_proxy.http.headers import RawHeader, request_headers, response_headers
+from stream_proxy.errors import invalid_request, upstream_error, upstream_timeout
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.http.headers import request_headers, response_headers
 from stream_proxy.http.upgrade import without_handshake
-from stream_proxy.request_log import Outcome, RequestLog
-from stream_proxy.transport.idle_timer import IdleTimer
+from stream_proxy.request_log import Outcome
 from stream_proxy.transport.tuning import tune
-from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.websocket.client_handshake import ClientHandshake
 from stream_proxy.websocket.handshake_rules import HandshakeError
@@ -27,177 +22,141 @@ from stream_proxy.websocket.session import Session
 from stream_proxy.websocket.upstream_handshake import Opened, UpstreamHandshake
 
 
-class WebSocketRelay:
+class WebSocketRelay(UpstreamCall):
     """One WebSocket, from its handshake to the end of both connections.
 
-    :param request: the client's handshake.
-    :param upstream: where it goes.
-    :param target: in origin form.
-    :param headers: the client's, as they came.
-    :param timeout_seconds: how long to wait for a connection that may be used, and the longest silence in the
-        body of a refusal. In a session silence is no error.
+    ``timeoutSeconds`` is how long to wait for a connection that may be used, and the longest silence in the
+    body of a refusal. In a session silence is no error.
+
+    :param exchange: the client's handshake.
+    :param target: its target in origin form.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        request: Request,
-        upstream: Upstream,
-        target: bytes,
-        headers: list[RawHeader],
-        timeout_seconds: float,
-        log: RequestLog,
-    ) -> None:
-        #: Fires once with how it ended.
-        self.done: Deferred[Outcome] = Deferred()
-        self.how = "websocket"
-        self._clock = clock
-        self._request = request
-        self._channel: Any = request.channel
-        self._upstream = upstream
-        self._target = target
-        self._headers = headers
-        self._seconds = timeout_seconds
-        self._log = log
-        self._timer: IDelayedCall | None = None
-        self._idle: IdleTimer | None = None
-        self._connecting: Deferred[Any] | None = None
-        self._server: ClientHandshake | None = None
-        self._client: UpstreamHandshake | None = None
-        self._relay: ResponseRelay | None = None
-        self._response: UpstreamResponse | None = None
-        self._session: Session | None = None
-        self._ended = False
+    mode = "websocket"
 
-    def start(self) -> None:
-        """Check the client's handshake, then ask the upstream."""
-        server = self._server = ClientHandshake.check(self._clock, self._channel.transport, self._headers)
-        if server.refusal is not None:
-            reason, fields = server.refusal
+    def __init__(self, exchange: Exchange, target: bytes) -> None:
+        super().__init__(exchange)
+        self._target = target
+        self._connecting: Deferred[Any] | None = None
+        self._client: ClientHandshake | None = None
+        self._handshake: UpstreamHandshake | None = None
+        self._session: Session | None = None
+
+    def begin(self) -> None:
+        channel: Any = self.request.channel
+        client = self._client = ClientHandshake.check(
+            self.exchange.clock, channel.transport, self.exchange.fields
+        )
+        if client.refusal is not None:
+            reason, fields = client.refusal
             error = invalid_request(f"The WebSocket handshake is malformed: {reason}.")
-            self._refuse(error, [(name.encode(), value.encode()) for name, value in fields])
+            self.fail(error, [(name.encode(), value.encode()) for name, value in fields])
             return
-        factory, client = UpstreamHandshake.factory_for(self._clock, self._handshake(), server.offers)
-        self._client = client
-        self._timer = self._clock.callLater(self._seconds, self._never_begun)
-        client.answered.addCallbacks(self._answered, self._failed).addErrback(self._bug)
-        connecting = self._connecting = self._upstream.connect(factory, self._begun)
-        connecting.addCallbacks(self._connected, self._failed).addErrback(self._bug)
+        factory, handshake = UpstreamHandshake.factory_for(
+            self.exchange.clock, self._request_lines(), client.offers
+        )
+        self._handshake = handshake
+        handshake.answered.addCallbacks(self._answered, self._failed).addErrback(self.bug)
+        connecting = self._connecting = self.upstream.connect(factory, self._begun)
+        connecting.addCallbacks(self._connected, self._failed).addErrback(self.bug)
 
     def cancel(self) -> None:
-        """The client has gone."""
         if self._session is not None:
             self._session.client_lost()
         else:
-            self._close(Outcome.gone(self._relay.sent if self._relay is not None else 0))
+            super().cancel()
 
-    # The handshakes
-
-    def _handshake(self) -> list[bytes]:
-        url = self._upstream.url
-        target = self._upstream.access.target(self._target)
-        lines = [b"GET %b%b HTTP/1.1" % (url.prefix, target), b"Host: " + url.netloc]
-        offers = [field for field in self._headers if field[0].lower() == b"sec-websocket-protocol"]
-        fields = [*without_handshake(request_headers(self._headers)), *offers]
-        lines += [b"%b: %b" % field for field in self._upstream.access.headers(b"GET", fields)]
-        return [*lines, b"Upgrade: websocket", b"Connection: Upgrade"]
-
-    def _begun(self) -> None:
-        self._stop_waiting()
-        self._timer = self._clock.callLater(self._upstream.connect_seconds, self._too_slow)
-
-    def _connected(self, protocol: object) -> None:
-        self._connecting = None
-        if self._client is not None and self._client.transport is not None:
-            tune(self._client.transport)
-
-    def _answered(self, answer: Opened | IResponse) -> None:
-        if self._ended:
-            return
-        self._stop_waiting()
-        if isinstance(answer, Opened):
-            self._take_over(answer)
-            return
-        raw = [(name, value) for name, values in answer.headers.getAllRawHeaders() for value in values]
-        connection = self._client.connection_fields if self._client is not None else ()
-        fields = self._upstream.access.answer_headers(without_handshake(response_headers(raw, connection)))
-        response = UpstreamResponse(answer, fields, cast(Any, self._client), self._upstream.url.origin)
-        self._response = response
-        idle = self._idle = IdleTimer(self._clock, self._seconds, self._silent)
-        self._relay = ResponseRelay(self._request, response, idle.touch, self._refusal_ended)
-        self._relay.start(response.headers)
-
-    def _failed(self, failure: Failure) -> None:
-        if self._ended or failure.check(CancelledError):
-            return
-        if isinstance(failure.value, HandshakeError):
-            origin = self._upstream.url.origin
-            self._refuse(upstream_error(f"The WebSocket handshake of {origin} is invalid: {failure.value}."))
-            return
-        known = self._upstream.explained(failure)
-        if isinstance(known.value, APIError):
-            self._refuse(known.value)
-        else:
-            self._bug(failure)
-
-    def _bug(self, failure: Failure) -> None:
-        self._log.bug(failure)
-        if self._session is not None:
-            self._session.drop()
-        elif not self._ended and not self._request.startedWriting:
-            self._refuse(internal_error())
-        else:
-            self._close(Outcome(500, 0, "the proxy failed"))
-
-    def _never_begun(self) -> None:
-        self._refuse(self._upstream.never_free(self._seconds))
-
-    def _too_slow(self) -> None:
-        seconds, origin = self._upstream.connect_seconds, self._upstream.url.origin
-        self._refuse(
-            upstream_timeout(f"{origin} did not answer the WebSocket handshake within {seconds:g} seconds.")
-        )
-
-    def _silent(self) -> None:
+    def silent(self) -> None:
         if self._relay is not None:
-            self._relay.silent(self._seconds)
+            super().silent()
+        else:  # no connection may be used yet
+            self.fail(self.upstream.never_free(self.limits.timeout_seconds))
 
-    def _refusal_ended(self, error: APIError | None) -> None:
-        sent = self._relay.sent if self._relay is not None else 0
-        self._close(Outcome(self._request.code, sent, error.message if error else None))
+    def bug(self, failure: Failure) -> None:
+        if self._relay is None and self.request.startedWriting:
+            # The client has its 101: nothing but the end of the connection can say more.
+            self.exchange.log.bug(failure)
+            if self._session is not None:
+                self._session.drop()
+            else:
+                self.close(Outcome(500, 0, "the proxy failed"))
+        else:
+            super().bug(failure)
 
-    def _refuse(self, error: APIError, fields: Iterable[RawHeader] = ()) -> None:
-        if self._request.channel is not None:
-            respond_error(self._request, error, fields)
-        self._close(Outcome.failed(error, len(error.envelope())))
-
-    def _take_over(self, opened: Opened) -> None:
-        request, channel, client, server = self._request, self._channel, self._client, self._server
-        assert client is not None and server is not None
-        request.startedWriting = 1
-        request.setResponseCode(101)
-        held, channel._dataBuffer = b"".join(channel._dataBuffer), []
-        server.accept(opened.subprotocol, self._upstream.access.answer_headers(opened.headers))
-        self._session = Session(self._clock, request, client, self._close)
-        self._session.start(opened.early, held)
-
-    # The end
-
-    def _close(self, outcome: Outcome) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        self._stop_waiting()
-        if self._idle is not None:
-            self._idle.stop()
+    def release(self) -> None:
+        super().release()
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
-        if self._client is not None and self._client.transport is not None:
-            self._client.transport.abortConnection()
-        self.done.callback(outcome)
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None and handshake.transport is not None:
+            handshake.transport.abortConnection()
+        self._client = self._session = None
 
-    def _stop_waiting(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+    # The handshakes
+
+    def _request_lines(self) -> list[bytes]:
+        url, access = self.upstream.url, self.upstream.access
+        fields = self.exchange.fields
+        lines = [b"GET %b%b HTTP/1.1" % (url.prefix, access.target(self._target)), b"Host: " + url.netloc]
+        offers = [field for field in fields if field[0].lower() == b"sec-websocket-protocol"]
+        sent = [*without_handshake(request_headers(fields)), *offers]
+        lines += [b"%b: %b" % field for field in access.headers(b"GET", sent)]
+        return [*lines, b"Upgrade: websocket", b"Connection: Upgrade"]
+
+    def _begun(self) -> None:
+        self.limit(self.upstream.connect_seconds, self._too_slow)
+
+    def _connected(self, protocol: object) -> None:
+        self._connecting = None
+        if self._handshake is not None and self._handshake.transport is not None:
+            tune(self._handshake.transport)
+
+    def _answered(self, answer: Opened | IResponse) -> None:
+        handshake = self._handshake
+        if self.ended or handshake is None:
+            return
+        if isinstance(answer, Opened):
+            self._open(answer, handshake)
+            return
+        self.limit(self.limits.timeout_seconds, self.silent)
+        raw = [(name, value) for name, values in answer.headers.getAllRawHeaders() for value in values]
+        fields = without_handshake(response_headers(raw, handshake.connection_fields))
+        self.responded(
+            UpstreamResponse(
+                answer,
+                self.upstream.access.answer_headers(fields),
+                cast(Any, handshake),
+                self.upstream.url.origin,
+            )
+        )
+
+    def responded(self, response: UpstreamResponse) -> None:
+        self.response = response
+        self.relay(response, response.headers)
+
+    def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, HandshakeError):
+            origin = self.upstream.url.origin
+            failure = Failure(
+                upstream_error(f"The WebSocket handshake of {origin} is invalid: {failure.value}.")
+            )
+        super()._failed(self.upstream.explained(failure))
+
+    def _too_slow(self) -> None:
+        seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin
+        self.fail(
+            upstream_timeout(f"{origin} did not answer the WebSocket handshake within {seconds:g} seconds.")
+        )
+
+    def _open(self, opened: Opened, handshake: UpstreamHandshake) -> None:
+        """Answer the client as the upstream answered, and leave both connections to a session."""
+        client, channel = self._client, cast(Any, self.request.channel)
+        assert client is not None
+        self.stop_waiting()
+        self.request.startedWriting = 1
+        self.request.setResponseCode(101)
+        held, channel._dataBuffer = b"".join(channel._dataBuffer), []
+        client.accept(opened.subprotocol, self.upstream.access.answer_headers(opened.headers))
+        self._session = Session(self.exchange.clock, self.request, handshake, self.close)
+        self._session.start(opened.early, held)

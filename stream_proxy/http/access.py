@@ -59,7 +59,7 @@ class Access:
         """`text` without the upstream's key: services repeat the keys that they refuse."""
         return text if self._key is None else text.replace(self._key.decode("ascii"), "***")
 
-    def refusal(self, method: bytes, headers: Iterable[RawHeader]) -> APIError | None:
+    def unauthorized(self, method: bytes, headers: Iterable[RawHeader]) -> APIError | None:
         """Why a request may not go upstream, if so; see :data:`CHALLENGE`.
 
         Every credential in it must be a client key: what another one is for only the upstream would know.

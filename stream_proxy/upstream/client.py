@@ -15,12 +15,13 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS
+from twisted.web.iweb import IAgent, IBodyProducer
 
 from stream_proxy.errors import APIError, no_connection_free
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.url import UpstreamURL
+from stream_proxy.limits import Limits
 from stream_proxy.upstream.attempt import Attempt
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.failures import request_failure
@@ -30,25 +31,20 @@ from stream_proxy.upstream.route import ResolvedRoute, Route
 from stream_proxy.upstream.slots import Slots
 from stream_proxy.upstream.treq_carrier import BytesBody
 
-#: Reaching the upstream: DNS, TCP and TLS together, in seconds.
-CONNECT_SECONDS = 10.0
-
 
 class Upstream:
     """One upstream base URL, and what is open towards it.
 
     :param reactor: the reactor.
     :param url: where requests go; its path is a prefix of every target.
+    :param limits: how long a connection may take to be made, how many may be in use and how many requests may
+        wait for one.
     :param pool: connections to share; by default a pool of its own, which :meth:`close` empties.
-    :param agent: send requests through this agent instead. Requests then are what it makes of them, and the
-        way, the number of connections, answers that come before an upload is over, and connections that died
+    :param agent: an agent to send requests through. Requests then are what it makes of them, and the route,
+        the number of connections, responses that come before an upload is over, and connections that died
         while idle, are its own affair.
-    :param tls: how certificates are checked, if not as `route` says.
     :param route: how to get there.
-    :param connect_seconds: the limit for DNS, TCP and TLS together, a proxy on the way included.
-    :param max_connections: how many connections may be in use at once; what comes then waits.
-    :param max_waiting: how many may wait.
-    :param access: as whom it is called.
+    :param access: the key to call the upstream with.
     :raises ValueError: if `route` leads nowhere.
     """
 
@@ -56,29 +52,27 @@ class Upstream:
         self,
         reactor: Any,
         url: UpstreamURL,
+        limits: Limits | None = None,
         *,
         pool: HTTPConnectionPool | None = None,
         agent: IAgent | None = None,
-        tls: IPolicyForHTTPS | None = None,
         route: Route | None = None,
-        connect_seconds: float = CONNECT_SECONDS,
-        max_connections: int = 10_000,
-        max_waiting: int = 1_000,
         access: Access | None = None,
     ) -> None:
+        limits = limits or Limits()
         self.url = url
         self.access = access if access is not None else Access()
+        self.connect_seconds = limits.connect_seconds
         own = UpstreamPool(reactor)
         self._own_pool = own if pool is None else None
         self._agent = agent
-        self.connect_seconds = connect_seconds
         self._draining: set[Drain] = set()
         self._connections = Connections(
             reactor,
-            ResolvedRoute(reactor, url, route or Route(), tls=tls, connect_seconds=connect_seconds),
+            ResolvedRoute(reactor, url, route or Route(), limits.connect_seconds),
             own if pool is None else pool,
-            Slots(reactor, max_connections, max_waiting, url.origin),
-            connect_seconds,
+            Slots(reactor, limits.max_upstream_connections, limits.max_upstream_waiting, url.origin),
+            limits.connect_seconds,
         )
 
     def request(

@@ -9,7 +9,6 @@ from typing import Any
 
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.iweb import IPolicyForHTTPS
 
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.url import UpstreamURL
@@ -74,22 +73,13 @@ class Route:
 class ResolvedRoute:
     """A route that is laid to one upstream.
 
-    :param tls: how certificates are checked, if not as `route` says.
     :param connect_seconds: the limit for each TCP connection.
     :raises ValueError: as :meth:`Route.check`.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        url: UpstreamURL,
-        route: Route,
-        *,
-        tls: IPolicyForHTTPS | None = None,
-        connect_seconds: float,
-    ) -> None:
+    def __init__(self, reactor: Any, url: UpstreamURL, route: Route, connect_seconds: float) -> None:
         proxy = route.egress(url)
-        policy = route.policy(url) if tls is None else tls
+        policy = route.policy(url)
         peer = Peer(url.origin, url.host, certificate=route.certificate_file is not None, proxy=proxy)
         #: What connections of a pool have in common; without a proxy and files, the key of Twisted's agents.
         self.key: tuple[object, ...] = (url.scheme, url.host, url.port)

@@ -64,7 +64,7 @@ class RefusalTests(SynchronousTestCase):
                 (PROTOCOL, f"openai-insecure-api-key.{ONE}"),
             ),
         ):
-            self.assertIsNone(ACCESS.refusal(b"POST", fields), fields)
+            self.assertIsNone(ACCESS.unauthorized(b"POST", fields), fields)
 
     def test_refused(self) -> None:
         """Everything else, also a key that comes with another one that is none."""
@@ -83,7 +83,7 @@ class RefusalTests(SynchronousTestCase):
             raw(("Cookie", ONE)),
             raw(("api-key", "")),
         ):
-            error = ACCESS.refusal(b"POST", fields)
+            error = ACCESS.unauthorized(b"POST", fields)
             assert error is not None, fields
             self.assertEqual(
                 (error.status, error.type, error.code), (401, "invalid_request_error", "invalid_api_key")
@@ -92,20 +92,20 @@ class RefusalTests(SynchronousTestCase):
 
     def test_everybody(self) -> None:
         """Without client keys nobody is asked."""
-        self.assertIsNone(Access().refusal(b"POST", []))
+        self.assertIsNone(Access().unauthorized(b"POST", []))
 
     def test_preflight(self) -> None:
         """A preflight passes; an OPTIONS that is none does not."""
         preflight = raw(("Origin", "https://x"), ("Access-Control-Request-Method", "POST"))
-        self.assertIsNone(ACCESS.refusal(b"OPTIONS", preflight))
-        self.assertIsNotNone(ACCESS.refusal(b"POST", preflight))
-        self.assertIsNotNone(ACCESS.refusal(b"OPTIONS", preflight[:1]))
+        self.assertIsNone(ACCESS.unauthorized(b"OPTIONS", preflight))
+        self.assertIsNotNone(ACCESS.unauthorized(b"POST", preflight))
+        self.assertIsNotNone(ACCESS.unauthorized(b"OPTIONS", preflight[:1]))
 
     @given(st.binary(max_size=40))
     def test_nothing_else(self, value: bytes) -> None:
         """No value but a key gets through."""
         for name, prefix in ((b"Authorization", b"Bearer "), (b"api-key", b""), (b"Authorization", b"")):
-            admitted = ACCESS.refusal(b"GET", [(name, prefix + value)]) is None
+            admitted = ACCESS.unauthorized(b"GET", [(name, prefix + value)]) is None
             bare = (prefix + value).strip().partition(b" ")[2] if name == b"Authorization" else value
             self.assertEqual(admitted, bare.strip().decode("latin-1") in (ONE, OTHER))
 

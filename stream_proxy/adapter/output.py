@@ -1,0 +1,135 @@
+"""Output of an adapter's chat completion: an event stream while its chunks arrive, or one JSON at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
+from stream_proxy.aggregate.sse import ServerSentEvent
+from stream_proxy.downstream.response import break_off, respond, start_response
+from stream_proxy.errors import APIError
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.upstream.response import UpstreamResponse
+
+_STREAM_HEAD = (
+    (b"Content-Type", b"text/event-stream; charset=utf-8"),
+    (b"Cache-Control", b"no-cache"),
+    (b"X-Accel-Buffering", b"no"),  # nginx would hold events back until its buffer is full
+)
+_DONE = b"[DONE]"
+
+
+@implementer(IPushProducer)
+class StreamOutput:
+    """Event stream whose head goes out with the first chunk, and whose client paces the service.
+
+    :param request: the client's request.
+    :param headers: fields beside those of the stream.
+    :param response: the service's response.
+    :param touched: called when the client reads again.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        headers: Iterable[RawHeader],
+        response: UpstreamResponse,
+        touched: Callable[[], None],
+    ) -> None:
+        self._request = request
+        self._headers = (*_STREAM_HEAD, *headers)
+        self._response = response
+        self._touched = touched
+        self.begun = False
+        self.paused = False
+        #: Bytes of the body that went out.
+        self.sent = 0
+
+    def take(self, chunks: Iterator[bytes]) -> None:
+        """Send the chunks of one read with one write; an error after some comes after those."""
+        events: list[bytes] = []
+        try:
+            events.extend(_event(chunk) for chunk in chunks)
+        finally:
+            if events:
+                self._write(b"".join(events))
+
+    def complete(self) -> None:
+        """End the stream."""
+        self._write(_event(_DONE))
+        self._finish()
+
+    def fail(self, error: APIError) -> None:
+        """End the stream with an error as its last event, and no ``[DONE]`` after it."""
+        self._write(_event(error.envelope()))
+        self._finish()
+
+    def break_off(self) -> None:
+        """End the stream so that the client sees that it is not complete."""
+        if self._request.channel is not None:
+            self._request.unregisterProducer()
+            break_off(self._request)
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        self._response.pause()
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self._touched()
+        self._response.resume()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the flow hears of a lost client from its request."""
+
+    def _write(self, data: bytes) -> None:
+        if not self.begun:
+            self.begun = True
+            start_response(self._request, 200, None, self._headers)
+            self._request.registerProducer(self, True)
+        self.sent += len(data)
+        self._request.write(data)
+
+    def _finish(self) -> None:
+        if self._request.channel is not None:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+
+class JSONOutput:
+    """Chat completion that is put together and sent whole.
+
+    :param request: the client's request.
+    :param headers: fields beside those of the JSON.
+    :param max_bytes: the largest completion.
+    """
+
+    begun = False
+    paused = False
+
+    def __init__(self, request: Request, headers: Iterable[RawHeader], max_bytes: int) -> None:
+        self._request = request
+        self._headers = headers
+        self._completion = ChatCompletionsAccumulator(max_bytes=max_bytes)
+        #: Bytes of the body that went out.
+        self.sent = 0
+
+    def take(self, chunks: Iterator[bytes]) -> None:
+        """Add chunks to the completion."""
+        for chunk in chunks:
+            self._completion.feed(ServerSentEvent(data=chunk))
+
+    def complete(self) -> None:
+        """Send the completion."""
+        self._completion.feed(ServerSentEvent(data=_DONE))
+        body = self._completion.result_bytes()
+        self.sent = len(body)
+        respond(self._request, 200, None, self._headers, body)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: %b\n\n" % data

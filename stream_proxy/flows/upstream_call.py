@@ -1,0 +1,191 @@
+"""Skeleton of a flow: the upstream is asked once or more, and the call ends once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+
+from stream_proxy.downstream.response import respond_error
+from stream_proxy.errors import APIError, internal_error, upstream_timeout
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.response_relay import ResponseRelay
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.request_log import Outcome
+from stream_proxy.transport.idle_timer import IdleTimer
+from stream_proxy.upstream.response import UpstreamResponse
+
+
+class UpstreamCall(ABC):
+    """A flow that asks the upstream and owns all that it started until its one end.
+
+    Subclasses begin in :meth:`begin`, go on in :meth:`responded` and end by :meth:`fail` or :meth:`close`.
+    Nothing that they start refers to them once they have ended, so that they are free without the cycle
+    collector.
+
+    :param exchange: the request to answer.
+    """
+
+    #: The mode that the log names.
+    mode = "passed"
+
+    def __init__(self, exchange: Exchange) -> None:
+        #: Fires once with how the call ended.
+        self.done: Deferred[Outcome] = Deferred()
+        self.exchange = exchange
+        self.request = exchange.request
+        self.upstream = exchange.upstream
+        self.limits = exchange.limits
+        #: The upstream's response, once its head is in and as long as its body is this call's to end.
+        self.response: UpstreamResponse | None = None
+        self.ended = False
+        self._relay: ResponseRelay | None = None
+        self._asking: Deferred[UpstreamResponse] | None = None
+        self._timer: IdleTimer | None = None
+
+    def start(self) -> None:
+        """Begin, and watch for silence."""
+        self.limit(self.limits.timeout_seconds, self.silent)
+        try:
+            self.begin()
+        except APIError as error:
+            self.fail(error)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Ask for the first time."""
+
+    @abstractmethod
+    def responded(self, response: UpstreamResponse) -> None:
+        """Go on with a response whose head is in."""
+
+    @property
+    def sent(self) -> int:
+        """The bytes of the body that the client was sent."""
+        return self._relay.sent if self._relay is not None else 0
+
+    @property
+    def silence(self) -> APIError:
+        """The error for an upstream that does not respond."""
+        seconds = self.limits.timeout_seconds
+        return upstream_timeout(
+            f"The upstream sent nothing for {seconds:g} seconds; ask for less, or raise timeoutSeconds."
+        )
+
+    def limit(self, seconds: float, expired: Callable[[], None]) -> None:
+        """Call `expired` after so many seconds without :meth:`touch`, in place of the limit before."""
+        self.stop_waiting()
+        self._timer = IdleTimer(self.exchange.clock, seconds, expired)
+
+    def stop_waiting(self) -> None:
+        """Take silence for no error from now on."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+
+    def touch(self) -> None:
+        """Note that something moved."""
+        if self._timer is not None:
+            self._timer.touch()
+
+    def ask(
+        self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
+    ) -> None:
+        """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.request`."""
+        self.touch()
+        asking = self._asking = self.upstream.request(method, target, headers, body)
+        asking.addCallbacks(self._responded, self._failed).addErrback(self.broken)
+
+    def relay(
+        self, response: UpstreamResponse, headers: Iterable[RawHeader], held: Iterable[bytes] = ()
+    ) -> None:
+        """Relay a response to its end, which is then the call's.
+
+        :param headers: in place of the upstream's.
+        :param held: the part of the body that was taken already.
+        """
+        relay = self._relay = ResponseRelay(self.request, response, self.touch, self._relayed)
+        relay.start(headers, held)
+
+    def drain(self) -> None:
+        """Leave the rest of the response to the upstream's client, which may reuse the connection."""
+        response, self.response = self.response, None
+        if response is not None:
+            self.upstream.drain(response)
+
+    def cancel(self) -> None:
+        """End because the client has gone."""
+        self.close(Outcome.gone(self.sent))
+
+    def broken(self, failure: Failure) -> None:
+        """End with an error of the upstream's, or a bug of ours."""
+        if isinstance(failure.value, APIError):
+            # A traceback holds frames, and these hold the body; an error of the upstream's needs none.
+            self.fail(failure.value.with_traceback(None))
+        else:
+            self.bug(failure)
+
+    def bug(self, failure: Failure) -> None:
+        """End with a failure that should not have been possible."""
+        self.exchange.log.bug(failure)
+        if self.ended:
+            return
+        if self._relay is not None:
+            self._relay.stop(internal_error())
+        else:
+            self.fail(internal_error())
+
+    def silent(self) -> None:
+        """End, because nothing moved for ``timeoutSeconds``."""
+        seconds = self.limits.timeout_seconds
+        if self._relay is not None:
+            self._relay.silent(seconds)
+        else:
+            self.fail(self.upstream.queue_error(self._asking, seconds) or self.silence)
+
+    def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
+        """Respond with an error before a byte of a response went out.
+
+        :param headers: fields beside the error's own.
+        """
+        if self.ended:
+            return
+        if self.request.channel is not None:
+            respond_error(self.request, error, headers)
+        self.close(Outcome.failed(error, len(error.envelope())))
+
+    def close(self, outcome: Outcome) -> None:
+        """End the call; only the first end counts."""
+        if self.ended:
+            return
+        self.ended = True
+        self.release()
+        response, self.response = self.response, None
+        if response is not None:
+            response.abort()
+        self.done.callback(outcome)
+
+    def release(self) -> None:
+        """Stop everything but the response's body, which is aborted after this."""
+        self.stop_waiting()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+        self._relay = None
+
+    def _responded(self, response: UpstreamResponse) -> None:
+        self._asking = None
+        self.touch()
+        self.response = response
+        self.responded(response)
+
+    def _failed(self, failure: Failure) -> None:
+        self._asking = None
+        if not (self.ended or failure.check(CancelledError)):
+            self.broken(failure)
+
+    def _relayed(self, error: APIError | None) -> None:
+        self.close(Outcome(self.request.code, self.sent, error.message if error is not None else None))
