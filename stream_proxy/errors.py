@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TypeVar
 
 UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_TIMEOUT = "upstream_timeout"
@@ -14,6 +15,9 @@ INVALID_REQUEST = "invalid_request_error"
 INTERNAL_ERROR = "internal_error"
 RATE_LIMIT = "rate_limit_error"
 SERVER_ERROR = "server_error"
+
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class IncompleteStreamError(RuntimeError):
@@ -201,3 +205,12 @@ def too_many_connections(limit: int) -> APIError:
 
 class ConfigError(Exception):
     """The configuration cannot be used; the text is one line that names file, field and problem."""
+
+
+def without_frames(error: _Error) -> _Error:
+    """Return `error` without traceback and context.
+
+    Their frames hold whatever was worked on, often the error itself too, until the cycle collector runs.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error

@@ -179,5 +179,10 @@ class AdapterCall(UpstreamCall):
             seconds = self.limits.timeout_seconds
             self.close(Outcome(200, self.sent, f"the client took nothing for {seconds:g} seconds"))
 
+    def release(self) -> None:
+        super().release()
+        if isinstance(self._output, StreamOutput):
+            self._output.release()
+
     def _redacted(self, text: str) -> str:
         return self.upstream.access.redacted(self._dialect.redacted(text))

@@ -43,7 +43,7 @@ class StreamOutput:
         self._request = request
         self._headers = (*_STREAM_HEAD, *headers)
         self._response = response
-        self._touched = touched
+        self._touched: Callable[[], None] | None = touched
         self.begun = False
         self.paused = False
         #: Bytes of the body that went out.
@@ -74,14 +74,19 @@ class StreamOutput:
             self._request.unregisterProducer()
             break_off(self._request)
 
+    def release(self) -> None:
+        """Pace the service no more; the call has ended."""
+        self._touched = None
+
     def pauseProducing(self) -> None:
         self.paused = True
         self._response.pause()
 
     def resumeProducing(self) -> None:
         self.paused = False
-        self._touched()
-        self._response.resume()
+        if self._touched is not None:
+            self._touched()
+            self._response.resume()
 
     def stopProducing(self) -> None:
         """Do nothing: the flow hears of a lost client from its request."""

@@ -85,6 +85,11 @@ class DownstreamChannel(HTTPChannel):
                 call.cancel()
         self.outbox.close()
         super().connectionLost(self._stalled or reason)
+        # Cycles: a decoder and a request's body refer to this channel, a producer to its request.
+        for request in self.requests:
+            request.producer = None
+        self.requests = []
+        self._transferDecoder = self._requestProducer = None
         self.site.channel_lost(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -194,6 +199,7 @@ class DownstreamChannel(HTTPChannel):
             destroy the answer on its way to the client.
         """
         self._closing = True
+        self._transferDecoder = None  # nothing is decoded any more, and it refers to the request
         transport: Any = self.transport
         if not (linger and is_half_closeable(transport)):
             # What is not half-closeable, such as TLS, waits for the client's own close.

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
 from stream_proxy.downstream.response import respond_error
-from stream_proxy.errors import APIError, internal_error, upstream_timeout
+from stream_proxy.errors import APIError, internal_error, upstream_timeout, without_frames
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.response_relay import ResponseRelay
 from stream_proxy.http.headers import RawHeader
@@ -123,8 +123,7 @@ class UpstreamCall(ABC):
     def broken(self, failure: Failure) -> None:
         """End with an error of the upstream's, or a bug of ours."""
         if isinstance(failure.value, APIError):
-            # A traceback holds frames, and these hold the body; an error of the upstream's needs none.
-            self.fail(failure.value.with_traceback(None))
+            self.fail(without_frames(failure.value))
         else:
             self.bug(failure)
 

@@ -25,10 +25,9 @@ class IdleTimer:
     ) -> None:
         self._reactor = reactor
         self._seconds = seconds
-        self._expired = expired
+        self._expired: Callable[[], None] | None = expired
         self._end = None if total is None else reactor.seconds() + total
         self._touched = reactor.seconds()
-        self._stopped = False
         self._call: IDelayedCall | None = reactor.callLater(self._wait(), self._expire)
 
     @property
@@ -43,12 +42,12 @@ class IdleTimer:
             self._touched = self._reactor.seconds()
         if self._call is not None:
             self._call.reset(self._wait())
-        elif not self._stopped:
+        elif self._expired is not None:
             self._call = self._reactor.callLater(self._wait(), self._expire)
 
     def stop(self) -> None:
         """No longer wait."""
-        self._stopped = True
+        self._expired = None  # whoever waits may hold this timer
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()
@@ -60,4 +59,5 @@ class IdleTimer:
 
     def _expire(self) -> None:
         self._call = None
-        self._expired()
+        if self._expired is not None:
+            self._expired()

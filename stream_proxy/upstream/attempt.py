@@ -13,6 +13,7 @@ from twisted.web.http import NOT_MODIFIED, PROXY_AUTH_REQUIRED
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
+from stream_proxy.errors import without_frames
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import response_headers
 from stream_proxy.upstream.connection import UpstreamProtocol
@@ -76,14 +77,18 @@ class Attempt:
             self._asking.cancel()
 
     def _failed(self, failure: Failure) -> None:
+        route, raised = self._connections.route, failure.value
         if self._cancelled:
-            failure = Failure(CancelledError())
+            known = Failure(CancelledError())
         else:
-            failure = request_failure(
-                failure, self._connections.route.answers, self._connections.connect_seconds
-            )
+            known = request_failure(failure, route.answers, self._connections.connect_seconds)
+        if known is not failure:
+            # Its frames hold the connection and the request, and these hold it.
+            failure.cleanFailure()
+            if raised is not None:
+                without_frames(raised)
         if not self._answered.called:
-            self._answered.errback(failure)
+            self._answered.errback(known)
 
     def _send(self, agent: IAgent | None, origin: str) -> Deferred[IResponse]:
         if agent is None:

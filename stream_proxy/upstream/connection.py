@@ -141,6 +141,13 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
                 parser.connHeaders.setRawHeaders(b"Connection", [b"close"])
         super()._finishResponse_WAITING(rest)
 
+    def _disconnectParser(self, reason: Failure) -> None:
+        parser = self._parser
+        super()._disconnectParser(reason)
+        if parser is not None:
+            # The decoder refers to its parser, which refers to the request and so to its body.
+            parser.bodyDecoder = None
+
     _finishResponse_TRANSMITTING = _finishResponse_WAITING
 
     def _finishResponse_CONNECTION_LOST(self, rest: bytes) -> None:

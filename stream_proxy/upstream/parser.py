@@ -22,6 +22,7 @@ class ResponseParser(HTTPClientParser):
 
     MAX_LENGTH = MAX_HEAD_BYTES
     _transferDecoders = {b"chunked": ChunkedDecoder}
+    _field_count = 0
 
     def lineReceived(self, line: bytes) -> None:
         text = line.removesuffix(b"\r")
@@ -33,6 +34,12 @@ class ResponseParser(HTTPClientParser):
         ):
             raise ParseError("not HTTP", text)
         super().lineReceived(line)
+
+    def headerReceived(self, name: bytes, value: bytes) -> None:
+        self._field_count += 1
+        if self._field_count > MAX_HEAD_FIELDS:
+            raise HeadTooLargeError()
+        super().headerReceived(name, value)
 
     def allHeadersReceived(self) -> None:
         response = self.response
@@ -54,19 +61,11 @@ class ResponseParser(HTTPClientParser):
 
 
 def bound_head(parser: HTTPClientParser) -> None:
-    """Have `parser` refuse an answer that is doubtful, or has too long lines or too many fields."""
-    parser.__class__ = ResponseParser  # Twisted makes it by itself
-    received = parser.headerReceived
-    count = 0
+    """Have `parser` refuse a response that is doubtful, or has too long lines or too many fields.
 
-    def counted(name: bytes, value: bytes) -> None:
-        nonlocal count
-        count += 1
-        if count > MAX_HEAD_FIELDS:
-            raise HeadTooLargeError()
-        received(name, value)
-
-    parser.headerReceived = counted  # type: ignore[method-assign]
+    ``HTTP11ClientProtocol.request`` makes its parser itself and offers no other way to choose its class.
+    """
+    parser.__class__ = ResponseParser
 
 
 def in_head(parser: HTTPClientParser) -> bool:
