@@ -1,4 +1,4 @@
-"""One client connection: whose head comes in, whose upload may wait, and how it closes."""
+"""Channel: one client connection, its request heads, the pace of its uploads, and its closing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
 from stream_proxy.transport.tuning import is_half_closeable, tune
 
-#: After an answer that came before the upload was over: how long the rest may take, and pause, to run out.
+#: After a response that came before the upload was over: how long the rest of that may take, and pause.
 _LINGER_SECONDS = 30.0
 _LINGER_IDLE_SECONDS = 5.0
-#: When the site stops: how long a connection that is new may take to begin its first request.
+#: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
 
 
@@ -55,18 +55,18 @@ class DownstreamChannel(HTTPChannel):
 
     site: ChannelSite
     transport: Any
-    #: What waits to be sent to the client.
+    #: Bytes that wait to be sent to the client.
     outbox: Outbox
     _lingering: IDelayedCall | None = None
     _head_in = False
     _head_limit: IDelayedCall | None = None
     _used = False
     _idle_end: IDelayedCall | None = None
-    #: What a connection that has become a WebSocket does when the site stops.
+    #: Set on a connection that has become a WebSocket: called when the site drains.
     going_away: Callable[[], None] | None = None
-    #: The connection is closing: nothing that still comes is a request, or part of one.
+    #: The connection is closing: no more requests, or parts of one, are read from it.
     _closing = False
-    #: The connection is one too many: what it asks is answered with this.
+    #: The connection is one too many: its first request gets this error.
     _turned_away: APIError | None = None
     _stalled: Failure | None = None
 
@@ -104,7 +104,7 @@ class DownstreamChannel(HTTPChannel):
                 self._watch_head()
 
     def _watch_head(self) -> None:
-        """Bound the time of a head that has begun; one that came in one piece never needs that."""
+        """Bound the time of a head that has begun; one that came in one piece needs no timer."""
         if not self._in_head:
             self._stop_head_limit()
         elif self._head_limit is None:
@@ -116,7 +116,7 @@ class DownstreamChannel(HTTPChannel):
 
     def _head_late(self) -> None:
         self._head_limit = None
-        if self._waitingForTransport:  # nothing is read, because the last answer is not taken yet
+        if self._waitingForTransport:  # nothing is read before the client has read the last response
             self._watch_head()
         else:
             self._refuse(head_too_slow(self.site.limits.request_head_seconds))
@@ -126,7 +126,7 @@ class DownstreamChannel(HTTPChannel):
         if call is not None:
             call.cancel()
 
-    # What came in the same read as that which closed the connection is still on its way through these.
+    # What came in the same read as the bytes that closed the connection still passes through these.
 
     def lineReceived(self, line: bytes) -> None:
         if self._closing:
@@ -150,7 +150,7 @@ class DownstreamChannel(HTTPChannel):
             super().rawDataReceived(data)
 
     def _finishRequestBody(self, data: bytes) -> None:
-        # What stands after the last chunk but is no field may be the next request to somebody else.
+        # Lines after the last chunk that are no fields may be the next request to another reader.
         if all(is_trailer(bytes(line)) for line in getattr(self._transferDecoder, "_trailerHeaders", ())):
             super()._finishRequestBody(data)
         else:
@@ -162,15 +162,15 @@ class DownstreamChannel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:
         self._used = True
-        self._stop_head_limit()  # what follows in the same read is another request's
+        self._stop_head_limit()  # the rest of this read belongs to another request
         hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
         if len(hosts) > 1:
             self._respondToBadRequestAndDisconnect()
             return
         super().allHeadersReceived()
         if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:
-            # The time limit of an upload is the business of who reads it. Rendering waits until the channel
-            # has switched to the body, because an answer at once would find it between two states.
+            # Whoever reads an upload limits its time. Rendering waits until the channel has switched to the
+            # body, because a response at once would find it between two states.
             self._savedTimeOut = self.setTimeout(None)
             self._head_in = True
 
@@ -181,11 +181,11 @@ class DownstreamChannel(HTTPChannel):
         return b"close" not in tokens and not self.site.draining
 
     def pause_reading(self) -> None:
-        """The upload has to wait."""
+        """Pause the upload."""
         self._networkProducer.pauseProducing()
 
     def resume_reading(self) -> None:
-        """The upload may go on."""
+        """Resume the upload."""
         self._networkProducer.resumeProducing()
 
     def loseConnection(self) -> None:
@@ -196,13 +196,13 @@ class DownstreamChannel(HTTPChannel):
         """Close after what was written.
 
         :param linger: the client may still be sending. A close with unread bytes is a reset, which can
-            destroy the answer on its way to the client.
+            destroy the response on its way to the client.
         """
         self._closing = True
         self._transferDecoder = None  # nothing is decoded any more, and it refers to the request
         transport: Any = self.transport
         if not (linger and is_half_closeable(transport)):
-            # What is not half-closeable, such as TLS, waits for the client's own close.
+            # A transport that cannot be half closed, such as TLS, waits for the client's own close.
             self.setTimeout(_LINGER_SECONDS if linger else self.site.timeOut)
             super().loseConnection()
             return
@@ -227,7 +227,7 @@ class DownstreamChannel(HTTPChannel):
         if self._is_taking:
             self.setTimeout(self.timeOut)
         elif self._lingering is not None:
-            # All that came has been read, so this close is no reset, and the rest of the answer arrives.
+            # All that came has been read, so this close is no reset, and the rest of the response arrives.
             self.transport.loseConnection()
         elif self._closing or self.requests:
             self.abort()
@@ -242,22 +242,22 @@ class DownstreamChannel(HTTPChannel):
 
     @property
     def _is_taking(self) -> bool:
-        """Whether an answer is on its way still. That it does not stand there for ever is seen to."""
+        """Whether a response is still on its way. StallWatch bounds how long that may take."""
         return self._turned_away is None and self.outbox.waiting
 
     def stalled(self, seconds: float) -> None:
-        """The client took nothing for so long of what waits for it: drop it."""
-        if self._stalled is not None:  # it is going already
+        """Drop a client that read nothing for so long while bytes waited for it."""
+        if self._stalled is not None:  # it is being dropped already
             return
         error = StalledError(seconds)
         self._stalled = Failure(error)
-        if not self.requests:  # or else the request's own line in the log will tell
+        if not self.requests:  # else the log line of the request says so
             self.site.tell(self, "dropped", 499, str(error))
         self.abort()
 
     def check(self) -> None:
-        """Notice a client that has left while its upload, or its next request, had to wait."""
-        # What a WebSocket's client said before it left is still to be passed on.
+        """Drop a client that has left while its upload, or its next request, was paused."""
+        # A WebSocket's frames from before the client left are still to be relayed.
         http = self.requests and not self._closing and self.going_away is None
         if http and self.outbox.deserted:
             self.abort()
@@ -267,16 +267,16 @@ class DownstreamChannel(HTTPChannel):
         self.transport.abortConnection()
 
     def turn_away(self, error: APIError) -> None:
-        """Answer the first that comes with `error`."""
+        """Answer the first request with `error`."""
         self._turned_away = error
         self.setTimeout(_LINGER_IDLE_SECONDS)
 
     def drain(self, *, websockets: bool) -> None:
         """Close when the request under way is done.
 
-        If there is none, close soon: what the client has sent already is a request that it may count on.
+        If there is none, close soon: a request that the client has sent already is still answered.
 
-        :param websockets: whether those are to end as well.
+        :param websockets: end WebSockets as well.
         """
         if self.going_away is not None:
             if websockets:
@@ -292,7 +292,7 @@ class DownstreamChannel(HTTPChannel):
                 self._idle_end = self.callLater(_BEGIN_SECONDS, self._end_idle)
 
     def _end_idle_next_turn(self) -> None:
-        # What is left of the turn in which the site began to drain need not have read anything: the next has.
+        # The rest of the turn in which the drain began need not have read anything; the next one has.
         self._idle_end = self.callLater(0, self._end_idle)
 
     def _end_idle(self) -> None:
@@ -311,7 +311,7 @@ class DownstreamChannel(HTTPChannel):
             self._refuse(not_http())
 
     def _refuse(self, error: APIError) -> None:
-        """Answer what is no request, or no longer one, and close."""
+        """Answer input that is no request, or no longer one, with an error, and close."""
         self.persistent = False
         self._stop_head_limit()
         started = any(request.startedWriting for request in self.requests)

@@ -1,4 +1,4 @@
-"""Closing of client connections: the last response on one, byte for byte."""
+"""Pieces of closing a client connection: the last response, and the reset after the last write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream_proxy.errors import APIError
 
 
 def last_response(error: APIError) -> bytes:
-    """`error` as the last response of a connection, byte for byte."""
+    """Return `error` as the last response of a connection, byte for byte."""
     body = error.envelope()
     lines = [
         b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode("ascii")),
@@ -27,7 +27,7 @@ def last_response(error: APIError) -> bytes:
 
 @implementer(IPullProducer)
 class AfterLastWrite:
-    """Calls `done` when a transport has sent all that was written to it.
+    """Pull producer that calls `done` when a transport has sent all that was written to it.
 
     A transport asks a pull producer for more once at the start, and again whenever there is nothing left.
     """
@@ -45,4 +45,4 @@ class AfterLastWrite:
             self._transport.startWriting()
 
     def stopProducing(self) -> None:
-        """The connection is gone already."""
+        """Do nothing: the connection is gone already."""

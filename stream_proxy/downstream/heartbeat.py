@@ -1,4 +1,4 @@
-"""Signs of life for a client that waits: a head before there is an answer, and a blank now and then.
+"""Heartbeat for a client that waits: a head before there is a response, and a space now and then.
 
 Load balancers, CDNs and clients give up on a connection on which nothing moves. JSON may begin with blanks
 (RFC 8259 section 2), so they can have some; the status, though, is gone with the head.
@@ -21,17 +21,17 @@ from stream_proxy.request_log import Outcome
 _BLANK = b" "
 _HEAD = (
     (b"Content-Type", b"application/json"),
-    (b"X-Accel-Buffering", b"no"),  # nginx would gather blanks until there are enough
+    (b"X-Accel-Buffering", b"no"),  # nginx would hold blanks back until its buffer is full
 )
 
 
 @implementer(IPushProducer)
 class Heartbeat:
-    """The JSON answer to one request, whose head goes out before it is there if that takes long.
+    """JSON response whose head goes out before the JSON is there, if that takes long.
 
-    :param request: the client's.
-    :param seconds: how long the client waits for the head, and then for each blank; 0: for ever.
-    :param due: called once, when it is time for the head. It calls :meth:`begin`; or :meth:`stop`, if the
+    :param request: the client's request.
+    :param seconds: seconds until the head, and then between blanks; 0: never.
+    :param due: called once when it is time for the head. It calls :meth:`begin`, or :meth:`stop` if the
         request is answered in another way.
     """
 
@@ -50,19 +50,19 @@ class Heartbeat:
         self.sent = 0
 
     def start(self) -> None:
-        """The client waits from now on."""
+        """Start the clock."""
         if self._seconds > 0:
             self._call = self._clock.callLater(self._seconds, self._tick)
 
     def stop(self) -> None:
-        """It does no longer."""
+        """Stop the heartbeat."""
         self._due = None
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
 
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
-        """Send the head of an answer whose length nobody knows, and the first blank."""
+        """Send the head of a response of unknown length, and the first blank."""
         self.begun = True
         fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
         start_response(self._request, status, reason, [*fields, *_HEAD])
@@ -70,7 +70,7 @@ class Heartbeat:
         self._blank()
 
     def respond(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
-        """Send the answer, or what has not been sent of it."""
+        """Send the response, or the rest of it."""
         if self.begun:
             self._finish(body)
         else:
@@ -78,7 +78,7 @@ class Heartbeat:
             respond(self._request, status, reason, headers, body)
 
     def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
-        """The same for an error."""
+        """Send an error, or its envelope as the body of the head that went out."""
         if self.begun:
             self._finish(error.envelope())
         else:
@@ -87,12 +87,12 @@ class Heartbeat:
                 respond_error(self._request, error, headers)
 
     def amended(self, outcome: Outcome) -> Outcome:
-        """How it ended, with what the client was told instead of that."""
+        """Return `outcome` with a note of the status that the client was sent in its place."""
         if not self.begun or outcome.status == self._request.code:
             return outcome
         return replace(outcome, detail=f"{self._request.code} had been sent")
 
-    # Whoever does not read gets no more blanks either, or they would pile up here.
+    # A client that does not read gets no more blanks either, or they would pile up here.
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -101,7 +101,7 @@ class Heartbeat:
         self._paused = False
 
     def stopProducing(self) -> None:
-        """The client's connection is going; whoever watches the request ends this."""
+        """Do nothing: the flow hears of a lost client from its request."""
 
     def _tick(self) -> None:
         self._call = self._clock.callLater(self._seconds, self._tick)

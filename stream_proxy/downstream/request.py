@@ -1,4 +1,4 @@
-"""Request whose body need not be in before it is answered."""
+"""Request that can be rendered before its body is in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream_proxy.downstream.request_body import RequestBody
 
 
 class ProxyRequest(server.Request):
-    """A request whose body need not be in before it is answered.
+    """Request that can be rendered before its body is in.
 
     A resource with ``streamsUploads = True`` is rendered as soon as the head is in and finds the body in
     ``request.body`` (an :class:`RequestBody`); every other resource finds it in ``request.content``.
@@ -21,7 +21,7 @@ class ProxyRequest(server.Request):
 
     defaultContentType = None
     body: RequestBody | None = None
-    #: The resource has been asked: from there on it is the one who tells the log.
+    #: The resource has been rendered, and logs the request from now on.
     rendered = False
     _resource: IResource | None = None
 
@@ -41,7 +41,7 @@ class ProxyRequest(server.Request):
             super().gotLength(length)
 
     def headReceived(self) -> None:
-        """The channel has done its part with the head: the resource may look at it."""
+        """Render the resource, now that the channel has read the head."""
         if self._resource is not None and not self.rendered:
             self.rendered = True
             try:

@@ -1,4 +1,4 @@
-"""A request's body on its way in."""
+"""Request body on its way in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-#: What is held of an upload that nobody has asked for yet.
+#: Bytes of an upload that are held before anybody reads it.
 _HOLD_BYTES = 65_536
 
 
@@ -25,12 +25,12 @@ class UploadChannel(Protocol):
 
 
 class BodyTooLargeError(Exception):
-    """A body that was to be collected is larger than its limit."""
+    """A body to collect is larger than its limit."""
 
 
 @implementer(IBodyProducer)
 class RequestBody:
-    """A request's body on its way in: collected whole, or produced into a consumer as it arrives.
+    """Request body on its way in: collected whole, or produced into a consumer as it arrives.
 
     :param channel: the connection it comes on.
     :param length: its ``Content-Length``, or ``None`` if it is chunked.
@@ -52,9 +52,9 @@ class RequestBody:
         self._paused = False
 
     def collect(self, limit: int) -> Deferred[bytes]:
-        """The whole body.
+        """Return a Deferred of the whole body.
 
-        :param limit: bytes.
+        :param limit: the largest body, in bytes.
         :raises BodyTooLargeError: through the Deferred, as soon as that is known.
         """
         self._limit = limit
@@ -90,14 +90,14 @@ class RequestBody:
             self._channel.resume_reading()
 
     def stopProducing(self) -> None:
-        """Nobody wants the rest: what still comes is thrown away."""
+        """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
         self._consumer = self._produced = self._collected = None
         self.resumeProducing()
 
     def data_received(self, data: bytes) -> None:
-        """The channel has a piece."""
+        """Take a piece from the channel."""
         if self.touched is not None:
             self.touched()
         if self._discard:
@@ -114,7 +114,7 @@ class RequestBody:
             self._channel.pause_reading()
 
     def end_received(self) -> None:
-        """The channel has all of it."""
+        """Note that the channel has read the whole body."""
         self.ended = True
         if self.touched is not None:
             self.touched()

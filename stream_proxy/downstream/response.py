@@ -16,9 +16,9 @@ from stream_proxy.http.headers import RawHeader
 def start_response(
     request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader]
 ) -> None:
-    """Set the head of an answer: exactly these fields, and the close that the connection itself needs.
+    """Set the head of a response: exactly these fields, and the ``Connection: close`` that the channel needs.
 
-    :param reason: ``None`` for the usual one.
+    :param reason: ``None`` for the standard one.
     """
     close = request.responseHeaders.getRawHeaders(b"Connection")
     fields = Headers()
@@ -34,7 +34,7 @@ def start_response(
 def respond(
     request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes
 ) -> None:
-    """Answer with JSON, whole."""
+    """Send a whole JSON response."""
     own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body))]
     start_response(request, status, reason, [*headers, *own])
     request.write(body)
@@ -42,7 +42,7 @@ def respond(
 
 
 def respond_error(request: server.Request, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
-    """Answer with an error's envelope; `headers` are what the upstream said beside it."""
+    """Send an error's envelope; `headers` are further fields, such as the upstream's."""
     fields = list(headers)
     if error.should_retry is not None:
         fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
@@ -53,19 +53,19 @@ def respond_error(request: server.Request, error: APIError, headers: Iterable[Ra
 
 
 def break_off(request: server.Request) -> None:
-    """End an answer that has begun and cannot be completed, so that the client sees it is not complete."""
+    """End a response that cannot be completed, so that the client sees that it is not complete."""
     channel = request.channel
     if channel is None:
         return
     if request.chunked or request.responseHeaders.hasHeader(b"Content-Length"):
         channel.loseConnection()
-    elif isinstance(channel, DownstreamChannel):  # here an orderly close would be the end of the answer
+    elif isinstance(channel, DownstreamChannel):  # here an orderly close would be the end of the response
         channel.break_off()
     else:
         cast(Any, channel.transport).abortConnection()
 
 
 def is_taking(request: server.Request) -> bool:
-    """Whether something waits for the client on a connection that watches that it is taken."""
+    """Report whether bytes wait for the client, on a connection that bounds how long they may."""
     channel = request.channel
     return isinstance(channel, DownstreamChannel) and channel.outbox.waiting

@@ -1,4 +1,4 @@
-"""The HTTP server that does not interfere: uploads flow as they come, answers are what they are told."""
+"""HTTP server that does not interfere: uploads stream, and responses get no header of its own."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from stream_proxy.http.target import origin_form
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
 
-#: How many connections beyond the allowed ones may be there to be answered that they are too many.
+#: Connections beyond the limit that may stay long enough to get an error.
 _MOST_TURNED_AWAY = 1_000
-#: At most so often the log tells of these.
+#: Seconds between two log lines about these.
 _OVERLOAD_LOG_SECONDS = 10.0
 
 
 class ProxySite(server.Site):
-    """A site whose requests stream their uploads, without an access log.
+    """Site whose requests stream their uploads, without an access log.
 
     :param resource: the root.
-    :param reactor: for its timers.
-    :param idle_seconds: how long an idle client connection is kept, in place of what `limits` say.
-    :param limits: times, sizes and counts, those of the configuration.
-    :param log: where is told what no resource can tell: requests that do not get so far.
+    :param reactor: the reactor; by default the running one.
+    :param idle_seconds: seconds that an idle client connection is kept, in place of the one in `limits`.
+    :param limits: times, sizes and counts, as in the configuration.
+    :param log: the log of requests that reach no resource.
     """
 
     protocol = DownstreamChannel  # type: ignore[assignment]
@@ -56,11 +56,11 @@ class ProxySite(server.Site):
         self.limits = limits
         #: The connections that are open.
         self.channels: set[DownstreamChannel] = set()
-        #: Those that were too many, and are about to go.
+        #: Connections beyond the limit, which are about to be closed.
         self.turned_away: set[DownstreamChannel] = set()
-        #: Set once the site only finishes what it has begun.
+        #: The site only finishes what it has begun.
         self.draining = False
-        #: Set once WebSockets are to end as well.
+        #: WebSockets are to end as well.
         self.going_away = False
         self._drained: list[Deferred[None]] = []
         self._log = log if log is not None else RequestLog()
@@ -70,23 +70,23 @@ class ProxySite(server.Site):
         self._stalls = StallWatch(clock, self.channels, limits.timeout_seconds)
 
     def change_limits(self, limits: Limits) -> None:
-        """Let `limits` hold from now on; some of them only for connections that are new."""
+        """Apply `limits` from now on; some of them to new connections only."""
         self.limits = limits
         self.timeOut = limits.client_idle_seconds
         self._stalls.seconds = limits.timeout_seconds
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What TLS is to offer: HTTP/2 is not spoken here."""
+        """Return the protocols that TLS offers: HTTP/2 is not spoken here."""
         return [b"http/1.1"]
 
     def startFactory(self) -> None:
-        """There is no access log to open."""
+        """Do nothing: there is no access log to open."""
 
     def stopFactory(self) -> None:
-        """There is none to close."""
+        """Do nothing: there is no access log to close."""
 
     def log(self, request: object) -> None:
-        """Nothing: Twisted's access log would print queries and ``Referer``."""
+        """Do nothing: Twisted's access log would print queries and ``Referer``."""
 
     def tell(self, channel: DownstreamChannel, how: str, status: int, problem: str) -> None:
         """Log the end of a connection that is no request's."""
@@ -98,10 +98,10 @@ class ProxySite(server.Site):
     def drain(self, seconds: float | None) -> Deferred[None]:
         """Close idle connections now, and the others when their request is done.
 
-        It can be asked for again, to set a limit or another one.
+        A second call sets a new limit.
 
-        :param seconds: after so many everything is aborted, and WebSockets are closed at once; ``None``: all
-            may take the time that they need, WebSockets as well.
+        :param seconds: after so many everything is aborted, and WebSockets are closed at once; ``None``: no
+            limit, for WebSockets neither.
         :return: fires when all are gone.
         """
         self.draining = True
@@ -130,7 +130,7 @@ class ProxySite(server.Site):
             channel.abort()
 
     def channel_made(self, channel: DownstreamChannel) -> None:
-        """A connection is there, which may be one too many."""
+        """Count a connection, which may be one too many."""
         if len(self.channels) >= self.limits.max_connections:
             self._turn_away(channel)
             return
@@ -156,7 +156,7 @@ class ProxySite(server.Site):
             channel.turn_away(too_many_connections(limit))
 
     def channel_lost(self, channel: DownstreamChannel) -> None:
-        """A connection is gone."""
+        """Forget a connection."""
         self.channels.discard(channel)
         self.turned_away.discard(channel)
         if not self.channels:

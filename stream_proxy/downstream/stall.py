@@ -1,4 +1,4 @@
-"""Clients that stop reading, or leave while nothing is read of them: neither is held for ever."""
+"""Stalled clients: those that stop reading, or leave while their upload is paused, are disconnected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from stream_proxy.transport.eager_write import tcp_connection, unsent
 
-#: How often connections are looked at: several times within the time that a stall may take, and seldom.
+#: Looks at the connections within the time that a stall may take, and the longest time between two.
 _LOOKS = 4
 _LONGEST_SECONDS = 10.0
 #: TCP_CLOSE and TCP_CLOSE_WAIT of Linux's net/tcp_states.h.
@@ -21,16 +21,16 @@ _PEER_CLOSED = (7, 8)
 
 
 class StalledError(Exception):
-    """A client took nothing of what was waiting for it, and was dropped."""
+    """A client was dropped because it read nothing while bytes waited for it."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The client took nothing for {seconds:g} seconds.")
 
 
 class Outbox:
-    """What waits to be sent on a connection, and for how long nothing of it has been taken.
+    """Bytes that wait to be sent on a connection, and for how long the peer has read none of them.
 
-    :param transport: any; where no TCP or UNIX connection is at the bottom of it, nothing ever waits.
+    :param transport: any transport; without a TCP or UNIX connection below it, nothing ever waits.
     """
 
     __slots__ = ("_connection", "_given", "_send", "_since", "_taken")
@@ -43,16 +43,16 @@ class Outbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is anything, beside what the kernel holds."""
+        """Whether any bytes wait, besides those that the kernel holds."""
         return self._connection is not None and unsent(self._connection) > 0
 
     def stalled(self, now: float) -> float:
-        """For how many seconds nothing has been taken; only what earlier calls have seen counts."""
+        """Return for how many seconds the peer has read nothing, as far as earlier calls have seen."""
         if not self.waiting:
             self.close()
             return 0.0
         if self._send is None:
-            # Only now, because most connections never have anything that waits.
+            # Only now, because on most connections nothing ever waits.
             self._send = self._connection.writeSomeData
             self._connection.writeSomeData = self._count
             self._given = 0
@@ -64,7 +64,7 @@ class Outbox:
 
     @property
     def deserted(self) -> bool:
-        """Whether the peer has closed its end, also if nothing is read; where the system tells."""
+        """Whether the peer has closed its end, even while nothing is read; known on Linux only."""
         if sys.platform == "linux" and self._connection is not None:
             with contextlib.suppress(OSError):
                 state = self._connection.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
@@ -72,7 +72,7 @@ class Outbox:
         return False
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop counting."""
         if self._send is not None:
             self._send = None
             del self._connection.writeSomeData
@@ -85,22 +85,22 @@ class Outbox:
 
 
 class Sending(Protocol):
-    """A connection with an outbox."""
+    """Connection with an outbox."""
 
     outbox: Outbox
 
     def stalled(self, seconds: float) -> None:
-        """Its peer has taken nothing for so long."""
+        """End the connection, whose peer has read nothing for so long."""
 
     def check(self) -> None:
-        """See whether the peer is still there."""
+        """End the connection if its peer has left."""
 
 
 class StallWatch:
-    """Looks at connections from time to time, and tells those whose peers take nothing.
+    """Watch over connections, which ends those whose peers do not read.
 
-    :param connections: which; whoever adds the first calls :meth:`start`.
-    :param seconds: for how long a peer may take nothing.
+    :param connections: the connections; whoever adds the first one calls :meth:`start`.
+    :param seconds: for how long a peer may read nothing.
     """
 
     def __init__(self, clock: IReactorTime, connections: Collection[Sending], seconds: float) -> None:
@@ -111,12 +111,12 @@ class StallWatch:
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Look, unless that is under way."""
+        """Start to watch, unless that is under way."""
         if self._call is None:
             self._call = self._clock.callLater(min(self.seconds / _LOOKS, _LONGEST_SECONDS), self._look)
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop to watch."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -133,10 +133,10 @@ class StallWatch:
 
 
 def _unacknowledged(connection: Any) -> int:
-    """How many bytes the kernel holds that the peer's has not acknowledged, where the system tells.
+    """Return how many bytes the kernel holds that the peer has not acknowledged; 0 where that is unknown.
 
-    A kernel holds megabytes, and asks for more only when a good part of that is gone: by that alone, a client
-    on a thin line would seem to stand still for minutes.
+    A kernel holds megabytes, and takes more only when a good part of that is gone: without this a client on a
+    slow line would seem to stand still for minutes.
     """
     if sys.platform == "linux":
         import fcntl

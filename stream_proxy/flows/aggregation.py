@@ -1,4 +1,4 @@
-"""The one answer that is put together out of a body as it comes."""
+"""Aggregation: one JSON response out of a body as it comes."""
 
 from __future__ import annotations
 
@@ -14,76 +14,77 @@ from stream_proxy.flows.call import Call, Kind
 from stream_proxy.http.body_kind import BOM
 from stream_proxy.http.content_coding import ContentDecoder
 
-#: What an event may say beside its part of the answer.
+#: Room in an event for what it holds beside its part of the result.
 _EVENT_OVERHEAD = 65_536
 
 
 class Aggregation(Protocol):
-    """Takes a decoded body, and has an answer once there is enough of it. Sans-I/O."""
+    """Something that takes a decoded body, and has a result once there is enough of it. Sans-I/O."""
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is there."""
+        """Whether the result is there."""
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes.
+        """Add the next bytes.
 
-        :raises APIError: they are an error, or more than may be held.
+        :raises APIError: they report an error, or are more than may be held.
         """
 
     def end(self, error: APIError | None) -> None:
-        """The body is over, as its framing promised or with an `error`; there is an answer after this.
+        """End the body, after which there is a result.
 
-        :raises APIError: there is none.
+        :param error: ``None`` if the body ended as its framing promised.
+        :raises APIError: there is no result.
         """
 
     def result_bytes(self) -> bytes:
-        """The answer, which is JSON."""
+        """Return the result, which is JSON."""
 
 
 class StreamAggregation:
-    """An answer out of an event stream.
+    """Aggregation of an event stream.
 
-    :param call: what it answers.
-    :param max_bytes: how large it may become.
+    :param call: the call that the stream answers.
+    :param max_bytes: the largest result.
     """
 
     def __init__(self, call: Call, max_bytes: int) -> None:
         self._events = SSEDecoder(max_event_bytes=max_bytes + _EVENT_OVERHEAD)
         self._runs: ChatRuns | None = None
-        self._answer: EventAccumulator
+        self._accumulator: EventAccumulator
         if call.kind is Kind.CHAT:
-            chat = self._answer = ChatCompletionsAccumulator(n=call.n, max_bytes=max_bytes)
+            chat = self._accumulator = ChatCompletionsAccumulator(n=call.n, max_bytes=max_bytes)
             self._runs = ChatRuns(self._events, chat)
         else:
-            self._answer = ResponseAccumulator(max_bytes=max_bytes)
+            self._accumulator = ResponseAccumulator(max_bytes=max_bytes)
 
     @property
     def complete(self) -> bool:
-        return self._answer.complete
+        return self._accumulator.complete
 
     def feed(self, piece: bytes) -> None:
         if self._runs is not None:
             self._runs.feed(piece)
         else:
             for event in self._events.feed(piece):
-                self._answer.feed(event)
+                self._accumulator.feed(event)
 
     def end(self, error: APIError | None) -> None:
-        self._answer.end(self._events.stray(), clean=error is None)
+        self._accumulator.end(self._events.stray(), clean=error is None)
 
     def result_bytes(self) -> bytes:
-        return self._answer.result_bytes()
+        return self._accumulator.result_bytes()
 
 
 class JSONAggregation:
-    """A JSON answer that came in one piece, for a client whom its own head can no longer reach.
+    """Collection of a JSON response whose head came too late: another one had been sent.
 
-    :param content: what decodes it.
-    :param max_bytes: how large it may be.
+    :param content: the decoder of the body.
+    :param max_bytes: the largest result.
     """
 
-    complete = False  # nothing but its end says so
+    complete = False  # only the end of the body says so
 
     def __init__(self, content: ContentDecoder, max_bytes: int) -> None:
         self._content = content
@@ -102,5 +103,5 @@ class JSONAggregation:
             raise upstream_error("The upstream's compressed answer was cut off.")
 
     def result_bytes(self) -> bytes:
-        # A byte order mark is tolerated at the start alone, and this may be no start any more.
+        # A byte order mark is tolerated at the start alone, and blanks may have gone out before it.
         return bytes(self._body).removeprefix(BOM)

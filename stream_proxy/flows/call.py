@@ -1,7 +1,4 @@
-"""What to do with a request: plain functions over plain data.
-
-Which requests are converted, and what the converted request says, is decided here without any I/O.
-"""
+"""Calls that can be converted: which requests make one, and what is sent in their place. Sans-I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _FALSE = (b"false", b"null")
 
 
 class Kind(Enum):
-    """The APIs whose answers can be put together from a stream."""
+    """APIs whose responses can be aggregated from a stream."""
 
     CHAT = b"/chat/completions"
     RESPONSES = b"/responses"
@@ -32,8 +29,8 @@ class Kind(Enum):
 class Call:
     """An ordinary call that can be made as a stream.
 
-    ``fields`` are the members of the request body as the client wrote them, ``model`` what the memory of
-    refusals goes by, ``n`` how many choices a chat answer has.
+    ``fields`` are the members of the request body as the client wrote them, ``model`` is the key of
+    remembered refusals, ``n`` the number of choices of a chat completion.
     """
 
     kind: Kind
@@ -42,7 +39,7 @@ class Call:
     n: int = 1
 
     def body(self, *, include_usage: bool) -> bytes:
-        """The body that asks for a stream; all but ``stream`` and ``stream_options`` is as it came."""
+        """Return the body that asks for a stream; all but ``stream`` and ``stream_options`` is as it came."""
         fields = dict(self.fields)
         fields["stream"] = Raw(b"true")
         if self.kind is Kind.CHAT:
@@ -58,7 +55,7 @@ class Call:
 
 
 def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader]) -> Kind | None:
-    """The kind of a request whose body is worth a look, or ``None``."""
+    """Return the kind of call that a request may be, judged by its head, or ``None``."""
     if method != b"POST":
         return None
     path = target.partition(b"?")[0].rstrip(b"/")
@@ -77,7 +74,7 @@ def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader])
 
 
 def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
-    """The call that `body` makes, or ``None`` if it is to be passed through as it is."""
+    """Return the call that `body` makes, or ``None`` if the request is to pass through as it is."""
     fields = _object(body)
     if fields is None or not _is_false(fields.get("stream")):
         return None
@@ -96,12 +93,12 @@ def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
 
 
 def refuses_include_usage(status: int, body: bytes) -> bool:
-    """Whether an error says that the upstream does not know ``stream_options.include_usage``."""
+    """Report whether an error is about ``stream_options.include_usage``."""
     return status in (400, 422) and (b"stream_options" in body or b"include_usage" in body)
 
 
 def refuses_stream(status: int, body: bytes) -> bool:
-    """Whether an error says that this model cannot be streamed (``"param": "stream"``)."""
+    """Report whether an error says that this model cannot be streamed (``"param": "stream"``)."""
     if status != 400:
         return False
     fields = _object(body) or {}

@@ -1,4 +1,4 @@
-"""How a call is put to the upstream, and how else when it is refused."""
+"""Fallbacks: the ways to make a call, and which of them an upstream is known to refuse."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stream_proxy.http.headers import (
 
 
 class Fallbacks:
-    """The ways of making one call, each at most once. It sends nothing.
+    """The ways to make one call, each at most once. Sans-I/O.
 
-    :param call: what the client asks for.
-    :param headers: the client's, as they came.
+    :param call: the call.
+    :param headers: the client's fields, as they came.
     :param body: the body as the client wrote it.
-    :param include_usage: as in the configuration.
-    :param compressed: whether an answer that is not streamed may come compressed.
+    :param include_usage: the rule's setting.
+    :param compressed: whether a response that is not streamed may come compressed.
     :param memory: what this upstream refused lately.
     """
 
@@ -49,13 +49,13 @@ class Fallbacks:
         self._usage = include_usage == "always" or (include_usage == "auto" and not known)
 
     def request(self) -> tuple[Iterable[RawHeader], bytes]:
-        """The header fields and the body to send now."""
+        """Return the header fields and the body to send now."""
         if not self.streams:
             return self._plain_headers(self._headers), self._body
         return streaming_request_headers(self._headers), self.call.body(include_usage=self._usage)
 
     def refused(self, status: int, body: bytes) -> bool:
-        """Whether the call may be answered if it is made in another way, which is then the next."""
+        """Report whether another way is left after this error, which then is the next."""
         if not self.streams:
             return False
         if refuses_stream(status, body):
@@ -71,9 +71,9 @@ class Fallbacks:
         return False
 
     def responded(self, status: int) -> None:
-        """That is what the upstream says now."""
+        """Record the status of the latest response."""
         if self._suspect is not None and 200 <= status < 300:
-            self._memory.note(self._suspect, self.call.model)  # it was that, and nothing else
+            self._memory.note(self._suspect, self.call.model)  # the option was the reason, and nothing else
 
 
 #: Providers change: a refusal is tried anew after an hour.
@@ -81,7 +81,7 @@ REMEMBER_SECONDS = 3600.0
 
 
 class Unsupported(Enum):
-    """The things that an upstream may refuse for a model."""
+    """Features that an upstream may not support for a model."""
 
     INCLUDE_USAGE = auto()
     STREAM = auto()
@@ -91,7 +91,7 @@ class RefusalMemory:
     """Refusals by model, the least recently used forgotten first.
 
     :param seconds: the clock.
-    :param size: how many are kept.
+    :param size: the number of refusals that are kept.
     """
 
     def __init__(self, seconds: Callable[[], float], size: int = 1024) -> None:
@@ -100,7 +100,7 @@ class RefusalMemory:
         self._until: OrderedDict[tuple[Unsupported, bytes], float] = OrderedDict()
 
     def note(self, refusal: Unsupported, model: bytes) -> None:
-        """`model` has just been refused this."""
+        """Record that a feature was refused for `model`."""
         key = (refusal, model)
         self._until[key] = self._seconds() + REMEMBER_SECONDS
         self._until.move_to_end(key)
@@ -108,7 +108,7 @@ class RefusalMemory:
             self._until.popitem(last=False)
 
     def knows(self, refusal: Unsupported, model: bytes) -> bool:
-        """Whether `model` was refused this within the last hour."""
+        """Report whether the feature was refused for `model` within the last hour."""
         key = (refusal, model)
         until = self._until.get(key)
         if until is None:

@@ -1,4 +1,4 @@
-"""What an answer is: decided by its head and the first bytes of its body, and kept until then."""
+"""Inspection of a response: the head and the first bytes of the body decide what it is."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from stream_proxy.errors import APIError, status_error
 from stream_proxy.http.body_kind import BodyKind, sniff
 from stream_proxy.http.headers import RawHeader
 
-#: How much of an answer is looked at before it is decided what it is.
+#: The part of a body that is looked at before it is decided what the response is.
 PEEK_BYTES = 65_536
-#: A refusal with one of these may be of the stream, or of an option that only a stream has.
+#: Statuses of errors that may be about the stream, or about an option that only a stream has.
 FALLBACK_STATUSES = (400, 422)
 
 
 class Inspection:
-    """Looks at the beginning of one answer. Sans-I/O.
+    """Beginning of one response, kept until it is clear what the response is. Sans-I/O.
 
-    :param status: of the answer.
-    :param media: its media type, in lower case and without parameters; empty if it has none.
-    :param codings: the names of its content codings.
-    :param readable: whether they can be undone; if not, the body cannot be looked at.
+    :param status: the status.
+    :param media: the media type, in lower case and without parameters; empty if there is none.
+    :param codings: the names of the content codings.
+    :param readable: whether these can be decoded; if not, the body cannot be looked at.
     """
 
     def __init__(self, status: int, media: bytes, codings: list[bytes], *, readable: bool) -> None:
         self._media = media
-        #: What has come, as it came, in case it is to be relayed.
+        #: The body so far, as it came, in case it is to be relayed.
         self.held: list[bytes] = []
         self._status = status
         self._codings = codings
@@ -33,26 +33,26 @@ class Inspection:
 
     @property
     def seen(self) -> bytes:
-        """What has come, decoded."""
+        """The body so far, decoded."""
         return bytes(self._seen)
 
     @property
     def beginning(self) -> bytes:
-        """As much of it as is looked at."""
+        """The part of that which is looked at."""
         return bytes(self._seen[:PEEK_BYTES])
 
     @property
     def success(self) -> bool:
-        """Whether it is an answer to the call at all."""
+        """Whether the status is a success."""
         return 200 <= self._status < 300
 
     @property
     def may_fall_back(self) -> bool:
-        """Whether the call might be answered if it was made otherwise."""
+        """Whether the call might succeed if it was made in another way."""
         return self._status in FALLBACK_STATUSES
 
     def came(self, data: bytes) -> None:
-        """Some bytes came."""
+        """Hold bytes as they came."""
         self.held.append(data)
         self._held_bytes += len(data)
 
@@ -61,12 +61,12 @@ class Inspection:
         self._seen += piece
 
     def kind(self, *, ended: bool) -> BodyKind | None:
-        """What the answer is, or ``None`` if that takes more of it.
+        """Return what the response is, or ``None`` if more of it is needed for that.
 
-        :param ended: there is no more.
+        :param ended: the whole body is in.
         """
         whole = ended or not self._readable or max(len(self._seen), self._held_bytes) >= PEEK_BYTES
-        if self.may_fall_back and not whole:  # its words count
+        if self.may_fall_back and not whole:  # its text counts
             return None
         kind = sniff(self.beginning, ended=whole)
         if kind is BodyKind.UNDECIDED:
@@ -78,14 +78,14 @@ class Inspection:
         return BodyKind.OTHER
 
     def headers(self, kind: BodyKind, headers: list[RawHeader]) -> list[RawHeader]:
-        """The fields to relay the answer with: JSON goes out as JSON, whatever it came as."""
+        """Return the fields to relay the response with: JSON goes out as JSON, whatever it was called."""
         if kind is not BodyKind.JSON or self._media == b"application/json" or self._media.endswith(b"+json"):
             return headers
         others = [pair for pair in headers if pair[0].lower() != b"content-type"]
         return [*others, (b"Content-Type", b"application/json")]
 
     def unusable(self) -> APIError:
-        """Why this is no answer, for a client whom it cannot reach as it is."""
+        """Return the error for a client that a response of this kind cannot reach any more."""
         if not self._readable:
             names = b", ".join(self._codings)[:40].decode("ascii", "replace")
             return status_error(

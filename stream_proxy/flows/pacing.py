@@ -1,4 +1,4 @@
-"""A body that means much work, which is spread over the turns of the reactor."""
+"""Pacing of a body: work beyond what came over the network is spread over turns of the reactor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from twisted.python.failure import Failure
 from stream_proxy.errors import APIError
 from stream_proxy.upstream.response import UpstreamResponse
 
-#: How many bytes beyond those that came are worked on before it is the turn of others.
+#: Bytes beyond those that came that are worked on before other connections are served.
 TURN_BYTES = 2**18
 
 
 class PacedBody:
-    """The body of one answer, worked on in steps.
+    """Body of one response, worked on in steps.
 
     As long as the work is no more than what came over the network, it is done as that comes. When little
-    data holds much, the upstream is paused, and the rest is done over the next turns of the reactor.
+    data holds much (compression), the upstream is paused and the rest is done over the next turns of the
+    reactor.
 
-    :param clock: whose turns these are.
-    :param response: whose body it is.
-    :param work: takes a read at once and returns the steps of the work on it, each the number of bytes that
-        it was about.
-    :param ended: called as :meth:`BodySink.body_ended`, when all is done.
-    :param failed: called with what a step raised; there are no more after it.
+    :param clock: the reactor.
+    :param response: the response.
+    :param work: takes a read at once and returns the steps of the work on it, each as the number of bytes
+        that it was about.
+    :param ended: called like :meth:`BodySink.body_ended` when all steps are done.
+    :param failed: called with the failure of a step, which is the last one.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class PacedBody:
         self._error: APIError | None = None
 
     def stop(self) -> None:
-        """No more steps: the body is another's, or nobody's."""
+        """Take no more steps: the body goes to another sink, or to none."""
         self._stopped = True
         self._reads.clear()
         call, self._call = self._call, None
@@ -59,14 +60,14 @@ class PacedBody:
             call.cancel()
 
     def body_received(self, data: bytes) -> None:
-        """The next read, as it came."""
+        """Queue the work on a read."""
         if not self._stopped:
             self._left = min(self._left + len(data), TURN_BYTES)
             self._reads.append(self._work(data))
             self._go()
 
     def body_ended(self, error: APIError | None) -> None:
-        """There are no more reads."""
+        """Note that there are no more reads."""
         self._over, self._error = True, error
         self._go()
 

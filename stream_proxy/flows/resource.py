@@ -89,19 +89,19 @@ class ProxyResource(UpstreamResource):
 
 
 class ChatCompletionsApiProxy(ProxyResource):
-    """A proxy that converts chat completions only."""
+    """Proxy that converts chat completions only."""
 
     kinds = frozenset({Kind.CHAT})
 
 
 class ResponsesApiProxy(ProxyResource):
-    """A proxy that converts Responses only."""
+    """Proxy that converts Responses only."""
 
     kinds = frozenset({Kind.RESPONSES})
 
 
 class PassthroughApiProxy(ProxyResource):
-    """A proxy that converts nothing."""
+    """Proxy that converts nothing."""
 
     kinds = frozenset()
 

@@ -18,12 +18,12 @@ _NO_LENGTH_STATUS = (204, 304)
 
 @implementer(IPushProducer)
 class ResponseRelay:
-    """An upstream's answer on its way to the client, as it comes and as fast as the client takes it.
+    """Response on its way to the client, as it comes and as fast as the client reads.
 
-    :param request: the client's.
-    :param response: the upstream's, whose head is in; its body may have begun already.
+    :param request: the client's request.
+    :param response: the upstream's response, whose head is in and whose body may have begun.
     :param touched: called whenever something moves.
-    :param ended: called once, with why it did not come to its end, if so.
+    :param ended: called once, with the reason if the body did not come to its end.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class ResponseRelay:
         self.paused = False
 
     def start(self, headers: Iterable[RawHeader], held: Iterable[bytes] = ()) -> None:
-        """Send the head, what is at hand of the body, and then the rest as it comes.
+        """Send the head, the held part of the body, and then the rest as it comes.
 
-        :param headers: in place of the upstream's.
-        :param held: what has been taken of the body; if any was, the body flows already.
+        :param headers: the fields of the head.
+        :param held: the part of the body that was taken already; if there is any, the body flows.
         """
         response = self._response
         fields = list(headers)
@@ -86,15 +86,15 @@ class ResponseRelay:
         self._response.resume()
 
     def stopProducing(self) -> None:
-        """The client's connection is going; whoever watches the request ends this."""
+        """Do nothing: the flow hears of a lost client from its request."""
 
     def stop(self, error: APIError | None) -> None:
-        """Take no more from the upstream; with an error, show the client that this is not the end."""
+        """Drop the rest of the response; with an error, let the client see that it is not complete."""
         self._response.abort()
         self._end(error)
 
     def silent(self, seconds: float) -> None:
-        """Nothing moved for so long: break off, and tell whose silence it was."""
+        """End, because nothing moved for so long, with the side that kept silent as the reason."""
         if self.paused and is_taking(self._request):
             self._touched()  # the upstream waits for a client that is slow
         elif self.paused:

@@ -8,9 +8,9 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 def origin_form(target: bytes) -> bytes | None:
-    """Path and query of a request target (RFC 9112 section 3.2), or ``None`` if it is not to be forwarded.
+    """Return path and query of a target (RFC 9112 section 3.2), or ``None`` if it may not be forwarded.
 
-    A target in absolute form counts with its path and query alone: where a request goes is the rule's affair.
+    Of a target in absolute form only path and query count: the rule alone says where a request goes.
     """
     if not _TARGET.fullmatch(target):
         return None

@@ -1,4 +1,4 @@
-"""Attempt at one request: a connection, the request on it, and once more if a reused connection was dead."""
+"""Attempt at one request: a slot, a connection, and a second connection if a reused one was dead."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.slots import Slot
 from stream_proxy.upstream.treq_carrier import carried
 
-#: A reused connection that dies this soon after a request was closed by the server before it saw the request.
+#: Seconds. A reused connection that dies this soon was closed by the server before it saw the request.
 _STALE_SECONDS = 1.0
 
 
 class Attempt:
-    """One request: a connection, the request on it, and at most one more if the first was stale."""
+    """One request: a connection, the request on it, and at most one more if the first was stale.
+
+    :param resend: the request may be sent again on a fresh connection.
+    """
 
     def __init__(
         self,
@@ -50,26 +53,32 @@ class Attempt:
         self._cancelled = False
         self._connection: UpstreamProtocol | None = None
         self._connection_fields: list[bytes] = []
-        self._answer_headers = Headers()
-        self._answered: Deferred[UpstreamResponse] = Deferred(self._cancel)
+        self._response_headers = Headers()
+        self._responded: Deferred[UpstreamResponse] = Deferred(self._cancel)
         self._asking: Deferred[IResponse] | None = None
 
     def start(self, access: Access, agent: IAgent | None, origin: str) -> Deferred[UpstreamResponse]:
-        """Send the request, through `agent` if there is one."""
+        """Send the request, through `agent` if there is one.
+
+        :param access: the keys, by which the response's cookies are judged.
+        :return: see :meth:`~stream_proxy.upstream.client.Upstream.request`.
+        """
 
         def send() -> Deferred[IResponse]:
             return self._send(agent, origin).addCallback(self._keep_headers)
 
-        def answered(answer: IResponse) -> None:
+        def responded(response: IResponse) -> None:
             raw = [
-                (name, value) for name, values in self._answer_headers.getAllRawHeaders() for value in values
+                (name, value)
+                for name, values in self._response_headers.getAllRawHeaders()
+                for value in values
             ]
             headers = access.answer_headers(response_headers(raw, self._connection_fields))
-            self._answered.callback(UpstreamResponse(answer, headers, self._connection, origin))
+            self._responded.callback(UpstreamResponse(response, headers, self._connection, origin))
 
         self._asking = carried(send, self._connections.clock)
-        self._asking.addCallbacks(answered, self._failed)
-        return self._answered
+        self._asking.addCallbacks(responded, self._failed)
+        return self._responded
 
     def _cancel(self, _: object) -> None:
         self._cancelled = True
@@ -87,8 +96,8 @@ class Attempt:
             failure.cleanFailure()
             if raised is not None:
                 without_frames(raised)
-        if not self._answered.called:
-            self._answered.errback(known)
+        if not self._responded.called:
+            self._responded.errback(known)
 
     def _send(self, agent: IAgent | None, origin: str) -> Deferred[IResponse]:
         if agent is None:
@@ -97,8 +106,8 @@ class Attempt:
         return agent.request(self._method, uri, self._headers, self._body)
 
     def _keep_headers(self, response: IResponse) -> IResponse:
-        # treq reads and rewrites the headers of what it is given; it gets none.
-        self._answer_headers = response.headers
+        # treq reads and rewrites the headers of a response; it gets none.
+        self._response_headers = response.headers
         response.headers = Headers()
         return response
 
@@ -123,11 +132,11 @@ class Attempt:
 
     async def _slot(self) -> Slot:
         connections = self._connections
-        connections.queued.add(self._answered)
+        connections.queued.add(self._responded)
         try:
             return await connections.slots.take()
         finally:
-            connections.queued.discard(self._answered)
+            connections.queued.discard(self._responded)
 
     async def _attempts(self) -> IResponse:
         pool, clock, route = self._connections.pool, self._connections.clock, self._connections.route
@@ -156,7 +165,7 @@ class Attempt:
         connections = self._connections
         waiting: Deferred[Any] = get(connections.route.key, connections.endpoint)
         kept = unwrapped(getattr(waiting, "result", None))
-        if isinstance(kept, UpstreamProtocol) and kept.requests:  # it needs no limit to be ready
+        if isinstance(kept, UpstreamProtocol) and kept.requests:  # a connection from the pool is ready
             return kept
         expired = False
 
@@ -188,10 +197,10 @@ class Attempt:
         parser = connection._parser
         response = await sent
         if parser is not None:
-            # Twisted keeps these from the answer's headers.
+            # Twisted keeps these out of the response's headers.
             fields = parser.connHeaders
             self._connection_fields = list(fields.getRawHeaders(b"Connection", ()))
-            if response.code == NOT_MODIFIED:  # its length is that of another answer, not framing
+            if response.code == NOT_MODIFIED:  # its length is that of another response, not framing
                 for value in fields.getRawHeaders(b"Content-Length", ()):
                     response.headers.addRawHeader(b"Content-Length", value)
         return response

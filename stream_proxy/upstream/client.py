@@ -1,8 +1,8 @@
-"""The HTTP client that does not interfere: one upstream, its connections, its time limits.
+"""HTTP client that does not interfere: one upstream, its connections, its time limits.
 
-Twisted's ``HTTP11ClientProtocol`` parses and pools, treq carries the request; this module sees to it that
-neither changes anything on the way: target, method, headers and body go out as they are handed in, and
-nothing is followed, decoded, remembered or sent twice.
+Twisted's ``HTTP11ClientProtocol`` parses and pools, treq carries the request, and neither may change anything
+on the way: target, method, headers and body go out as they are handed in, and nothing is followed, decoded,
+remembered or sent twice.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class Upstream:
     def request(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
     ) -> Deferred[UpstreamResponse]:
-        """Send one request, once a connection may be used for it.
+        """Send one request, as soon as a connection may be used for it.
 
         :param target: origin form, as the client wrote it; the URL's own path goes before it.
-        :param headers: what goes out beside ``Host`` and the framing.
+        :param headers: the fields beside ``Host`` and the framing.
         :param body: ``None`` for no body at all. Bytes are sent a second time, on a fresh connection, if a
             reused one turns out to be dead; a producer's never.
-        :return: fires with the answer's head, as soon as that is in. Cancelling it drops the connection.
-        :raises APIError: through the Deferred, for every failure but being cancelled.
+        :return: fires with the response as soon as its head is in. Cancelling it drops the connection.
+        :raises APIError: through the Deferred, for every failure but a cancellation.
         """
         fields = Headers()
         fields.addRawHeader(b"Host", self.url.netloc)
@@ -103,21 +103,21 @@ class Upstream:
         return attempt.start(self.access, self._agent, self.url.origin)
 
     def queue_error(self, asking: Deferred[UpstreamResponse] | None, seconds: float) -> APIError | None:
-        """What to say of a request after that much silence, if it was never sent.
+        """Return the error for a request that has waited so long for a connection; ``None`` if it was sent.
 
-        :param asking: what :meth:`request` returned.
+        :param asking: the Deferred that :meth:`request` returned.
         """
         return self.never_free(seconds) if asking in self._connections.queued else None
 
     def never_free(self, seconds: float) -> APIError:
-        """No connection may be used yet, after that much time."""
+        """Return the error for having waited so long for a connection."""
         return no_connection_free(self.url.origin, self._connections.slots.limit, seconds)
 
     def connect(self, factory: IProtocolFactory, begun: Callable[[], None]) -> Deferred[Any]:
-        """A connection of its own, for another protocol than HTTP; an `agent` has no part in it.
+        """Open a connection for another protocol than HTTP, without the `agent`.
 
-        :param factory: of an :class:`~.slots.Occupant`, which vacates its slot when it ends.
-        :param begun: called once when such a connection may be opened.
+        :param factory: a factory of an :class:`~.slots.Occupant`, which vacates its slot when it ends.
+        :param begun: called once when the connection may be opened.
         :raises APIError: through the Deferred, if too many wait. For other failures see :meth:`explained`.
         """
         return Deferred.fromCoroutine(self._connect(factory, begun))
@@ -136,16 +136,16 @@ class Upstream:
         return connection
 
     def explained(self, failure: Failure) -> Failure:
-        """Why a connection of :meth:`connect` failed, as an :class:`APIError` if that is known."""
+        """Return the failure of :meth:`connect` as one of an :class:`APIError`, if the reason is known."""
         return request_failure(failure, self._connections.route.peer, self.connect_seconds)
 
     def drain(self, response: UpstreamResponse) -> None:
-        """Give `response` a moment to end, so that its connection can be reused; then drop it."""
+        """Let `response` end within a moment, so that its connection can be reused; else drop it."""
         if not response.ended:
             self._draining.add(Drain(self._connections.clock, response, self._draining.discard))
 
     def close(self) -> Deferred[object]:
-        """Drop what is idle or draining, and keep nothing. Requests under way belong to their callers."""
+        """Drop idle and draining connections, now and later. Requests under way belong to their callers."""
         for drain in list(self._draining):
             drain.stop()
         return succeed(None) if self._own_pool is None else self._own_pool.close()

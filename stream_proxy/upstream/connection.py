@@ -1,7 +1,4 @@
-"""One connection to an upstream, and the connections that are kept for reuse.
-
-Twisted's ``HTTP11ClientProtocol`` parses; what it does too late, without a bound or not at all is added here.
-"""
+"""Connection to an upstream: Twisted's ``HTTP11ClientProtocol`` with the bounds and checks that it lacks."""
 
 from __future__ import annotations
 
@@ -25,10 +22,13 @@ from stream_proxy.upstream.slots import Occupant
 
 @implementer(IHandshakeListener)
 class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
-    """A pooled connection that bounds the response head, honours every spelling of ``Connection: close``,
-    and hands over an answer that comes before the request's body is out."""
+    """Pooled connection.
 
-    #: Requests that were sent on this connection.
+    Beyond Twisted's it bounds the response head, honours all spellings of ``Connection: close``, and delivers
+    a response that comes before the request's body is out.
+    """
+
+    #: The number of requests that were sent on this connection.
     requests = 0
     #: The connection ended otherwise than by an orderly close.
     torn = False
@@ -43,10 +43,10 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
 
     @property
     def state(self) -> str:
-        """Twisted's, by which a pool knows what it may give out."""
+        """Twisted's state, by which a pool knows which connections may be used."""
         idle = self._state == "QUIESCENT" and self.requests and self._parser is None
         if idle and has_unread(self.transport):
-            return "SPOILED"  # what waits there would be taken for the next answer
+            return "SPOILED"  # these bytes would be taken for the next response
         return self._state
 
     def connectionMade(self) -> None:
@@ -60,7 +60,7 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
             self.ready.callback(None)
 
     def request(self, request: Request) -> Deferred[IResponse]:
-        """Send `request`. Unlike Twisted's, the result fires with the response head as soon as that is in."""
+        """Send `request`; unlike Twisted's, the result fires as soon as the response's head is in."""
         self.requests += 1
         self._occupied = True
         self._head_bytes = 0
@@ -73,7 +73,7 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         self._head = head
         early: Deferred[IResponse] = Deferred(lambda _: sent.cancel())
 
-        def answered(response: IResponse) -> IResponse:
+        def responded(response: IResponse) -> IResponse:
             if not early.called:
                 early.callback(response)
             return response
@@ -84,13 +84,13 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
             return failure
 
         # Twisted chains `head` to `sent` once the request is out, so both must keep their result.
-        head.addCallbacks(answered, failed)
+        head.addCallbacks(responded, failed)
         sent.addErrback(failed).addErrback(lambda _: None)
         return early
 
     def dataReceived(self, data: bytes) -> None:
         parser = self._parser
-        if parser is None:  # bytes that no request asked for: nothing sensible can follow them
+        if parser is None:  # bytes that no request asked for: nothing sensible can follow
             self.transport.abortConnection()
             return
         heading = in_head(parser)
@@ -104,10 +104,10 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         self.torn = not reason.check(ConnectionDone)
         if not self.ready.called:
             self.ready.errback(reason)
-        self.ready.addErrback(lambda _: None)  # whoever waited has heard it
+        self.ready.addErrback(lambda _: None)  # whoever waited has got the failure
         unfinished = self._state in ("TRANSMITTING", "GENERATION_FAILED")
         super().connectionLost(reason)
-        if unfinished:  # Twisted forgets the body of an answer that came before the request was out
+        if unfinished:  # Twisted forgets the body of a response that came before the request was out
             self._disconnectParser(reason)
             if self._head is not None:
                 self._head.addErrback(lambda _: None)
@@ -115,7 +115,7 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         self.vacate()
 
     def abort(self) -> Deferred[None]:
-        """Drop an idle connection. An orderly close over TLS would wait for the other side."""
+        """Drop an idle connection; an orderly close over TLS would wait for the other side."""
         gone: Deferred[None] = super().abort()
         if self.transport is not None and not self.is_gone:
             self.transport.abortConnection()
@@ -123,15 +123,15 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
 
     def _giveUp(self, reason: Failure) -> None:
         if self._state == "TRANSMITTING":
-            # At the end of TRANSMITTING Twisted needs what is given up here.
+            # At the end of TRANSMITTING Twisted needs the Deferred that is given up here.
             self._state = "GENERATION_FAILED"
         super()._giveUp(reason)
         if not reason.check(ConnectionDone):
-            # This was no answer. An orderly close would wait: over TLS, or for the rest of an upload.
+            # This was no response. An orderly close would wait: over TLS, or for the rest of an upload.
             self.transport.abortConnection()
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
-        # Before the connection is put away: what hears of the end may use it for another request.
+        # Before the connection goes to the pool: whoever hears of the end may use it for another request.
         self.vacate()
         parser = self._parser
         if parser is not None:
@@ -151,4 +151,4 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
     _finishResponse_TRANSMITTING = _finishResponse_WAITING
 
     def _finishResponse_CONNECTION_LOST(self, rest: bytes) -> None:
-        """A body that ends with the connection has ended after it; Twisted knows no such end."""
+        """Ignore the end of a body that ends with the connection, for which Twisted has no method."""

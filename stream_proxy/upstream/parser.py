@@ -18,7 +18,7 @@ MAX_HEAD_FIELDS = 500
 
 
 class ResponseParser(HTTPClientParser):
-    """Takes no answer that another reader could take for something else."""
+    """Parser that refuses every response that another reader could read differently."""
 
     MAX_LENGTH = MAX_HEAD_BYTES
     _transferDecoders = {b"chunked": ChunkedDecoder}
@@ -43,7 +43,7 @@ class ResponseParser(HTTPClientParser):
 
     def allHeadersReceived(self) -> None:
         response = self.response
-        if response.code == SWITCHING:  # nobody asked for that
+        if response.code == SWITCHING:  # no request asked for that
             raise ParseError("101", b"")
         if response.code >= 200:
             codings = self.connHeaders.getRawHeaders(b"Transfer-Encoding", ())
@@ -55,7 +55,7 @@ class ResponseParser(HTTPClientParser):
                 raise ParseError("doubtful framing", b"")
             body = response.code == NO_CONTENT and (codings or lengths not in ([], [b"0"]))
             if body or (codings and (lengths or response.version < (b"HTTP", 1, 1))):
-                # It is clear what is read here. What its sender takes for the end of it is not.
+                # The body is clear, but not where its sender sees the end of it.
                 self.connHeaders.addRawHeader(b"Connection", b"close")
         super().allHeadersReceived()
 

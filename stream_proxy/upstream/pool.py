@@ -26,9 +26,9 @@ class _Factory(Factory):
 
 @implementer(IStreamClientEndpoint)
 class PooledEndpoint:
-    """Has any ``HTTPConnectionPool`` make connections of ours.
+    """Endpoint with which any ``HTTPConnectionPool`` makes connections of :class:`UpstreamProtocol`.
 
-    :param endpoint: where they lead.
+    :param endpoint: the endpoint to connect to.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
@@ -39,30 +39,30 @@ class PooledEndpoint:
 
 
 def unwrapped(connection: Any) -> UpstreamProtocol:
-    """The connection that a pool gave, without the wrapper that would send a request again."""
+    """Return a pool's connection without the wrapper that would send a request again."""
     return getattr(connection, "_clientProtocol", connection)  # type: ignore[no-any-return]
 
 
 class UpstreamPool(HTTPConnectionPool):
-    """Connections kept for reuse: many, not for long, and never used to send a request again by themselves.
+    """Pool that keeps many connections, for a short time, and never sends a request again by itself.
 
-    :param reactor: as for ``HTTPConnectionPool``.
+    :param reactor: the reactor.
     """
 
     retryAutomatically = False
     maxPersistentPerHost = 256
-    #: Seconds. Shorter than what most servers keep an idle connection for.
+    #: Seconds; less than most servers keep an idle connection.
     cachedConnectionTimeout = 30
     _closed = False
 
     def close(self) -> Deferred[object]:
-        """Drop what is idle, and from now on what becomes so."""
+        """Drop idle connections, and from now on those that become idle."""
         self._closed = True
         closed: Deferred[object] = self.closeCachedConnections()
         return closed
 
     def keep(self, key: object, count: int) -> None:
-        """Drop the longest idle connections called `key`, until no more than `count` are left."""
+        """Drop the longest idle connections of `key`, until no more than `count` are left."""
         idle = [one for one in self._connections.get(key, ()) if one.state == "QUIESCENT"]
         for connection in idle[: max(0, len(idle) - count)]:
             self._connections[key].remove(connection)

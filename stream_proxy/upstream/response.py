@@ -1,4 +1,4 @@
-"""An upstream's answer whose head is in, and whose body flows to whoever wants it."""
+"""Response of an upstream, whose head is in and whose body flows into a sink."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from stream_proxy.http.headers import RawHeader
 from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.failures import body_failure
 
-#: How long an upstream may take to end a body that is no longer needed, so that its connection can be reused.
+#: Seconds in which an upstream may end a body that is not needed, so that its connection can be reused.
 DRAIN_SECONDS = 1.0
 
 
 class BodySink(Protocol):
-    """What takes the body of an answer."""
+    """Consumer of the body of a response."""
 
     def body_received(self, data: bytes) -> None:
-        """Some bytes, as they came."""
+        """Take bytes as they came."""
 
     def body_ended(self, error: APIError | None) -> None:
-        """The end, once: ``None`` if it came as its framing promised."""
+        """Take the end, once: ``None`` if the body ended as its framing promised."""
 
 
 class UpstreamResponse(TwistedProtocol):
-    """An answer whose head is in.
+    """Response whose head is in.
 
     ``status`` (int), ``reason`` (bytes), ``headers`` (the fields that may travel, as they came), ``length``
     (bytes of the body that the head promises, ``None`` if it promises none).
@@ -51,7 +51,7 @@ class UpstreamResponse(TwistedProtocol):
         self.length: int | None = response.length if isinstance(response.length, int) else None
         #: The body has begun to flow.
         self.started = False
-        #: It has ended, and why not as it should have.
+        #: The body has ended; and the reason, if not as it should have.
         self.ended = False
         self.error: APIError | None = None
         self.sink: BodySink | None = None
@@ -60,7 +60,7 @@ class UpstreamResponse(TwistedProtocol):
         self._host = host
 
     def values(self, name: bytes) -> list[bytes]:
-        """The values of the fields called `name` (lower case)."""
+        """Return the values of the fields called `name` (lower case)."""
         return [value for field, value in self.headers if field.lower() == name]
 
     def start(self, sink: BodySink) -> None:
@@ -70,26 +70,26 @@ class UpstreamResponse(TwistedProtocol):
         self._response.deliverBody(self)
 
     def pause(self) -> None:
-        """Stop the body for a while."""
+        """Pause the body."""
         if not self.ended and self.transport is not None:
             self.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Let it flow again."""
+        """Resume the body."""
         if not self.ended and self.transport is not None:
             self.transport.resumeProducing()
 
     def abort(self) -> None:
-        """The rest is not wanted: drop the connection at once, over TLS too. The sink hears no more."""
+        """Drop the connection at once, over TLS too. The sink is called no more."""
         if not self.ended:
             self.ended = True
             self.hang_up()
 
     def hang_up(self) -> None:
-        """Drop the connection even if the answer is whole: the upstream waits for the rest of an upload."""
+        """Drop the connection even if the body is whole: the upstream may wait for the rest of an upload."""
         self.sink = None
         if self._connection is not None:
-            if not self._connection.is_gone:  # over TLS, what is gone must not be aborted any more
+            if not self._connection.is_gone:  # over TLS, a connection that is gone must not be aborted
                 self._connection.transport.abortConnection()
         elif self.transport is not None:
             self.transport.stopProducing()
@@ -111,7 +111,7 @@ class UpstreamResponse(TwistedProtocol):
 
 
 class Drain:
-    """One answer that is read to its end for the sake of its connection."""
+    """Response that is read to its end for the sake of its connection."""
 
     def __init__(
         self, clock: IReactorTime, response: UpstreamResponse, done: Callable[[Drain], None]
