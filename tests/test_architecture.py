@@ -8,6 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from tests.support.measure import measure
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
 
@@ -60,8 +62,12 @@ SANS_IO = {
 }
 _IO = ("autobahn", "treq", "twisted", "txaio")
 
+#: Modules a folder, besides ``__init__``.
 MOST_MODULES = 16
-MOST_LINES = 300
+#: Packages whose modules may be larger: both legs of the data path, written for speed.
+LARGER = ("downstream", "upstream")
+#: Uses of ``Any`` for each 1,000 lines.
+MOST_ANY = 10
 
 
 def modules() -> dict[str, Path]:
@@ -156,3 +162,14 @@ class ArchitectureTests(TestCase):
             if path.name != "__init__.py":
                 folders[path.parent] = folders.get(path.parent, 0) + 1
         self.assertEqual({str(each): count for each, count in folders.items() if count > MOST_MODULES}, {})
+
+    def test_sizes(self) -> None:
+        """No module, class or list of parameters is too large to be read at once."""
+        beyond = measure(PACKAGE).beyond()
+        larger = tuple(str(PACKAGE / name) for name in LARGER)
+        self.assertEqual([each for each in beyond if not each[2].startswith(larger)], [])
+
+    def test_any(self) -> None:
+        """Types say what they mean."""
+        found = measure(PACKAGE)
+        self.assertLess(1000 * found.any_words / found.lines, MOST_ANY)
