@@ -1,4 +1,4 @@
-"""Request targets: which may be forwarded, and in what form."""
+"""Request targets: which ones may be forwarded, and in which form."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 def origin_form(target: bytes) -> bytes | None:
-    """Path and query of a request target (RFC 9112 section 3.2), or ``None`` if it is not to be forwarded.
+    """Return path and query of a request target (RFC 9112 section 3.2); ``None`` if it must not be forwarded.
 
-    A target in absolute form counts with its path and query alone: where a request goes is the rule's affair.
+    Scheme and host of a target in absolute form are ignored: the rule alone decides where a request goes.
     """
     if not _TARGET.fullmatch(target):
         return None

@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
 from stream_proxy.http.access import Access
-from stream_proxy.http.headers import response_headers
+from stream_proxy.http.headers import raw_headers, response_headers
 from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.failures import ConnectLimitError, ProxyRefusedError, request_failure
@@ -60,9 +60,7 @@ class Attempt:
             return self._send(agent, origin).addCallback(self._keep_headers)
 
         def answered(answer: IResponse) -> None:
-            raw = [
-                (name, value) for name, values in self._answer_headers.getAllRawHeaders() for value in values
-            ]
+            raw = raw_headers(self._answer_headers.getAllRawHeaders())
             headers = access.answer_headers(response_headers(raw, self._connection_fields))
             self._answered.callback(UpstreamResponse(answer, headers, self._connection, origin))
 
