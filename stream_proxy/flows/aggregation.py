@@ -11,8 +11,8 @@ from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.flows.call import Call, Kind
-from stream_proxy.http.body_kind import BOM
 from stream_proxy.http.content_coding import ContentDecoder
+from stream_proxy.lenient_json import BOM
 
 #: What an event may say beside its part of the answer.
 _EVENT_OVERHEAD = 65_536

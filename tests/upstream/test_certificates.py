@@ -105,8 +105,9 @@ class CertificateTests(LoopbackTestCase):
         return await read_response(client, "GET")
 
     def assert_error(self, answer: Message, *words: str) -> None:
-        """It is a 502 that holds these words."""
+        """Check that `answer` is the 502 for a TLS failure, and that its message holds these words."""
         self.assertEqual(answer.status, 502, answer.body)
+        self.assertEqual(answer.json()["error"]["code"], "upstream_tls")
         for word in words:
             self.assertIn(word, answer.json()["error"]["message"])
 

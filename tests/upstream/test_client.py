@@ -24,6 +24,7 @@ from twisted.web.client import (
 )
 from zope.interface import implementer
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.http.url import parse_upstream_url
@@ -66,19 +67,19 @@ class UpstreamTestCase(LoopbackTestCase):
         port = await self.proxy(url, resource=make, **kwargs)
         return made[0], port
 
-    def assert_error(self, answer: Message, status: int, kind: str, *words: str) -> None:
-        """It is an error in OpenAI's form, and its message holds these words."""
-        self.assertEqual(answer.status, status, answer.body)
+    def assert_error(self, answer: Message, code: ErrorCode, *words: str) -> None:
+        """Check that `answer` is this error in OpenAI's form, and that its message holds these words."""
+        self.assertEqual(answer.status, code.status, answer.body)
         error = answer.json()["error"]
-        self.assertEqual((error["type"], error["code"], error["param"]), (kind, kind, None))
+        self.assertEqual((error["type"], error["code"], error["param"]), (code.type, code.code, None))
         for word in words:
             self.assertIn(word, error["message"])
 
-    async def failed(self, script: Script, *words: str) -> Message:
-        """The 502 that a client gets from an upstream with this script."""
+    async def failed(self, script: Script, code: ErrorCode, *words: str) -> Message:
+        """Check the error that a client gets for an upstream with this script, and return the response."""
         upstream = await self.upstream(script)
         answer = await self.request(await self.proxy(upstream.url), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", f"http://127.0.0.1:{upstream.port}", *words)
+        self.assert_error(answer, code, f"http://127.0.0.1:{upstream.port}", *words)
         for connection in upstream.connections:
             await connection.gone()
         return answer
@@ -93,7 +94,7 @@ class UnreachableTests(UpstreamTestCase):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
             answer = await self.request(await self.proxy(f"http://127.0.0.1:{port}"), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", f"127.0.0.1:{port} refused", "upstreamUrl")
+        self.assert_error(answer, ErrorCode.UPSTREAM_REFUSED, f"127.0.0.1:{port} refused", "upstreamUrl")
 
     async def test_unknown_name(self) -> None:
         """A host name that nobody knows."""
@@ -119,7 +120,7 @@ class UnreachableTests(UpstreamTestCase):
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), stream)
         stream.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = await read_response(stream, "GET")
-        self.assert_error(answer, 502, "upstream_error", "http://api.example.invalid was not found")
+        self.assert_error(answer, ErrorCode.UPSTREAM_DNS, "http://api.example.invalid was not found")
         await stream.gone()
 
     async def test_connect_limit(self) -> None:
@@ -138,7 +139,9 @@ class UnreachableTests(UpstreamTestCase):
         self.assertNoResult(asking)
         clock.advance(0.1)
         error = self.failureResultOf(asking, APIError).value
-        self.assertEqual((error.status, error.type), (504, "upstream_timeout"))
+        self.assertEqual(
+            (error.status, error.type, error.code), (504, "upstream_timeout", "upstream_timeout")
+        )
         self.assertIn("within 10 seconds", error.message)
         self.assertEqual(given_up, [None])
         self.assertEqual(clock.getDelayedCalls(), [])
@@ -211,7 +214,7 @@ class InvalidAnswerTests(UpstreamTestCase):
 
         for way in (Stream.close, Stream.abort):
             for reading in (True, False):
-                await self.failed(script(way, reading), "closed the connection")
+                await self.failed(script(way, reading), ErrorCode.UPSTREAM_CUT, "closed the connection")
 
     async def test_closed_in_the_head(self) -> None:
         """One that closes within the status line or the fields."""
@@ -222,7 +225,9 @@ class InvalidAnswerTests(UpstreamTestCase):
                 stream.write(start)
                 stream.close()
 
-            await self.failed(script, "closed the connection before its answer was complete")
+            await self.failed(
+                script, ErrorCode.UPSTREAM_CUT, "closed the connection before its answer was complete"
+            )
 
     async def test_garbage(self) -> None:
         """One that speaks another protocol, or HTTP that makes no sense."""
@@ -244,7 +249,7 @@ class InvalidAnswerTests(UpstreamTestCase):
                 stream.write(data)
                 await stream.rest()
 
-            await self.failed(script, "sent an invalid HTTP response")
+            await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "sent an invalid HTTP response")
 
     async def test_endless_head(self) -> None:
         """A head that does not end: fields, one field, the status line, 1xx answers; little of it is read."""
@@ -264,7 +269,7 @@ class InvalidAnswerTests(UpstreamTestCase):
                 pours.append(Pour(stream, [piece * (65536 // len(piece))] * 512))
                 await stream.rest()
 
-            await self.failed(script, "head that is too large")
+            await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "head that is too large")
             self.assertLess(pours[0].taken, 400)
 
     async def test_large_head(self) -> None:
@@ -303,7 +308,7 @@ class InvalidAnswerTests(UpstreamTestCase):
 
         upstream = await self.upstream(script, server_context("127.0.0.1"))
         answer = await self.request(await self.proxy(upstream.url), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", "invalid HTTP response")
+        self.assert_error(answer, ErrorCode.UPSTREAM_MALFORMED, "invalid HTTP response")
         await upstream.connections[0].gone()
         self.assertLess(pours[0].taken, 1024)
 
@@ -440,25 +445,25 @@ class StaleTests(UpstreamTestCase):
             stream.close()
 
         answer, seen = await self.twice(dies)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_fresh(self) -> None:
         """Not from a connection that was fresh."""
         answer, seen = await self.twice(Stream.close, first=False)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_streamed_upload(self) -> None:
         """Not a body that is no longer at hand."""
         answer, seen = await self.twice(Stream.close, "POST", "/v1/files", b"upload")
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_once(self) -> None:
         """Not a second time."""
         answer, seen = await self.twice(Stream.close, always=True)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 2)
 
     async def test_on_a_fresh_one(self) -> None:
@@ -530,7 +535,7 @@ class SharedTests(UpstreamTestCase):
         await turns(10)
         self.assertIsNone(upstream.connections[0].lost)
         answer = await self.request(port, "PUT", "/dies", b"upload")
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(seen.count("/dies"), 1)
 
     async def test_pool_without_persistence(self) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.upstream.client import Upstream
@@ -103,9 +104,11 @@ class TunnelTestCase(LoopbackTestCase):
         port = await self.proxy(url, route=route, **kwargs)
         return await self.request(port, "POST", "/v1/x?y", b"up")
 
-    def assert_error(self, answer: Message, status: int, *words: str) -> None:
-        """It is an error that holds these words and no secret."""
-        self.assertEqual(answer.status, status, answer.body)
+    def assert_error(self, answer: Message, code: ErrorCode, *words: str) -> None:
+        """Check that `answer` is this error, and that its message holds these words and no secret."""
+        self.assertEqual(answer.status, code.status, answer.body)
+        error = answer.json()["error"]
+        self.assertEqual((error["type"], error["code"]), (code.type, code.code))
         for word in words:
             self.assertIn(word, answer.json()["error"]["message"])
         self.assertNotIn(SECRET.encode(), answer.body)
@@ -187,7 +190,10 @@ class ConnectTests(TunnelTestCase):
         proxy = await self.behind(self.answered)
         answer = await self.ask(Route(proxy), "https://other.example")
         self.assert_error(
-            answer, 502, "TLS to https://other.example failed", "not for the name other.example"
+            answer,
+            ErrorCode.UPSTREAM_TLS,
+            "TLS to https://other.example failed",
+            "not for the name other.example",
         )
         self.assertEqual(self.requests, [])
 
@@ -202,7 +208,10 @@ class ConnectTests(TunnelTestCase):
         proxy = await self.behind(self.answered, proxy_tls=server_context("127.0.0.1", self_signed=True))
         answer = await self.ask(Route(proxy))
         self.assert_error(
-            answer, 502, f"TLS to the proxy https://127.0.0.1:{self.egress.port}", "self-signed"
+            answer,
+            ErrorCode.EGRESS_FAILED,
+            f"TLS to the proxy https://127.0.0.1:{self.egress.port}",
+            "self-signed",
         )
         self.assertEqual(self.asked, [])
 
@@ -211,7 +220,7 @@ class ConnectTests(TunnelTestCase):
         proxy = await self.behind(self.answered)
         answer = await self.ask(Route(proxy), "https://[2001:db8::1]:8443")
         self.assertEqual(self.asked[0].line, "CONNECT [2001:db8::1]:8443 HTTP/1.1")
-        self.assert_error(answer, 502, "not for the name 2001:db8::1")
+        self.assert_error(answer, ErrorCode.UPSTREAM_TLS, "not for the name 2001:db8::1")
 
     async def test_answer_in_pieces(self) -> None:
         """However the proxy's answer is cut, spelled and followed."""
@@ -287,13 +296,24 @@ class AbsoluteFormTests(TunnelTestCase):
     async def test_wrong_credentials(self) -> None:
         """But 407 is about the proxy's user: the client can do nothing about it."""
         _, answer = await self.proxied(407, **{"Proxy-Authenticate": "Basic"})
-        self.assert_error(answer, 502, f"The proxy http://127.0.0.1:{self.egress.port} wants", "407", "proxy")
+        self.assert_error(
+            answer,
+            ErrorCode.EGRESS_REFUSED,
+            f"The proxy http://127.0.0.1:{self.egress.port} wants",
+            "407",
+            "proxy",
+        )
         self.assertIsNone(answer.get("proxy-authenticate"))
 
     async def test_refused(self) -> None:
         """A proxy that is not there."""
         answer = await self.ask(Route(f"http://127.0.0.1:{_nobody(self)}"), "http://api.example")
-        self.assert_error(answer, 502, "The proxy http://127.0.0.1:", "refused the connection; check proxy")
+        self.assert_error(
+            answer,
+            ErrorCode.EGRESS_FAILED,
+            "The proxy http://127.0.0.1:",
+            "refused the connection; check proxy",
+        )
 
 
 class WebSocketTests(TunnelTestCase):
@@ -329,18 +349,20 @@ class WebSocketTests(TunnelTestCase):
         egress = await self.upstream(script)
         client = await self.client(await self.proxy(f"http://{HOST}", route=Route(egress.url)))
         client.write(handshake())
-        self.assert_error(await read_response(client), 502, "wants other credentials (407)")
+        self.assert_error(
+            await read_response(client), ErrorCode.EGRESS_REFUSED, "wants other credentials (407)"
+        )
         await egress.connections[0].gone()
 
 
 class FailureTests(TunnelTestCase):
     """What goes wrong on the way is a 502 or 504 that names the proxy, and never its password."""
 
-    async def failing(self, script: Script, status: int, *words: str) -> None:
-        """A proxy with this script makes that of a request, and its connection is dropped."""
+    async def failing(self, script: Script, code: ErrorCode, *words: str) -> None:
+        """Check the error for a proxy with this script, whose connection is dropped."""
         egress = await self.upstream(script)
         route = Route(egress.url.replace("://", f"://user:{SECRET}@"))
-        self.assert_error(await self.ask(route), status, f"he proxy http://127.0.0.1:{egress.port}", *words)
+        self.assert_error(await self.ask(route), code, f"he proxy http://127.0.0.1:{egress.port}", *words)
         for connection in egress.connections:
             await connection.gone()
         self.assertEqual(len(egress.connections), 1)
@@ -348,9 +370,15 @@ class FailureTests(TunnelTestCase):
     async def test_not_there(self) -> None:
         """Nobody listens; the setting that names it is told, be it the rule's or the environment's."""
         url = f"http://user:{SECRET}@127.0.0.1:{_nobody(self)}"
-        self.assert_error(await self.ask(Route(url)), 502, "refused the connection; check proxy and that it")
+        self.assert_error(
+            await self.ask(Route(url)),
+            ErrorCode.EGRESS_FAILED,
+            "refused the connection; check proxy and that it",
+        )
         with mock.patch.dict(os.environ, {"HTTPS_PROXY": url}):
-            self.assert_error(await self.ask(None), 502, "check HTTPS_PROXY and that it runs")
+            self.assert_error(
+                await self.ask(None), ErrorCode.EGRESS_FAILED, "check HTTPS_PROXY and that it runs"
+            )
 
     async def test_statuses(self) -> None:
         """Its refusals."""
@@ -369,7 +397,7 @@ class FailureTests(TunnelTestCase):
                 respond(stream, code, b"<html>" + SECRET.encode())
                 await stream.rest()
 
-            await self.failing(script, 502, words)
+            await self.failing(script, ErrorCode.EGRESS_REFUSED, words)
 
     async def test_closed(self) -> None:
         """It hangs up, before or in its answer."""
@@ -380,7 +408,9 @@ class FailureTests(TunnelTestCase):
                 stream.write(answer)
                 stream.close()
 
-            await self.failing(script, 502, "closed the connection before its answer was complete")
+            await self.failing(
+                script, ErrorCode.EGRESS_FAILED, "closed the connection before its answer was complete"
+            )
 
     async def test_garbage(self) -> None:
         """It speaks another protocol, or does not come to an end."""
@@ -397,7 +427,7 @@ class FailureTests(TunnelTestCase):
                 stream.write(answer)
                 await stream.rest()
 
-            await self.failing(script, 502, words)
+            await self.failing(script, ErrorCode.EGRESS_FAILED, words)
 
     async def held(self, secure: bool) -> tuple[Upstream, Any, Deferred[None]]:
         """An upstream whose proxy never answers, or whose TLS never ends."""
