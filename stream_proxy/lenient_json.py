@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+#: The byte order mark of UTF-8, which some servers put before JSON and event streams.
+BOM = b"\xef\xbb\xbf"
+
 _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -6,20 +6,17 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+#: The most that one call may make the proxy hold in memory, unless it is configured otherwise.
+MAX_HELD_BYTES = 256 * 2**20
+
 Seconds = Annotated[float, Meta(gt=0)]
-
-
 NoSeconds = Annotated[float, Meta(ge=0)]
-
-
 Bytes = Annotated[int, Meta(ge=1)]
-
-
 Count = Annotated[int, Meta(ge=1)]
 
 
 class Limits(Struct, frozen=True, rename="camel", kw_only=True):
-    """Times (seconds), sizes (bytes) and counts that hold for every rule that names no other."""
+    """Limits that hold for every rule that does not set its own."""
 
     timeout_seconds: Seconds = 600.0
     client_idle_seconds: Seconds = 650.0
@@ -30,8 +27,8 @@ class Limits(Struct, frozen=True, rename="camel", kw_only=True):
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_header_count: Count = 500
     max_request_bytes: Bytes = 100 * 2**20
-    max_response_bytes: Bytes = 256 * 2**20
-    max_decoded_bytes: Bytes = 256 * 2**20
+    max_response_bytes: Bytes = MAX_HELD_BYTES
+    max_decoded_bytes: Bytes = MAX_HELD_BYTES
     max_connections: Count = 10_000
     max_upstream_connections: Count = 10_000
     max_upstream_waiting: Annotated[int, Meta(ge=0)] = 1_000

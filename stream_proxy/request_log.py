@@ -1,4 +1,4 @@
-"""How requests end, and the line that the log has for each."""
+"""Log of the proxy: one line for each finished request, and notices."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ _LINE = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended: the status, the bytes of the body that went out, and why it failed if it did.
+    """End of one request.
 
-    ``detail``: what else is worth telling.
+    :param status: of the response.
+    :param sent: the bytes of its body that went out.
+    :param problem: the reason why it failed, if it did.
+    :param detail: anything else that the log should show.
     """
 
     status: int
@@ -39,21 +42,21 @@ class Outcome:
 
     @classmethod
     def gone(cls, sent: int) -> Outcome:
-        """The client left before the end; 499 is what nginx calls that."""
+        """Return the outcome of a request whose client left; 499 is the status that nginx logs for that."""
         return cls(499, sent, "the client went away")
 
     @classmethod
     def failed(cls, error: APIError, sent: int) -> Outcome:
-        """Answered with an error."""
+        """Return the outcome of a request that was answered with an error."""
         return cls(error.status, sent, error.for_log)
 
 
 class RequestLog:
-    """The log of one service. It never holds a header value, a query, a body or a key.
+    """Log of one service, which never holds a header value, a query, a body or a key.
 
-    :param level: the least important of :data:`LEVELS` that is let through.
-    :param observer: where events go.
-    :raises ValueError: for an unknown level.
+    :param level: the lowest of :data:`LEVELS` that is logged.
+    :param observer: receives the events.
+    :raises ValueError: the level is unknown.
     """
 
     def __init__(self, level: str = "info", observer: ILogObserver = globalLogPublisher) -> None:
@@ -61,15 +64,15 @@ class RequestLog:
         least = LEVELS.get(level.strip().lower())
         if least is None:
             raise ValueError(f"must be one of {', '.join(LEVELS)}")
-        self._tells_requests = least <= LogLevel.info
+        self._logs_requests = least <= LogLevel.info
         predicate = LogLevelFilterPredicate(least)
         self._log = Logger(namespace="stream_proxy", observer=FilteringLogObserver(observer, [predicate]))
 
     def request(
         self, method: bytes, path: bytes, origin: str, how: str, seconds: float, outcome: Outcome
     ) -> None:
-        """One line for a finished request; `path` is without its query."""
-        if not self._tells_requests:
+        """Log a finished request in one line; `path` has no query."""
+        if not self._logs_requests:
             return
         fields = {
             "method": method.decode("ascii", "backslashreplace"),
@@ -82,21 +85,21 @@ class RequestLog:
             "detail": f", {outcome.detail}" if outcome.detail else "",
             "problem": f": {outcome.problem}" if outcome.problem else "",
         }
-        # Formatting costs much for each field of a format, so there is one; observers find the others.
+        # twisted.logger formats each field slowly, so the format has only one; observers get all the same.
         self._log.info("{line}", line=_LINE % fields, **fields)
 
     def info(self, message: str) -> None:
-        """Something worth knowing."""
+        """Log a notice."""
         self._log.info("{message}", message=message)
 
     def warn(self, message: str) -> None:
-        """Something that is probably not as it was meant."""
+        """Log something that is probably a mistake."""
         self._log.warn("{message}", message=message)
 
     def error(self, message: str) -> None:
-        """Something that was asked for and cannot be done."""
+        """Log something that was asked for and cannot be done."""
         self._log.error("{message}", message=message)
 
     def bug(self, failure: Failure) -> None:
-        """A failure that should not have been possible."""
+        """Log a failure that should be impossible, with its traceback."""
         self._log.failure("something failed in the proxy", failure=failure)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stream_proxy.errors import INVALID_REQUEST, APIError, invalid_request
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, invalid_request, proxy_error
 from stream_proxy.lenient_json import decode_json
 
 
@@ -28,9 +29,11 @@ def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
     try:
         body = decode_json(data)
     except ValueError:
-        raise invalid_request("We could not parse the JSON body of your request.") from None
+        raise invalid_request(
+            "We could not parse the JSON body of your request.", ErrorCode.INVALID_JSON
+        ) from None
     if not isinstance(body, dict):
-        raise invalid_request("The request body must be a JSON object.")
+        raise invalid_request("The request body must be a JSON object.", ErrorCode.INVALID_JSON)
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise _missing("model", "a string") if model is None else _wrong("model", "a string")
@@ -42,13 +45,15 @@ def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise _wrong("messages", "an array of objects")
     if not messages:
-        raise invalid_request("messages must hold at least one message.", param="messages")
+        raise invalid_request(
+            "messages must hold at least one message.", ErrorCode.INVALID_VALUE, param="messages"
+        )
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise _wrong("stream", "a boolean")
     number = body.get("n")
     if number is not None and number != 1:
-        raise invalid_request("This model gives one choice; leave out n.", param="n")
+        raise invalid_request("This model gives one choice; leave out n.", ErrorCode.INVALID_VALUE, param="n")
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise _wrong("stream_options", "an object")
@@ -58,42 +63,33 @@ def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
 
 def unknown_model(model: str, models: Sequence[str]) -> APIError:
     """404: there is no such model."""
-    return APIError(
-        404,
+    return proxy_error(
+        ErrorCode.MODEL_NOT_FOUND,
         f"The model {model[:100]!r} does not exist; there is {', '.join(models[:10])}.",
-        INVALID_REQUEST,
         param="model",
-        code="model_not_found",
         for_log="there is no such model",
     )
 
 
 def unknown_path(method: str, path: str) -> APIError:
     """404: nothing is served there."""
-    return APIError(
-        404,
+    return proxy_error(
+        ErrorCode.UNKNOWN_URL,
         f"Invalid URL ({method} {path}); the base URL of this server ends with /v1, and it serves "
         "/v1/chat/completions and /v1/models.",
-        INVALID_REQUEST,
-        code="unknown_url",
     )
 
 
 def wrong_method(method: str, path: str, allowed: str) -> APIError:
     """405: that path takes other methods."""
-    return APIError(
-        405,
-        f"Not allowed to {method} on {path}; use {allowed}.",
-        INVALID_REQUEST,
-        code="method_not_supported",
-    )
+    return proxy_error(ErrorCode.METHOD_NOT_SUPPORTED, f"Not allowed to {method} on {path}; use {allowed}.")
 
 
 def _missing(param: str, kind: str) -> APIError:
     error = f"Missing required parameter: '{param}', {kind}."
-    return APIError(400, error, INVALID_REQUEST, param=param, code="missing_required_parameter")
+    return invalid_request(error, ErrorCode.MISSING_REQUIRED_PARAMETER, param=param)
 
 
 def _wrong(param: str, kind: str) -> APIError:
     error = f"Invalid type for '{param}': it must be {kind}."
-    return APIError(400, error, INVALID_REQUEST, param=param, code="invalid_type")
+    return invalid_request(error, ErrorCode.INVALID_TYPE, param=param)

@@ -11,6 +11,7 @@ from typing import Any
 
 from stream_proxy.adapter.reader import Reading
 from stream_proxy.adapter.usage import openai_usage
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import upstream_error
 from stream_proxy.lenient_json import encode_json
 
@@ -125,7 +126,8 @@ class _Cumulated:
                 return ""
             raise upstream_error(
                 f"The service changed {self._name} that it had sent already; in cumulative mode each payload "
-                "must begin with the one before. Set the adapter's mode to delta if it sends only new text."
+                "must begin with the one before. Set the adapter's mode to delta if it sends only new text.",
+                ErrorCode.UPSTREAM_MALFORMED,
             )
         added, self._sent = whole[len(self._sent) :], whole
         self._held = text[len(whole) :]

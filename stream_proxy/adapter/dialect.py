@@ -18,6 +18,7 @@ from stream_proxy.adapter.payloads import PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import invalid_request
 from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
@@ -98,7 +99,9 @@ class Dialect:
         body = {**call, "stream": True} if self._request is None else self._request.fill(context)
         target = self._target.text(context, _percent)
         if self._target.expressions and _has_dots(target):
-            raise invalid_request("A value of the request would make a . or .. in the service's path.")
+            raise invalid_request(
+                "A value of the request would make a . or .. in the service's path.", ErrorCode.INVALID_VALUE
+            )
         accept = b"application/x-ndjson" if config.format == "ndjson" else b"text/event-stream"
         headers: dict[bytes, tuple[bytes, bytes]] = {b"accept": (b"Accept", accept)}
         headers[b"accept-encoding"] = (b"Accept-Encoding", b"identity")

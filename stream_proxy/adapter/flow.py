@@ -13,7 +13,8 @@ from stream_proxy.adapter.output import JSONOutput, StreamOutput
 from stream_proxy.adapter.service_error import REFUSAL_BYTES, refusal
 from stream_proxy.adapter.translation import Translation
 from stream_proxy.downstream.response import is_taking
-from stream_proxy.errors import APIError, upstream_error, upstream_timeout
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, compressed_data_cut, upstream_error, upstream_silent
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import media_type
@@ -64,10 +65,7 @@ class AdapterCall(UpstreamCall):
 
     @property
     def silence(self) -> APIError:
-        seconds = self.limits.timeout_seconds
-        return upstream_timeout(
-            f"The service sent nothing for {seconds:g} seconds; ask for less, or raise timeoutSeconds."
-        )
+        return upstream_silent(self.limits.timeout_seconds, "service")
 
     def responded(self, response: UpstreamResponse) -> None:
         success = 200 <= response.status < 300
@@ -77,7 +75,10 @@ class AdapterCall(UpstreamCall):
             if not success:
                 self._fail_as_service()
                 return
-            raise upstream_error("The service compressed its answer in a way that the proxy cannot decode.")
+            raise upstream_error(
+                "The service compressed its answer in a way that the proxy cannot decode.",
+                ErrorCode.UPSTREAM_ENCODING,
+            )
         if success:
             self._translate(response)
         response.start(self)
@@ -106,7 +107,8 @@ class AdapterCall(UpstreamCall):
                 most -= len(piece)
                 if most < 0:
                     raise upstream_error(
-                        "The service's compressed answer decodes to far more than a text does."
+                        "The service's compressed answer decodes to far more than a text does.",
+                        ErrorCode.DECODED_TOO_LARGE,
                     )
                 self._take(piece)
                 if self.ended:
@@ -129,7 +131,7 @@ class AdapterCall(UpstreamCall):
             elif error is not None:
                 self.fail(error)
             elif self._content is not None and not self._content.ended:
-                self.fail(upstream_error("The service's compressed answer was cut off."))
+                self.fail(compressed_data_cut("service"))
             else:
                 self._take(None)
         except Exception:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stream_proxy.aggregate.sse import SSEDecoder
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import response_too_large, upstream_error
 from stream_proxy.http.body_kind import BodyKind, sniff
-from stream_proxy.lenient_json import decode_json
+from stream_proxy.lenient_json import BOM, decode_json
 
 Format = Literal["auto", "sse", "ndjson", "json"]
 
@@ -27,8 +28,7 @@ _NDJSON = frozenset(
 # How much of a body is looked at to tell what it is.
 _LOOK = 64
 _SPACE = b" \t\r\n\x1e"  # with the record separator of json-seq (RFC 7464)
-_BOM = b"\xef\xbb\xbf"
-_BLANK = _SPACE + _BOM
+_BLANK = _SPACE + BOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ class PayloadDecoder:
                 yield Payload(stray, bare=True)
             for payload in self._feed_events(b"\n\n"):
                 if not self._text and _is_cut(payload.data):
-                    raise upstream_error("The service's answer ended in the middle of an event.")
+                    raise upstream_error(
+                        "The service's answer ended in the middle of an event.", ErrorCode.UPSTREAM_INCOMPLETE
+                    )
                 yield payload
         elif self._held.strip(_BLANK):
             yield Payload(bytes(self._held.strip(_BLANK)))
@@ -108,7 +110,7 @@ class PayloadDecoder:
 
     def _decide(self, *, ended: bool) -> None:
         """See what the body is: its bytes say it, its type only where they do not."""
-        head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(_BOM).lstrip(_SPACE)
+        head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case BodyKind.EVENTS:
                 self._format = "sse"

@@ -11,6 +11,7 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.payloads import Payload
 from stream_proxy.aggregate.stream_errors import chat_stream_error
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
 
@@ -160,7 +161,8 @@ class Reader:
             if payload.event != "error" and (given or (begun and not after_text)):
                 raise upstream_error(
                     "The service sent a payload that is no complete JSON; if its payloads are plain text, "
-                    'set the adapter\'s payload to "text".'
+                    'set the adapter\'s payload to "text".',
+                    ErrorCode.UPSTREAM_MALFORMED,
                 ) from None
             return data.decode("utf-8", "replace"), True
         if unknown and not isinstance(value, dict | list | str):
@@ -239,7 +241,8 @@ def _text(value: Any, key: str, expression: Expression) -> str | None:
     kind = "an object" if isinstance(value, dict) else "a boolean"
     raise upstream_error(
         f"The adapter's {_camel(key)} expression found {kind}, not a text, in the service's payload: "
-        f"{expression.source}"
+        f"{expression.source}",
+        ErrorCode.CONTENT_NOT_FOUND,
     )
 
 

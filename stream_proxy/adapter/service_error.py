@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.aggregate.stream_errors import chat_stream_error
-from stream_proxy.errors import UPSTREAM_ERROR, APIError, status_error, upstream_error
+from stream_proxy.error_codes import UPSTREAM_ERROR
+from stream_proxy.errors import APIError, status_error
 
 #: How much of a refusal's body is looked at.
 REFUSAL_BYTES = 65_536
@@ -19,13 +20,13 @@ def refusal(status: int, body: bytes, reader: Reader, origin: str) -> APIError:
     """
     if not 400 <= status <= 599:
         hint = "; set upstreamUrl to where it redirects" if status in _REDIRECTS else ""
-        return upstream_error(f"The service at {origin} answered with status {status}{hint}.")
+        return status_error(status, f"The service at {origin} answered with status {status}{hint}.")
     plain = f"The service at {origin} answered with status {status}"
     own_type = status_error(status, plain).type
     found = reader.failure(body)
     if found is None:
         hint = "; check upstreamUrl and the adapter's method" if status in (404, 405) else ""
-        return APIError(status, f"{plain}{hint}.", own_type)
+        return status_error(status, f"{plain}{hint}.")
     told = chat_stream_error(found)
     if told.type != UPSTREAM_ERROR:
         own_type = told.type

@@ -8,7 +8,8 @@ from typing import Any
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
 from stream_proxy.adapter.reader import Reader
-from stream_proxy.errors import APIError, upstream_error
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, proxy_error, upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
 
 _SHAPE_LENGTH = 200
@@ -53,9 +54,15 @@ class Translation:
         if self.complete:
             return
         if not self._payloads:
-            raise upstream_error("The service ended its answer without a single event; nothing was said.")
+            raise upstream_error(
+                "The service ended its answer without a single event; nothing was said.",
+                ErrorCode.UPSTREAM_INCOMPLETE,
+            )
         if self._reader.announces_end or (self._announced and self._writer.finish_reason is None):
-            raise upstream_error("The service's stream ended before it said that it was at its end.")
+            raise upstream_error(
+                "The service's stream ended before it said that it was at its end.",
+                ErrorCode.UPSTREAM_INCOMPLETE,
+            )
         yield from self._finish()
 
     def _take(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
@@ -71,7 +78,8 @@ class Translation:
             if reading.plain and self._structured:
                 raise upstream_error(
                     "The service sent a payload that is no JSON among others that are; if it means nothing, "
-                    "name it in the adapter's skipPayloads."
+                    "name it in the adapter's skipPayloads.",
+                    ErrorCode.UPSTREAM_MALFORMED,
                 )
             self._structured = self._structured or not reading.plain
             for chunk in self._writer.add(reading):
@@ -91,8 +99,13 @@ class Translation:
 
     def _broken(self) -> APIError:
         if not self._payloads:
-            return upstream_error("The service's answer is no stream of events; check upstreamUrl.")
-        return upstream_error("The service's stream ended in the middle of an event.")
+            return upstream_error(
+                "The service's answer is no stream of events; check upstreamUrl.",
+                ErrorCode.UPSTREAM_MALFORMED,
+            )
+        return upstream_error(
+            "The service's stream ended in the middle of an event.", ErrorCode.UPSTREAM_INCOMPLETE
+        )
 
     def _not_found(self) -> APIError:
         if self._payloads == 1:
@@ -101,9 +114,12 @@ class Translation:
             what = f"None of the service's {self._payloads} payloads holds a text in {self._reader.content}"
         seen = f"; the last one is {_shape(self._last)}" if self._last else ""
         advice = "Set the adapter's content to where the text is."
-        error = upstream_error(f"{what}{seen}. {advice}", should_retry=False)
-        error.for_log = f"{what}. {advice}"  # what a service calls its fields is not for a log
-        return error
+        return proxy_error(
+            ErrorCode.CONTENT_NOT_FOUND,
+            f"{what}{seen}. {advice}",
+            should_retry=False,
+            for_log=f"{what}. {advice}",  # the names of a service's fields are not for a log
+        )
 
 
 def _is_json(data: bytes) -> bool:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from stream_proxy.aggregate.sse import ServerSentEvent
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, IncompleteStreamError, upstream_error
 from stream_proxy.lenient_json import decode_json
 
@@ -81,7 +82,10 @@ class EventAccumulator(ABC):
 
     def _fail(self, error: Exception) -> APIError:
         if not isinstance(error, APIError):
-            error = upstream_error(f"The upstream's event stream holds data that is no usable JSON: {error}.")
+            error = upstream_error(
+                f"The upstream's event stream holds data that is no usable JSON: {error}.",
+                ErrorCode.UPSTREAM_MALFORMED,
+            )
         self._failure = error
         self._release()
         return error

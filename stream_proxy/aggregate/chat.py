@@ -11,8 +11,10 @@ from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
 from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
+from stream_proxy.limits import MAX_HELD_BYTES
 
 # The first value that says something counts; Azure's first chunk has empty ones.
 _FIRST_WINS = frozenset({"id", "created", "model"})
@@ -99,7 +101,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
     :param max_bytes: how large the answer may be, as JSON.
     """
 
-    def __init__(self, *, n: int = 1, max_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, *, n: int = 1, max_bytes: int = MAX_HELD_BYTES) -> None:
         super().__init__()
         self._n = n
         self._max_bytes = max_bytes
@@ -128,7 +130,10 @@ class ChatCompletionsAccumulator(EventAccumulator):
             raise chat_stream_error(chunk if nested is None else nested)
         if not isinstance(chunk, dict):
             if event.event == "message":
-                raise upstream_error("The upstream's event stream holds a chunk that is not a JSON object.")
+                raise upstream_error(
+                    "The upstream's event stream holds a chunk that is not a JSON object.",
+                    ErrorCode.UPSTREAM_MALFORMED,
+                )
             return
         if event.event != "message" and chunk.keys().isdisjoint(_CHUNK_KEYS):
             return
@@ -210,7 +215,8 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if not self._seen_choices:
             raise upstream_error(
                 "The upstream's stream ended without an answer: [DONE] came before any chunk with choices. "
-                "Check that the upstream serves chat completions under this path."
+                "Check that the upstream serves chat completions under this path.",
+                ErrorCode.UPSTREAM_INCOMPLETE,
             )
         self._finish()
 
@@ -244,7 +250,10 @@ class ChatCompletionsAccumulator(EventAccumulator):
             what = "neither [DONE] nor a finish_reason on every choice came"
         else:
             what = f"{len(self._choices)} of {self._n} choices and no [DONE] came"
-        return upstream_error(f"The upstream's stream ended without its end: {what}. Try the request again.")
+        return upstream_error(
+            f"The upstream's stream ended without its end: {what}. Try the request again.",
+            ErrorCode.UPSTREAM_INCOMPLETE if clean else ErrorCode.UPSTREAM_CUT,
+        )
 
     def _release(self) -> None:
         self._top = {}

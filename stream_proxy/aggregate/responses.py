@@ -13,8 +13,10 @@ from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
 from stream_proxy.aggregate.merge import Object
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error, response_error
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from stream_proxy.limits import MAX_HELD_BYTES
 
 _FAILED = "response.failed"
 _TERMINAL = frozenset({"response.completed", _FAILED, "response.incomplete"})
@@ -36,7 +38,7 @@ class ResponseAccumulator(EventAccumulator):
     :param max_bytes: how large the answer may be, and how much may be kept for it before it comes, in bytes.
     """
 
-    def __init__(self, *, max_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, *, max_bytes: int = MAX_HELD_BYTES) -> None:
         super().__init__()
         self._max_bytes = max_bytes
         self._items: dict[int, bytes] = {}  # by output_index
@@ -54,7 +56,8 @@ class ResponseAccumulator(EventAccumulator):
         if kind == "message" and data.strip() == b"[DONE]":
             raise upstream_error(
                 "The upstream's stream ended without its terminal event: [DONE] came instead of it. "
-                "Check that the upstream serves the Responses API under this path."
+                "Check that the upstream serves the Responses API under this path.",
+                ErrorCode.UPSTREAM_INCOMPLETE,
             )
         try:
             members = decode_members(data)
@@ -114,7 +117,9 @@ class ResponseAccumulator(EventAccumulator):
         try:
             response = decode_members(answer)
         except ValueError:
-            raise upstream_error(f"The upstream's {kind} event holds no Response object.") from None
+            raise upstream_error(
+                f"The upstream's {kind} event holds no Response object.", ErrorCode.UPSTREAM_MALFORMED
+            ) from None
         if kind == _FAILED:
             error = response_error(_value(response, "error"), event="failed")
             if error is not None:
@@ -149,7 +154,8 @@ class ResponseAccumulator(EventAccumulator):
         how = "before" if clean else "because its connection broke off before"
         raise upstream_error(
             f"The upstream's stream ended without its terminal event: it ended {how} response.completed, "
-            "response.incomplete or response.failed came. Try the request again."
+            "response.incomplete or response.failed came. Try the request again.",
+            ErrorCode.UPSTREAM_INCOMPLETE if clean else ErrorCode.UPSTREAM_CUT,
         )
 
     def _release(self) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_proxy.errors import APIError, response_too_large
+from stream_proxy.lenient_json import BOM
+from stream_proxy.limits import MAX_HELD_BYTES
 
-_BOM = b"\xef\xbb\xbf"
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
 _READ_OVER = (b"id:", b"retry:", b":")
 
@@ -32,7 +33,9 @@ class EventTooLargeError(APIError, ValueError):
 
     def __init__(self, limit: int) -> None:
         cause = response_too_large(limit)
-        super().__init__(cause.status, cause.message, cause.type, should_retry=cause.should_retry)
+        super().__init__(
+            cause.status, cause.message, cause.type, code=cause.code, should_retry=cause.should_retry
+        )
 
 
 class SSEDecoder:
@@ -43,7 +46,7 @@ class SSEDecoder:
     :param max_stray_bytes: how much of the lines that are no field is kept.
     """
 
-    def __init__(self, max_event_bytes: int = 256 * 2**20, max_stray_bytes: int = 64 * 2**10) -> None:
+    def __init__(self, max_event_bytes: int = MAX_HELD_BYTES, max_stray_bytes: int = 64 * 2**10) -> None:
         self.max_event_bytes = max_event_bytes
         self._max_stray_bytes = max_stray_bytes
         self._head: bytes | None = b""  # the first bytes while they may be a BOM; None once that is decided
@@ -124,11 +127,11 @@ class SSEDecoder:
 
     def _after_bom(self, data: bytes) -> bytes:
         data = (self._head or b"") + data
-        if len(data) < len(_BOM) and _BOM.startswith(data):
+        if len(data) < len(BOM) and BOM.startswith(data):
             self._head = data
             return b""
         self._head = None
-        return data.removeprefix(_BOM)
+        return data.removeprefix(BOM)
 
     def _take_lines(self, lines: list[bytes], events: list[ServerSentEvent], bounded: bool) -> None:
         for line in lines:

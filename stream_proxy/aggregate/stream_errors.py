@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from stream_proxy.errors import INVALID_REQUEST, RATE_LIMIT, SERVER_ERROR, UPSTREAM_ERROR, APIError
+from stream_proxy.error_codes import INVALID_REQUEST, RATE_LIMIT, SERVER_ERROR, UPSTREAM_ERROR
+from stream_proxy.errors import APIError
 
 # Codes of the Responses API's error object, each with the status and type that its non-streaming form has.
 _CODES: dict[str, tuple[int, str]] = {

@@ -9,10 +9,10 @@ from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.chat_runs import ChatRuns
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder
-from stream_proxy.errors import APIError, response_too_large, upstream_error
+from stream_proxy.errors import APIError, compressed_data_cut, response_too_large
 from stream_proxy.flows.call import Call, Kind
-from stream_proxy.http.body_kind import BOM
 from stream_proxy.http.content_coding import ContentDecoder
+from stream_proxy.lenient_json import BOM
 
 #: Room in an event for what it holds beside its part of the result.
 _EVENT_OVERHEAD = 65_536
@@ -100,7 +100,7 @@ class JSONAggregation:
         if error is not None:
             raise error
         if not self._content.ended:
-            raise upstream_error("The upstream's compressed answer was cut off.")
+            raise compressed_data_cut()
 
     def result_bytes(self) -> bytes:
         # A byte order mark is tolerated at the start alone, and blanks may have gone out before it.

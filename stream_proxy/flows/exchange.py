@@ -14,7 +14,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.downstream.stall import StalledError
-from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_request
+from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.access import CHALLENGE
@@ -112,7 +112,7 @@ class Exchange:
         request = self.request
         target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
         if target is None:
-            self.fail(invalid_request("The request target must be a path, or an http:// or https:// URL."))
+            self.fail(invalid_target())
         return target
 
     def collect(self, then: Callable[[bytes], None]) -> None:

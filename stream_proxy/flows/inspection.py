@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, status_error
 from stream_proxy.http.body_kind import BodyKind, sniff
 from stream_proxy.http.headers import RawHeader
@@ -92,9 +93,13 @@ class Inspection:
                 self._status,
                 f"The upstream compressed its answer with {names}, which the proxy cannot decode; it asked "
                 "for identity.",
+                ErrorCode.UPSTREAM_ENCODING,
             )
         told = f"The upstream answered with status {self._status}"
         media = self._media[:80].decode("ascii", "replace") or "no content type"
         return status_error(
-            self._status, f"{told} and {media}, which is neither JSON nor an event stream.", for_log=told
+            self._status,
+            f"{told} and {media}, which is neither JSON nor an event stream.",
+            ErrorCode.UPSTREAM_MALFORMED if self.success else ErrorCode.UPSTREAM_STATUS,
+            for_log=told,
         )

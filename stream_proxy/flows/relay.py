@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from twisted.web.iweb import IBodyProducer
 
 from stream_proxy.downstream.request_body import RequestBody
-from stream_proxy.errors import APIError, upload_stalled, upstream_timeout
+from stream_proxy.errors import APIError, upload_stalled, upstream_unanswered
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import RawHeader
@@ -50,9 +50,7 @@ class Relay(UpstreamCall):
         seconds = self.limits.timeout_seconds
         if self._upload is not None and not self._upload.ended:
             return upload_stalled(seconds)
-        return upstream_timeout(
-            f"The upstream did not answer within {seconds:g} seconds; ask for less, or raise timeoutSeconds."
-        )
+        return upstream_unanswered(seconds)
 
     def release(self) -> None:
         super().release()

@@ -9,7 +9,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.downstream.response import break_off, is_taking, start_response
-from stream_proxy.errors import APIError, upstream_error, upstream_timeout
+from stream_proxy.errors import APIError, client_stalled, upstream_timeout
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.upstream.response import UpstreamResponse
 
@@ -98,7 +98,7 @@ class ResponseRelay:
         if self.paused and is_taking(self._request):
             self._touched()  # the upstream waits for a client that is slow
         elif self.paused:
-            self.stop(upstream_error(f"The client took nothing for {seconds:g} seconds."))
+            self.stop(client_stalled(seconds))
         else:
             self.stop(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))
 

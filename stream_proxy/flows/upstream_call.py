@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
 from stream_proxy.downstream.response import respond_error
-from stream_proxy.errors import APIError, internal_error, upstream_timeout, without_frames
+from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.response_relay import ResponseRelay
 from stream_proxy.http.headers import RawHeader
@@ -70,10 +70,7 @@ class UpstreamCall(ABC):
     @property
     def silence(self) -> APIError:
         """The error for an upstream that does not respond."""
-        seconds = self.limits.timeout_seconds
-        return upstream_timeout(
-            f"The upstream sent nothing for {seconds:g} seconds; ask for less, or raise timeoutSeconds."
-        )
+        return upstream_silent(self.limits.timeout_seconds)
 
     def limit(self, seconds: float, expired: Callable[[], None]) -> None:
         """Call `expired` after so many seconds without :meth:`touch`, in place of the limit before."""

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from stream_proxy.errors import invalid_request, upstream_error, upstream_timeout
+from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import request_headers, response_headers
@@ -49,7 +49,7 @@ class WebSocketRelay(UpstreamCall):
         )
         if client.refusal is not None:
             reason, fields = client.refusal
-            error = invalid_request(f"The WebSocket handshake is malformed: {reason}.")
+            error = invalid_handshake(reason)
             self.fail(error, [(name.encode(), value.encode()) for name, value in fields])
             return
         factory, handshake = UpstreamHandshake.factory_for(
@@ -138,16 +138,12 @@ class WebSocketRelay(UpstreamCall):
     def _failed(self, failure: Failure) -> None:
         if isinstance(failure.value, HandshakeError):
             origin = self.upstream.url.origin
-            failure = Failure(
-                upstream_error(f"The WebSocket handshake of {origin} is invalid: {failure.value}.")
-            )
+            failure = Failure(handshake_unusable(origin, failure.value))
         super()._failed(self.upstream.explained(failure))
 
     def _too_slow(self) -> None:
         seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin
-        self.fail(
-            upstream_timeout(f"{origin} did not answer the WebSocket handshake within {seconds:g} seconds.")
-        )
+        self.fail(handshake_unanswered(origin, seconds))
 
     def _open(self, opened: Opened, handshake: UpstreamHandshake) -> None:
         """Answer the client as the upstream answered, and leave both connections to a session."""

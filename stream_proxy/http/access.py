@@ -1,33 +1,35 @@
-"""Who may call, and as whom the upstream is called."""
+"""Access control of a rule: which clients may call, and with which key the upstream is called."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
+from copy import copy
 from urllib.parse import unquote_to_bytes
 
-from stream_proxy.errors import INVALID_REQUEST, APIError
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, invalid_request
 from stream_proxy.http.headers import RawHeader
 
 #: Fields that hold a key and nothing else: Azure's, Anthropic's, Google's.
 _KEY_FIELDS = (b"api-key", b"x-api-key", b"x-goog-api-key")
-#: What a client proves itself with. None of it goes to an upstream that is called with another key.
+#: Fields with a client's credentials, which never reach an upstream that is called with the rule's own key.
 _CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"cookie", *_KEY_FIELDS})
 _QUERY_CREDENTIALS = (b"key", b"api-key", b"api_key", b"access_token")
 _PROTOCOLS = b"sec-websocket-protocol"
-#: So browsers, which can set no field on a WebSocket, send a key to the Realtime API.
+#: Browsers, which cannot set a header field on a WebSocket, send their key to the Realtime API in this way.
 _KEY_PROTOCOL = b"openai-insecure-api-key."
-#: The answer to a request without a key (RFC 9110 section 11.6.1).
+#: Field of the response to a request without a key (RFC 9110 section 11.6.1).
 CHALLENGE: tuple[RawHeader, ...] = ((b"WWW-Authenticate", b"Bearer"),)
 
 
 class Access:
     """The keys of one rule.
 
-    :param client_keys: those that clients may call with; without any, everybody may.
-    :param upstream_key: what the upstream is called with, in place of what the client has.
-    :param upstream_header: the field that takes it, bare, instead of ``Authorization: Bearer``.
+    :param client_keys: the keys that clients may call with; without any, everybody may call.
+    :param upstream_key: the key for the upstream, in place of the client's.
+    :param upstream_header: the field that holds it, bare, instead of ``Authorization: Bearer``.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Access:
         upstream_key: bytes | None = None,
         upstream_header: str | None = None,
     ) -> None:
-        # Of equal length whatever the keys are, so that comparing them says nothing about these.
+        # Digests have one length, so that the time of a comparison says nothing about the keys.
         self._clients = [_digest(key) for key in client_keys]
         self._own: list[RawHeader] = []
         if upstream_key is not None and upstream_header is not None:
@@ -48,21 +50,23 @@ class Access:
         self._query: tuple[bytes, ...] = _QUERY_CREDENTIALS
 
     def for_adapter(self) -> Access:
-        """The same where nothing of the client's request goes upstream, and all is the operator's."""
-        access = Access()
-        access._clients, access._own, access._key = self._clients, self._own, self._key
+        """Return the same access for upstream requests that are the operator's own.
+
+        An adapter passes on no field and no query of its client, so there are no credentials to remove.
+        """
+        access = copy(self)
         access._dropped = frozenset(name.lower() for name, _ in self._own)
         access._query = ()
         return access
 
     def redacted(self, text: str) -> str:
-        """`text` without the upstream's key: services repeat the keys that they refuse."""
+        """Return `text` without the upstream's key: services quote the keys that they reject."""
         return text if self._key is None else text.replace(self._key.decode("ascii"), "***")
 
     def unauthorized(self, method: bytes, headers: Iterable[RawHeader]) -> APIError | None:
-        """Why a request may not go upstream, if so; see :data:`CHALLENGE`.
+        """Return the error for a request that may not go upstream; it goes out with :data:`CHALLENGE`.
 
-        Every credential in it must be a client key: what another one is for only the upstream would know.
+        Every credential in the request must be a client key: any other one is meant for the upstream.
         """
         if not self._clients:
             return None
@@ -70,20 +74,17 @@ class Access:
         if _is_preflight(method, fields):
             return None
         shown = list(_credentials(fields))
-        # Each is compared with all keys, and all are compared.
+        # No short cuts: each is compared with all keys, so that the time taken is the same whichever fits.
         known = [sum(hmac.compare_digest(_digest(key), each) for each in self._clients) for key in shown]
         if shown and all(known):
             return None
         what = "The API key is not one that this proxy knows" if shown else "There is no API key"
-        return APIError(
-            401,
-            f"{what}; send a client key of the proxy as Authorization: Bearer KEY.",
-            INVALID_REQUEST,
-            code="invalid_api_key",
+        return invalid_request(
+            f"{what}; send a client key of the proxy as Authorization: Bearer KEY.", ErrorCode.INVALID_API_KEY
         )
 
     def headers(self, method: bytes, headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-        """The fields of a request as they go upstream."""
+        """Yield the fields of a request as they go upstream."""
         if not self._own:
             yield from headers
             return
@@ -95,11 +96,11 @@ class Access:
                     continue
             if lower not in self._dropped:
                 yield name, value
-        if method != b"OPTIONS":  # preflights come without a key, and need none
+        if method != b"OPTIONS":  # preflight requests come without a key, and need none
             yield from self._own
 
     def target(self, target: bytes) -> bytes:
-        """The target of a request as it goes upstream."""
+        """Return the target of a request as it goes upstream, without credentials in the query."""
         path, mark, query = target.partition(b"?")
         if not self._own or not mark:
             return target
@@ -110,7 +111,7 @@ class Access:
         return path + (b"?" + b"&".join(kept) if kept else b"")
 
     def answer_headers(self, headers: Iterable[RawHeader]) -> list[RawHeader]:
-        """The fields of an answer as they go to the client: cookies belong to whose key it was."""
+        """Return the fields of a response as they go to the client: cookies belong to the key's owner."""
         if not self._own:
             return list(headers)
         return [(name, value) for name, value in headers if name.lower() != b"set-cookie"]
@@ -132,7 +133,10 @@ def _list(value: bytes) -> list[bytes]:
 
 
 def _credentials(fields: Iterable[RawHeader]) -> Iterator[bytes]:
-    """All that a request shows as a key; names are in lower case. What is none shows as an empty one."""
+    """Yield every key in a request's fields, whose names are in lower case.
+
+    A credential of another kind is yielded as an empty key, which fits no client key.
+    """
     for name, value in fields:
         if name == b"authorization":
             scheme, _, key = value.strip().partition(b" ")
@@ -146,6 +150,6 @@ def _credentials(fields: Iterable[RawHeader]) -> Iterator[bytes]:
 
 
 def _is_preflight(method: bytes, fields: list[RawHeader]) -> bool:
-    """A browser's question whether a page may call (Fetch standard, "CORS-preflight request")."""
+    """Report whether a browser asks if a page may call (Fetch standard, "CORS-preflight request")."""
     names = {name for name, _ in fields}
     return method == b"OPTIONS" and {b"origin", b"access-control-request-method"} <= names

@@ -1,18 +1,18 @@
-"""What a body is, by its first bytes: providers send streams as JSON and JSON as streams."""
+"""Kind of a body, by its first bytes: some providers send streams as JSON, or JSON as streams."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
 
-#: A byte order mark.
-BOM = b"\xef\xbb\xbf"
+from stream_proxy.lenient_json import BOM
+
 _BLANK = b" \t\r\n"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class BodyKind(Enum):
-    """What the first bytes say."""
+    """Verdict on the first bytes of a body."""
 
     EVENTS = auto()
     JSON = auto()
@@ -21,7 +21,7 @@ class BodyKind(Enum):
 
 
 def sniff(start: bytes, *, ended: bool) -> BodyKind:
-    """Judge a body by its decoded `start`; `ended`: there is no more to wait for."""
+    """Judge a body by its decoded `start`; `ended` means that there is no more to wait for."""
     if not start.startswith(BOM) and BOM.startswith(start[:3]) and not ended:
         return BodyKind.UNDECIDED
     start = start.removeprefix(BOM).lstrip(_BLANK)[:16]
@@ -35,5 +35,5 @@ def sniff(start: bytes, *, ended: bool) -> BodyKind:
 
 
 def media_type(values: Sequence[bytes]) -> bytes:
-    """The media type that ``Content-Type`` fields name, in lower case, without parameters."""
+    """Return the media type of ``Content-Type`` fields, in lower case, without parameters."""
     return values[0].partition(b";")[0].strip().lower() if values else b""

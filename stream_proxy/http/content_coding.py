@@ -1,4 +1,7 @@
-"""Undoing the compression of a stream that was not asked to be compressed, a bounded piece at a time."""
+"""Decoders for compressed responses, which work a bounded piece at a time.
+
+The proxy asks for uncompressed streams; some upstreams compress them all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,40 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import decoded_too_large, upstream_error
+from stream_proxy.limits import MAX_HELD_BYTES
 
 _PIECE_BYTES = 65_536
 _GZIP = (b"gzip", b"x-gzip")
-# What every gzip member begins with (RFC 1952 section 2.3.1).
+# The first bytes of every gzip member (RFC 1952 section 2.3.1).
 _MAGIC = b"\x1f\x8b"
 
 
 class ContentDecoder(Protocol):
-    """Takes what came over the network and gives back what was meant."""
+    """Decoder of one body."""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """The decoded bytes, at most 64 KiB at a time.
+        """Yield the decoded bytes, at most 64 KiB at a time.
 
-        :raises APIError: if `data` is not what its ``Content-Encoding`` says, or means more than is allowed.
+        :raises APIError: `data` is not what ``Content-Encoding`` says, or decodes to too much.
         """
 
     @property
     def ended(self) -> bool:
-        """Whether what was decoded so far may be all of it."""
+        """Whether the body may end here."""
 
 
 def content_codings(values: Iterable[bytes]) -> list[bytes]:
-    """The codings that ``Content-Encoding`` fields name, in lower case, without ``identity``."""
+    """Return the codings that ``Content-Encoding`` fields name, in lower case, without ``identity``."""
     names = (part.strip().lower() for value in values for part in value.split(b","))
     return [name for name in names if name and name != b"identity"]
 
 
-def decoder_for(codings: list[bytes], max_bytes: int = 256 * 2**20) -> ContentDecoder | None:
-    """A decoder for these codings (RFC 9110 section 8.4.1), or ``None`` if there is none.
+def decoder_for(codings: list[bytes], max_bytes: int = MAX_HELD_BYTES) -> ContentDecoder | None:
+    """Return a decoder for these codings (RFC 9110 section 8.4.1), or ``None`` if there is none.
 
-    :param max_bytes: what a compressed body may decode to.
+    :param max_bytes: the most that a compressed body may decode to.
     """
     if not codings:
         return _Identity()
@@ -59,8 +64,8 @@ class _Inflate:
     def __init__(self, max_bytes: int, *, gzip: bool) -> None:
         self._gzip = gzip
         self._inflate = zlib.decompressobj(31) if gzip else None
-        self._magic = b""  # the part that has come of what may be the start of another member
-        self._over = False  # what still comes is no part of the body
+        self._magic = b""  # bytes that may be the start of another member
+        self._over = False  # any further bytes are not part of the body
         self._max_bytes = max_bytes
         self._count = 0
 
@@ -68,7 +73,9 @@ class _Inflate:
         try:
             yield from self._pieces(data)
         except zlib.error:
-            raise upstream_error("The upstream's compressed stream cannot be decompressed.") from None
+            raise upstream_error(
+                "The upstream's compressed stream cannot be decompressed.", ErrorCode.UPSTREAM_MALFORMED
+            ) from None
 
     @property
     def ended(self) -> bool:
@@ -93,13 +100,15 @@ class _Inflate:
                 return
 
     def _begin(self, data: bytes) -> bytes:
-        """Make ready for what begins with `data`; what of that is part of the body is returned."""
+        """Prepare for the member that begins with `data`; return as much of that as belongs to it."""
         if self._inflate is None:
             if data:
                 # "deflate" is the zlib format, but some servers send it without zlib's header.
                 self._inflate = zlib.decompressobj(15 if data[0] & 0x0F == 8 else -15)
             return data
-        if self._gzip:  # allows several members, one after the other, and in practice junk behind the last
+        if (
+            self._gzip
+        ):  # allows several members, one after the other; in practice there is junk behind the last
             data = self._magic + data
             if data.startswith(_MAGIC):
                 self._magic = b""

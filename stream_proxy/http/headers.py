@@ -1,16 +1,17 @@
-"""Which header fields may travel through a proxy, and which end at it (RFC 9110 section 7.6.1)."""
+"""Header fields: which ones a proxy forwards, and which ones end at it (RFC 9110 section 7.6.1)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+#: Name and value of one field, as they came.
 RawHeader = tuple[bytes, bytes]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-#: Fields that belong to one connection, whether or not ``Connection`` lists them. ``Trailer`` goes because
-#: trailers do not travel; ``Proxy-Connection`` is the old mistake that some clients still send.
+#: Fields that belong to one connection, whether or not ``Connection`` lists them. ``Trailer`` is here because
+#: trailers are not forwarded; ``Proxy-Connection`` is an old mistake that some clients still make.
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -25,35 +26,40 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-#: What the proxy writes itself on a request: the upstream's name, the framing, the answer to ``Expect``.
+#: Fields that the proxy writes itself on a request (host and framing), or answers itself (``Expect``).
 _REQUEST_OWN = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 
-#: What a converted answer says for itself.
+#: Fields that the proxy writes itself on a converted response.
 _CONVERTED_OWN = HOP_BY_HOP | {b"content-type", b"content-length", b"content-encoding"}
 
-#: What a converted request says for itself.
+#: Fields that the proxy writes itself on a converted request.
 _STREAMING_OWN = frozenset({b"accept", b"accept-encoding"})
 
 
 def is_field_name(text: str) -> bool:
-    """Whether a header field can be called so (RFC 9110 section 5.6.2)."""
+    """Report whether `text` is a valid field name (RFC 9110 section 5.6.2)."""
     return _TOKEN.fullmatch(text) is not None
 
 
+def raw_headers(headers: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[RawHeader]:
+    """Return one pair for each field, from names with all their values (``Headers.getAllRawHeaders()``)."""
+    return [(name, value) for name, values in headers for value in values]
+
+
 def connection_tokens(values: Iterable[bytes]) -> frozenset[bytes]:
-    """The options that ``Connection`` fields list, in lower case (RFC 9110 section 7.6.1)."""
+    """Return the options that ``Connection`` fields list, in lower case (RFC 9110 section 7.6.1)."""
     return frozenset(
         token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())
     )
 
 
 def request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """The client's fields that go upstream, in order, each as often as it came."""
+    """Yield the client's fields that go upstream, in order, each as often as it came."""
     return _forwarded(headers, _REQUEST_OWN)
 
 
 def streaming_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """The same for a converted request, which asks for a plain event stream whatever the client asked for."""
+    """Yield the fields of a converted request, which asks for an uncompressed event stream."""
     for name, value in request_headers(headers):
         if name.lower() not in _STREAMING_OWN:
             yield name, value
@@ -62,7 +68,7 @@ def streaming_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeade
 
 
 def uncompressed_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """The client's fields for a request whose answer is to come as it asks, but not compressed."""
+    """Yield the client's fields for a request that asks for an uncompressed response."""
     for name, value in request_headers(headers):
         if name.lower() != b"accept-encoding":
             yield name, value
@@ -70,7 +76,7 @@ def uncompressed_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHe
 
 
 def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] = ()) -> Iterator[RawHeader]:
-    """The upstream's fields that go to the client, in order, each as often as it came.
+    """Yield the upstream's fields that go to the client, in order, each as often as it came.
 
     :param connection: values of ``Connection`` fields that are not among `headers`.
     """
@@ -78,7 +84,7 @@ def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] =
 
 
 def converted_response_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """The upstream's fields that go to the client with an answer that the proxy wrote."""
+    """Yield the upstream's fields that go to the client with a body that the proxy wrote."""
     return _forwarded(headers, _CONVERTED_OWN)
 
 

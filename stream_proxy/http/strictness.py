@@ -1,6 +1,7 @@
-"""Which header fields leave no doubt about where a message ends (RFC 9110 section 5.5, RFC 9112 section 6).
+"""Checks against request smuggling: heads whose end, or whose body's end, two servers may see differently.
 
-Twisted is lenient in a few places where another server or proxy on the way may read something else.
+Twisted is lenient in a few places where another server or proxy on the way may read something else (RFC 9110
+section 5.5, RFC 9112 section 6).
 """
 
 from __future__ import annotations
@@ -8,25 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-# Of these only the tab may be in a field.
+# Control characters; the tab is the only one that a field may hold.
 _CONTROLS = bytes({*range(32), 127} - {9})
-# Of a length: more does not fit everywhere.
+# Digits of a length. More do not fit into the 64 bits that other servers count with.
 _MOST_DIGITS = 18
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: .*)?")
 
 
 def has_controls(line: bytes) -> bool:
-    """Whether a line of a head, without its end, has something in it that ends lines or strings elsewhere."""
+    """Report whether a line of a head, without its end, holds what may end a line or a string elsewhere."""
     return len(line.translate(None, _CONTROLS)) != len(line)
 
 
 def is_status_line(line: bytes) -> bool:
-    """Whether an answer can begin like this."""
+    """Report whether a response can begin with this line."""
     return _STATUS_LINE.fullmatch(line) is not None
 
 
 def is_length(values: Collection[bytes]) -> bool:
-    """Whether the values of ``Content-Length`` in an answer say one number."""
+    """Report whether the values of a response's ``Content-Length`` are all the same number."""
     parts = [part.strip(b" \t") for value in values for part in value.split(b",")]
     if not all(part.isdigit() and len(part) <= _MOST_DIGITS for part in parts):
         return False
@@ -34,7 +35,7 @@ def is_length(values: Collection[bytes]) -> bool:
 
 
 def is_doubtful(field: bytes, version: bytes) -> bool:
-    """Whether a field of a request could mean different things to different readers.
+    """Report whether a field of a request could mean different things to different servers.
 
     :param field: the whole line, without its end.
     :param version: of the request, like ``b"HTTP/1.1"``.
@@ -51,11 +52,11 @@ def is_doubtful(field: bytes, version: bytes) -> bool:
 
 
 def is_folded(line: bytes) -> bool:
-    """Whether a line would go on with the field before it, which some take for a field of its own."""
+    """Report whether a line continues the field before it, which some servers take for a field of its own."""
     return line.startswith((b" ", b"\t"))
 
 
 def is_trailer(line: bytes) -> bool:
-    """Whether a line can stand after the last chunk."""
+    """Report whether a line can be a trailer field, after the last chunk."""
     name, colon, _ = line.partition(b":")
     return bool(colon and name) and not is_folded(line) and not is_doubtful(line, b"")

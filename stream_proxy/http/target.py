@@ -1,4 +1,4 @@
-"""Request targets: which may be forwarded, and in what form."""
+"""Request targets: which ones may be forwarded, and in which form."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 def origin_form(target: bytes) -> bytes | None:
-    """Return path and query of a target (RFC 9112 section 3.2), or ``None`` if it may not be forwarded.
+    """Return path and query of a request target (RFC 9112 section 3.2); ``None`` if it must not be forwarded.
 
-    Of a target in absolute form only path and query count: the rule alone says where a request goes.
+    Scheme and host of a target in absolute form are ignored: the rule alone decides where a request goes.
     """
     if not _TARGET.fullmatch(target):
         return None

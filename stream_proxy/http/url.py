@@ -1,4 +1,4 @@
-"""The base URLs of upstreams."""
+"""Base URLs of upstreams."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class UpstreamURL:
-    """An upstream's base URL, taken apart.
+    """An upstream's base URL in its parts.
 
-    ``host`` is without brackets, ``prefix`` the path without its last slash.
+    ``host`` has no brackets, ``prefix`` (the path) no slash at its end.
     """
 
     scheme: str
@@ -21,13 +21,13 @@ class UpstreamURL:
 
     @property
     def netloc(self) -> bytes:
-        """The host, and the port where it is not the scheme's own (RFC 9110 section 4.2.3)."""
+        """The host, with the port unless that is the scheme's default (RFC 9110 section 4.2.3)."""
         default = 443 if self.scheme == "https" else 80
         return (self._host if self.port == default else self.authority).encode("ascii")
 
     @property
     def authority(self) -> str:
-        """The host and the port, whatever it is."""
+        """The host with the port, even if that is the default."""
         return f"{self._host}:{self.port}"
 
     @property
@@ -36,7 +36,7 @@ class UpstreamURL:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what errors and the log name."""
+        """Scheme, host and port, by which errors and the log name the upstream."""
         return f"{self.scheme}://{self.netloc.decode('ascii')}"
 
 
@@ -44,7 +44,7 @@ _PATH = re.compile(r"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)?")
 
 
 def parse_upstream_url(url: str) -> UpstreamURL:
-    """Take a base URL apart.
+    """Split a base URL into its parts.
 
     :raises ValueError: with a sentence about what is wrong with it.
     """

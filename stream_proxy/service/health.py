@@ -14,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from stream_proxy.downstream.response import respond, respond_error
 from stream_proxy.downstream.site import ProxySite
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import invalid_request
 from stream_proxy.service.listening import Listener
 
@@ -37,10 +38,15 @@ class AdminResource(Resource):
         """Answer `request`."""
         path = request.path
         if path not in (b"/healthz", b"/readyz"):
-            respond_error(request, invalid_request("Only /healthz and /readyz are served here.", 404))
+            respond_error(
+                request,
+                invalid_request("Only /healthz and /readyz are served here.", ErrorCode.UNKNOWN_URL),
+            )
         elif request.method not in (b"GET", b"HEAD"):
             respond_error(
-                request, invalid_request("Only GET is served here.", 405), [(b"Allow", b"GET, HEAD")]
+                request,
+                invalid_request("Only GET is served here.", ErrorCode.METHOD_NOT_SUPPORTED),
+                [(b"Allow", b"GET, HEAD")],
             )
         else:
             status = "ok" if path == b"/healthz" else self._status()

@@ -1,32 +1,32 @@
-"""Sending what one reactor turn wrote at the end of that turn, instead of after the next poll."""
+"""Eager writes, which go out at the end of their reactor turn without first polling for room."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
 
 
 class _Prompt:
-    """Stands in for one transport's ``startWriting``."""
+    """Replacement for one transport's ``startWriting``."""
 
-    __slots__ = ("_transport", "_waiting")
+    __slots__ = ("_clock", "_transport", "_waiting")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Connection) -> None:
         self._transport = transport
+        self._clock = IReactorTime(transport.reactor)
         self._waiting = False
 
     def start_writing(self) -> None:
         if not self._waiting:
             self._waiting = True
-            self._transport.reactor.callLater(0, self._flush)
+            self._clock.callLater(0, self._flush)
 
     def at_once(self) -> None:
-        """Send now: for transports that are written to once in a turn, and so need not wait for its end."""
+        """Send now, for transports that are written to once in a turn and so need not wait for its end."""
         transport = self._transport
         if len(transport.dataBuffer) > transport.offset:
-            # With a backlog this may be a close, which Twisted marks as one only after this call.
+            # With a backlog this may be loseConnection, which sets `disconnecting` only after this call.
             FileDescriptor.startWriting(transport)
         else:
             self._flush()
@@ -36,20 +36,19 @@ class _Prompt:
         transport = self._transport
         if not transport.connected or transport.fileno() < 0:
             return
-        # Whatever is no writing, such as closing, is the reactor's business; so are errors, which the next
-        # attempt meets again.
+        # Closing is left to the reactor; so are errors, which its own attempt to write meets again.
         busy = transport.disconnecting or not unsent(transport)
         if busy or transport.doWrite() or unsent(transport):
             FileDescriptor.startWriting(transport)
 
 
 def send_promptly(transport: object, *, at_once: bool = False) -> None:
-    """Let `transport`, a TCP connection, send without the reactor's asking first whether it may.
+    """Let `transport`, a TCP connection, send without polling first.
 
-    What one turn wrote is sent together at its end; or, if `at_once`, each write by itself.
+    Everything that one turn wrote is sent together at its end; with `at_once`, each write by itself.
 
-    Twisted watches for room to write after each write, which takes two system calls and a turn of the
-    reactor; nearly always there is room. Where there is none, the rest waits as ever.
+    Twisted polls for room after each write, which takes two system calls and a turn of the reactor, although
+    there nearly always is room. Where there is none, the rest waits for the poll as usual.
     """
     inner = tcp_connection(transport)
     if inner is not None:
@@ -58,13 +57,13 @@ def send_promptly(transport: object, *, at_once: bool = False) -> None:
 
 
 def tcp_connection(transport: object) -> Connection | None:
-    """What is below TLS and other wrappers, if that is a TCP or UNIX connection."""
+    """Return the TCP or UNIX connection below TLS and other wrappers, if there is one."""
     inner: object | None = transport
     while inner is not None and not isinstance(inner, Connection):
         inner = getattr(inner, "transport", None)
     return inner
 
 
-def unsent(connection: Any) -> int:
-    """How many bytes have been written to a connection and not yet handed to the kernel."""
+def unsent(connection: Connection) -> int:
+    """Return how many written bytes the kernel has not been given yet."""
     return len(connection.dataBuffer) - int(connection.offset) + int(connection._tempDataLen)

@@ -1,19 +1,21 @@
-"""One timer that is pushed forward."""
+"""Timer for silence, which every movement restarts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
+
+from stream_proxy.transport.timers import Timeout
 
 
 class IdleTimer:
-    """Calls `expired` when `seconds` have passed without :meth:`touch`, and only once without another.
+    """Calls `expired` after `seconds` without :meth:`touch`, and not again before a further one.
 
-    :param reactor: where the time comes from.
+    :param reactor: the clock.
     :param seconds: the longest silence.
     :param expired: called without arguments.
-    :param total: so many seconds from now it is called in any case.
+    :param total: seconds from now after which `expired` is called in any case.
     """
 
     def __init__(
@@ -25,10 +27,12 @@ class IdleTimer:
     ) -> None:
         self._reactor = reactor
         self._seconds = seconds
+        # Given up when stopped: its owner most often owns this timer, too.
         self._expired: Callable[[], None] | None = expired
         self._end = None if total is None else reactor.seconds() + total
         self._touched = reactor.seconds()
-        self._call: IDelayedCall | None = reactor.callLater(self._wait(), self._expire)
+        self._timeout = Timeout(reactor)
+        self._timeout.start(self._wait(), expired)
 
     @property
     def late(self) -> bool:
@@ -37,27 +41,20 @@ class IdleTimer:
         return self._end is not None and now >= self._end and now < self._touched + self._seconds
 
     def touch(self) -> None:
-        """Something moved: the silence starts anew."""
+        """Restart the silence."""
         if self._end is not None:
             self._touched = self._reactor.seconds()
-        if self._call is not None:
-            self._call.reset(self._wait())
+        if self._timeout.running:
+            self._timeout.postpone(self._wait())
         elif self._expired is not None:
-            self._call = self._reactor.callLater(self._wait(), self._expire)
+            self._timeout.start(self._wait(), self._expired)
 
     def stop(self) -> None:
-        """No longer wait."""
-        self._expired = None  # whoever waits may hold this timer
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
+        """Stop for good."""
+        self._expired = None
+        self._timeout.stop()
 
     def _wait(self) -> float:
         if self._end is None:
             return self._seconds
         return max(0.0, min(self._seconds, self._end - self._reactor.seconds()))
-
-    def _expire(self) -> None:
-        self._call = None
-        if self._expired is not None:
-            self._expired()

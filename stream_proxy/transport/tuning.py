@@ -13,11 +13,11 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def tune(transport: object) -> None:
-    """Send each write at once, and probe a silent connection often enough for the NATs in between.
+    """Send each write at once, and probe an idle connection often enough for the NATs on the way.
 
-    A transport that is no TCP connection (a UNIX socket, a test's) is left as it is.
+    A transport that is no TCP connection (a UNIX socket, one of a test) is left as it is.
     """
-    # Twisted's UNIX connections say that they are TCP as well.
+    # Twisted's UNIX connections claim to provide ITCPTransport as well.
     if not ITCPTransport.providedBy(transport) or IUNIXTransport.providedBy(transport):
         return
     send_promptly(transport)
@@ -29,7 +29,7 @@ def tune(transport: object) -> None:
 
 
 def set_probes(handle: socket.socket) -> None:
-    """Keep-alive after 60 s of silence, every 60 s, 5 times, where the platform has these options."""
+    """Probe after 60 s of silence, every 60 s, 5 times, where the platform has these options."""
     for name, value in _KEEP_ALIVE:
         option = getattr(socket, name, None)
         if option is not None:
@@ -37,16 +37,16 @@ def set_probes(handle: socket.socket) -> None:
 
 
 def is_half_closeable(transport: object) -> bool:
-    """Whether it is a TCP or UNIX connection with no TLS on it, which would not be told."""
+    """Report whether `transport` is a plain connection; under TLS a half-close never reaches the protocol."""
     inner: object | None = transport
     while inner is not None and not isinstance(inner, TLSMemoryBIOProtocol):
         inner = getattr(inner, "transport", None)
-    # TLS passes on to its users whatever the connection below it provides.
+    # A TLS transport claims every interface of the connection below it.
     return inner is None and bool(IHalfCloseableDescriptor.providedBy(transport))
 
 
 def has_unread(transport: object) -> bool:
-    """Whether a plain connection has something that nobody has read yet, be it its end; unknown under TLS."""
+    """Report whether a plain connection has unread data, or an unread end; under TLS this is unknown."""
     handle = getattr(transport, "getHandle", lambda: None)()
     if not isinstance(handle, socket.socket):
         return False

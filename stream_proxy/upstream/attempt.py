@@ -15,7 +15,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
 from stream_proxy.errors import without_frames
 from stream_proxy.http.access import Access
-from stream_proxy.http.headers import response_headers
+from stream_proxy.http.headers import raw_headers, response_headers
 from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.failures import ConnectLimitError, ProxyRefusedError, request_failure
@@ -68,11 +68,7 @@ class Attempt:
             return self._send(agent, origin).addCallback(self._keep_headers)
 
         def responded(response: IResponse) -> None:
-            raw = [
-                (name, value)
-                for name, values in self._response_headers.getAllRawHeaders()
-                for value in values
-            ]
+            raw = raw_headers(self._response_headers.getAllRawHeaders())
             headers = access.answer_headers(response_headers(raw, self._connection_fields))
             self._responded.callback(UpstreamResponse(response, headers, self._connection, origin))
 

@@ -1,4 +1,4 @@
-"""Which egress proxy stands between us and an upstream, if any: the rule's, or the environment's."""
+"""Egress proxies: the choice between the rule's, the environment's, and none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
 
-#: A rule that says this takes no proxy, whatever the environment says.
+#: Value of a rule's ``proxy`` that overrides the environment with no proxy.
 DIRECT = "direct"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _PARTS = re.compile(r"(https?://)(?:([^/?#]*)@)?(.*)", re.IGNORECASE | re.DOTALL)
@@ -20,10 +20,10 @@ _PARTS = re.compile(r"(https?://)(?:([^/?#]*)@)?(.*)", re.IGNORECASE | re.DOTALL
 
 @dataclass(frozen=True)
 class EgressProxy:
-    """A proxy that leads to an upstream.
+    """Proxy that leads to an upstream.
 
-    ``setting`` is the config key or the environment variable that names it, ``authorization`` the value of
-    the ``Proxy-Authorization`` that it is shown.
+    :param setting: the config key or environment variable that names it.
+    :param authorization: the value of ``Proxy-Authorization`` for it.
     """
 
     url: UpstreamURL
@@ -32,21 +32,21 @@ class EgressProxy:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return f"the proxy {self.url.origin}"
 
 
 def egress_proxy(url: UpstreamURL, setting: str | None, environ: Mapping[str, str]) -> EgressProxy | None:
-    """The proxy between us and the upstream at `url`.
+    """Return the proxy to use for the upstream at `url`.
 
-    Without a `setting` it is that of ``https_proxy`` or ``http_proxy``, by the upstream's scheme, else of
-    ``all_proxy``, unless ``no_proxy`` excepts the host. Each may be written in upper case; lower case wins.
+    Without a `setting` the environment decides: ``https_proxy`` or ``http_proxy`` by the upstream's scheme,
+    else ``all_proxy``, unless ``no_proxy`` lists the host. Names in upper case count, too; lower case wins.
     This machine itself is never reached through a proxy.
 
     :param setting: a rule's ``proxy``: a URL in which ``${NAME}`` is a variable of the environment, or
         ``"direct"``.
     :param environ: the environment.
-    :raises ValueError: with a sentence about what is wrong, without what may be a password.
+    :raises ValueError: the text says what is wrong, and quotes nothing that may be a password.
     """
     if setting is not None:
         text = _filled(setting.strip(), environ)
@@ -65,7 +65,7 @@ def egress_proxy(url: UpstreamURL, setting: str | None, environ: Mapping[str, st
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its name or address."""
+    """Report whether `host` is this machine, by its name or address."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -76,10 +76,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_excepted(url: UpstreamURL, no_proxy: str) -> bool:
-    """Whether a ``no_proxy`` list excepts an upstream.
+    """Report whether a ``no_proxy`` list holds an upstream.
 
-    :param no_proxy: names (which except what is below them, too), ``.suffixes``, addresses, networks like
-        ``10.0.0.0/8``, each of the names and addresses also as ``host:port``; ``*`` is everything.
+    :param no_proxy: names (which stand for their subdomains, too), ``.suffixes``, addresses, networks like
+        ``10.0.0.0/8``, names and addresses with a port as ``host:port``; ``*`` stands for everything.
     """
     address = _address(url.host)
     names = (url.host.lower(), url.authority.lower())
@@ -107,7 +107,7 @@ def _parse(text: str, setting: str) -> EgressProxy:
     try:
         url = parse_upstream_url(scheme.lower() + rest)
     except ValueError as error:
-        # After the colon is a quotation: of a password, where the @ was forgotten.
+        # urlsplit quotes the URL after the colon: a password, if the @ was forgotten.
         raise ValueError(re.sub(r"(is not a valid URL).*", r"\1", str(error), flags=re.DOTALL)) from None
     if url.prefix:
         raise ValueError("must not have a path")
@@ -120,7 +120,7 @@ def _parse(text: str, setting: str) -> EgressProxy:
 
 
 def _filled(setting: str, environ: Mapping[str, str]) -> str:
-    """`setting` with its variables: as they are, but percent-encoded where they are a user or password."""
+    """Return `setting` with its variables filled in, percent-encoded within the user and password."""
 
     def value(match: re.Match[str]) -> str:
         found = environ.get(match[1])
@@ -146,7 +146,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         pass
     try:
-        return ip_address(socket.inet_aton(host))  # 127.1 and the like, which resolve
+        return ip_address(socket.inet_aton(host))  # short forms such as 127.1, which resolvers accept
     except (OSError, ValueError):
         return None
 

@@ -1,4 +1,4 @@
-"""What Twisted reports when an upstream fails, in the words and with the status that the client gets."""
+"""Failures of upstreams: Twisted's exceptions in, errors with a code and words for the client out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from twisted.web._newclient import (
     _WrapperException,
 )
 
-from stream_proxy.errors import APIError, upstream_error, upstream_timeout
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, proxy_error, upstream_error
 from stream_proxy.upstream.egress import EgressProxy
 from stream_proxy.upstream.pem import openssl_words
 from stream_proxy.upstream.tls import CertificateError
@@ -39,15 +40,15 @@ class ConnectLimitError(Exception):
 
 
 class HeadTooLargeError(Exception):
-    """The head of the answer does not end."""
+    """The head of a response does not end."""
 
 
 class InvalidAnswerError(Exception):
-    """What came is no HTTP."""
+    """The bytes that came are no HTTP response."""
 
 
 class ProxyRefusedError(Exception):
-    """The egress proxy answered with this status of its own, and not with what was asked for."""
+    """The egress proxy sent a response of its own, with this status, in place of the upstream's."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -55,7 +56,7 @@ class ProxyRefusedError(Exception):
 
 
 class ProxyFailedError(Exception):
-    """The egress proxy could not be asked, because of `cause`."""
+    """The egress proxy could not be used, because of `cause`."""
 
     def __init__(self, proxy: EgressProxy, cause: BaseException) -> None:
         super().__init__(f"{proxy.name} failed: {type(cause).__name__}")
@@ -65,11 +66,13 @@ class ProxyFailedError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """Whom we talk with, in the words of errors.
+    """The other end of a connection, as error messages name it.
 
-    ``name`` goes into a sentence; ``host`` is the name that its certificate must be for, ``setting`` the
-    config key or environment variable that names it; ``certificate`` whether we have one to show; ``proxy``
-    leads to it.
+    :param name: its name within a sentence.
+    :param host: the name that its certificate must be for.
+    :param setting: the config key or environment variable that names it.
+    :param certificate: whether we have a certificate to show it.
+    :param proxy: the egress proxy that leads to it.
     """
 
     name: str
@@ -80,107 +83,161 @@ class Peer:
 
     @classmethod
     def of_proxy(cls, proxy: EgressProxy) -> Peer:
-        """A proxy that is itself whom we talk with."""
+        """Return the egress proxy itself as a peer."""
         return cls(proxy.name, proxy.url.host, proxy.setting)
 
     @property
+    def is_upstream(self) -> bool:
+        """Whether it is the upstream, not an egress proxy."""
+        return self.setting == "upstreamUrl"
+
+    @property
     def subject(self) -> str:
-        """The name at the beginning of a sentence."""
+        """Its name at the beginning of a sentence."""
         return re.sub("^the ", "The ", self.name)
 
+    @property
+    def way(self) -> str:
+        """The words for how it is reached, with a blank before them."""
+        return f" through {self.proxy.name}" if self.proxy is not None else ""
 
-_BROKEN = (
-    ConnectionClosed,
-    OSError,
-    ResponseFailed,
-    RequestTransmissionFailed,
-    RequestNotSent,
-    RequestGenerationFailed,
+    @property
+    def who(self) -> str:
+        """The word for it where its name stands before."""
+        return "the upstream" if self.is_upstream else "it"
+
+
+_Kinds = tuple[type[BaseException], ...]
+
+#: Causes inside Twisted's wrappers, which say more than the wrapper. The words are formatted with the `peer`,
+#: the `error`, and OpenSSL's words for it (`tls`).
+_CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
+    ((CertificateError,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {error}."),
+    (
+        (VerificationError,),
+        ErrorCode.UPSTREAM_TLS,
+        "TLS to {peer.name} failed: its certificate is not for the name {peer.host}.",
+    ),
+    (
+        (HeadTooLargeError,),
+        ErrorCode.UPSTREAM_MALFORMED,
+        "{peer.subject} sent a response head that is too large.",
+    ),
+    ((InvalidAnswerError,), ErrorCode.UPSTREAM_MALFORMED, "{peer.subject} sent an invalid HTTP response."),
+    ((SSL.Error,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {tls}."),
 )
+#: Errors themselves, where no cause explains them; `seconds` is the limit for connecting. The first row that
+#: fits counts: a ConnectionRefusedError is a ConnectError, too, and a DNSLookupError an OSError.
+_ERRORS: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
+    (
+        (ConnectLimitError, TimeoutError, TCPTimedOutError),
+        ErrorCode.UPSTREAM_TIMEOUT,
+        "{peer.subject} could not be reached{peer.way} within {seconds:g} seconds.",
+    ),
+    (
+        (ConnectionRefusedError,),
+        ErrorCode.UPSTREAM_REFUSED,
+        "{peer.subject} refused the connection; check {peer.setting} and that {peer.who} runs.",
+    ),
+    (
+        (DNSLookupError,),
+        ErrorCode.UPSTREAM_DNS,
+        "The host name of {peer.name} was not found; check {peer.setting}.",
+    ),
+    (
+        (NoRouteError, UserError, ConnectError),
+        ErrorCode.UPSTREAM_UNREACHABLE,
+        "{peer.subject} cannot be reached from here ({error.__class__.__name__}).",
+    ),
+    (
+        (ResponseNeverReceived,),
+        ErrorCode.UPSTREAM_CUT,
+        "{peer.subject} closed the connection before it answered.",
+    ),
+    (
+        (
+            ConnectionClosed,
+            OSError,
+            ResponseFailed,
+            RequestTransmissionFailed,
+            RequestNotSent,
+            RequestGenerationFailed,
+        ),
+        ErrorCode.UPSTREAM_CUT,
+        "{peer.subject} closed the connection before its answer was complete.",
+    ),
+)
+#: Exceptions of Twisted's response parser: a ResponseFailed that wraps one of these means bad HTTP. (Its
+#: subclass ResponseNeverReceived does not: nothing was parsed.)
+_PARSING = (ParseError, ValueError, KeyError)
 
 
 def request_failure(failure: Failure, peer: Peer, connect_seconds: float) -> Failure:
-    """Why there is no answer, as a Failure of :class:`APIError`. Other failures stay as they are."""
+    """Return the reason why there is no response, as a Failure of :class:`APIError`.
+
+    A failure that is not known here is returned as it is.
+    """
     error = _explain(failure.value, peer, connect_seconds)
     return failure if error is None else Failure(error)
 
 
 def body_failure(failure: Failure, origin: str) -> APIError:
-    """Why the body of an answer did not come to its end."""
+    """Return the reason why the body of a response did not come to its end."""
     for cause in _causes(failure.value):
         if isinstance(cause, APIError):
             return cause
-    return upstream_error(f"The connection to {origin} broke before the answer was complete.")
+    return upstream_error(
+        f"The connection to {origin} broke before the answer was complete.", ErrorCode.UPSTREAM_CUT
+    )
 
 
-def _explain(error: BaseException | None, peer: Peer, connect_seconds: float) -> APIError | None:
+def _explain(error: BaseException | None, peer: Peer, seconds: float) -> APIError | None:
     causes = _causes(error)
     for cause in causes:
         match cause:
             case APIError():
                 return cause
             case ProxyFailedError():
-                return _explain(cause.cause, Peer.of_proxy(cause.proxy), connect_seconds)
+                return _explain(cause.cause, Peer.of_proxy(cause.proxy), seconds)
             case ProxyRefusedError():
                 return _refused(cause.status, peer)
-            case CertificateError():
-                return upstream_error(f"TLS to {peer.name} failed: {cause}.")
-            case VerificationError():
-                return upstream_error(
-                    f"TLS to {peer.name} failed: its certificate is not for the name {peer.host}."
-                )
-            case HeadTooLargeError():
-                return upstream_error(f"{peer.subject} sent a response head that is too large.")
-            case InvalidAnswerError():
-                return _invalid(peer)
-            case SSL.Error():
-                return upstream_error(f"TLS to {peer.name} failed: {_tls_words(cause, peer)}.")
-    match error:
-        case ConnectLimitError() | TimeoutError() | TCPTimedOutError():
-            through = f" through {peer.proxy.name}" if peer.proxy is not None else ""
-            return upstream_timeout(
-                f"{peer.subject} could not be reached{through} within {connect_seconds:g} seconds."
-            )
-        case ConnectionRefusedError():
-            who = "the upstream" if peer.setting == "upstreamUrl" else "it"
-            return upstream_error(
-                f"{peer.subject} refused the connection; check {peer.setting} and that {who} runs."
-            )
-        case DNSLookupError():
-            return upstream_error(f"The host name of {peer.name} was not found; check {peer.setting}.")
-        case NoRouteError() | UserError() | ConnectError():
-            return upstream_error(f"{peer.subject} cannot be reached from here ({type(error).__name__}).")
-        case ResponseNeverReceived():
-            return upstream_error(f"{peer.subject} closed the connection before it answered.")
-        case ResponseFailed() if any(
-            isinstance(cause, (ParseError, ValueError, KeyError)) for cause in causes
-        ):
-            return _invalid(peer)
-        case _ if isinstance(error, _BROKEN):
-            return upstream_error(f"{peer.subject} closed the connection before its answer was complete.")
+        for kinds, code, words in _CAUSES:
+            if isinstance(cause, kinds):
+                tls = _tls_words(cause, peer) if isinstance(cause, SSL.Error) else ""
+                return _failed(peer, code, words.format(peer=peer, error=cause, tls=tls))
+    if type(error) is ResponseFailed and any(isinstance(cause, _PARSING) for cause in causes):
+        return _explain(InvalidAnswerError(), peer, seconds)
+    for kinds, code, words in _ERRORS:
+        if isinstance(error, kinds):
+            return _failed(peer, code, words.format(peer=peer, error=error, seconds=seconds))
     return None
 
 
-def _invalid(peer: Peer) -> APIError:
-    return upstream_error(f"{peer.subject} sent an invalid HTTP response.")
+def _failed(peer: Peer, code: ErrorCode, message: str) -> APIError:
+    """Return the error; all failures of an egress proxy have one code, save for the time-out with its 504."""
+    if not peer.is_upstream and code is not ErrorCode.UPSTREAM_TIMEOUT:
+        code = ErrorCode.EGRESS_FAILED
+    return proxy_error(code, message)
 
 
 def _refused(status: int, peer: Peer) -> APIError:
-    """What an egress proxy's own answer means."""
+    """Return the error for a response of the egress proxy's own."""
     if peer.proxy is None:  # it is the proxy
         who, setting, what = peer.subject, peer.setting, "the request"
     else:
         who, setting, what = Peer.of_proxy(peer.proxy).subject, peer.proxy.setting, f"a tunnel to {peer.name}"
     match status:
         case 407:
-            return upstream_error(f"{who} wants other credentials (407); check the user in {setting}.")
+            words = f"{who} wants other credentials (407); check the user in {setting}."
         case 502 | 503 | 504:
-            return upstream_error(f"{who} could not reach {peer.name} ({status}).")
-    return upstream_error(f"{who} refused {what} ({status}); check {setting} and what the proxy allows.")
+            words = f"{who} could not reach {peer.name} ({status})."
+        case _:
+            words = f"{who} refused {what} ({status}); check {setting} and what the proxy allows."
+    return upstream_error(words, ErrorCode.EGRESS_REFUSED)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """The error and what it wraps, outermost first."""
+    """Return the error and everything that it wraps, outermost first."""
     found: list[BaseException] = []
     todo = [error]
     while todo:
@@ -197,12 +254,12 @@ def _tls_words(error: SSL.Error, peer: Peer) -> str:
     words = openssl_words(error)
     if not words:
         return "the handshake was not completed"
-    if peer.setting != "upstreamUrl" or "alert" not in words:
+    if not peer.is_upstream or "alert" not in words:
         return words
     if peer.certificate:
         return f"{words}; check that it accepts the certificate in certificateFile"
     if "certificate required" in words:
         return "it demands a client certificate; set certificateFile"
-    if "handshake failure" in words:  # what TLS 1.2 has for the same, among others
+    if "handshake failure" in words:  # TLS 1.2 has no alert of its own for this
         return f"{words}; if it demands a client certificate, set certificateFile"
     return words

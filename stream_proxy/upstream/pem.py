@@ -1,13 +1,13 @@
-"""PEM files that a rule names: whom to trust, and what to show."""
+"""PEM files of a rule: the authorities to trust, and the client certificate."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from OpenSSL import SSL, crypto
+from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -16,26 +16,27 @@ _KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----.*?-----END \1PRIVAT
 
 @dataclass(frozen=True)
 class Identity:
-    """A certificate, the chain above it, and its key."""
+    """Certificate, the chain above it, and its key."""
 
     certificate: crypto.X509
     chain: list[crypto.X509]
     key: crypto.PKey
 
 
-def read_authorities(path: str) -> Any:
-    """What to trust in place of the system's authorities, for ``optionsForClientTLS``.
+def read_authorities(path: str) -> IOpenSSLTrustRoot:
+    """Return the trust root, for ``optionsForClientTLS``, that replaces the system's authorities.
 
     :raises ValueError: with one line that begins with the key at fault and names the file.
     """
     found = _certificates("caFile", path)
-    return trustRootFromCertificates([Certificate(one) for one in found])
+    root: IOpenSSLTrustRoot = trustRootFromCertificates([Certificate(one) for one in found])
+    return root
 
 
 def read_identity(certificate_file: str, key_file: str | None) -> Identity:
-    """What to show to servers that demand a certificate.
+    """Return the certificate for servers that demand one.
 
-    :param key_file: where the key is, if it is not beside the certificate.
+    :param key_file: the file with its key, if that is not in `certificate_file`.
     :raises ValueError: with one line that begins with the key at fault and names the file.
     """
     certificate, *chain = _certificates("certificateFile", certificate_file)
@@ -93,7 +94,7 @@ def _read(name: str, path: str) -> bytes:
 
 
 def openssl_words(error: SSL.Error) -> str:
-    """What OpenSSL says of an error; nothing, if it does not."""
+    """Return OpenSSL's own words for an error, or an empty string if it has none."""
     try:
         return str(error.args[0][0][2])
     except (IndexError, TypeError):

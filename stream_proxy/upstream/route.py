@@ -1,4 +1,4 @@
-"""The way to an upstream: through which proxy, trusting whom, showing which certificate."""
+"""Routes to upstreams: the egress proxy, the trusted authorities, and the client certificate."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stream_proxy.upstream.tunnel import TunnelEndpoint
 
 @dataclass(frozen=True)
 class Route:
-    """How to reach an upstream.
+    """Settings of a rule for reaching its upstream.
 
     :param proxy: the egress proxy, ``http://[user:password@]host:port``, in which ``${NAME}`` is a variable
         of the environment; ``"direct"`` for none. By default ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``
-        of the environment say it. This machine itself is always reached directly.
+        of the environment count. This machine itself is always reached directly.
     :param ca_file: a PEM file with the authorities to trust in place of the system's.
-    :param certificate_file: a PEM file with the certificate to show, and the chain above it.
-    :param key_file: one with its key, if that is not in the same.
+    :param certificate_file: a PEM file with the client certificate, and the chain above it.
+    :param key_file: a PEM file with its key, if that is not in `certificate_file`.
     """
 
     proxy: str | None = field(default=None, repr=False)
@@ -37,22 +37,22 @@ class Route:
     key_file: str | None = None
 
     def check(self, url: UpstreamURL, environ: Mapping[str, str] | None = None) -> None:
-        """See whether this leads to `url`.
+        """Check that the settings can be used for `url`.
 
-        :raises ValueError: with one line that begins with the key at fault, and tells no secret.
+        :raises ValueError: with one line that begins with the key at fault, and quotes no secret.
         """
         self.egress(url, environ)
         self.policy(url)
 
     def egress(self, url: UpstreamURL, environ: Mapping[str, str] | None = None) -> EgressProxy | None:
-        """The proxy; errors as for :meth:`check`."""
+        """Return the egress proxy, if any; raises as :meth:`check` does."""
         try:
             return egress_proxy(url, self.proxy, os.environ if environ is None else environ)
         except ValueError as error:
             raise ValueError(f"proxy: {error}") from None
 
     def policy(self, url: UpstreamURL) -> VerifyingPolicy:
-        """Whom to trust and what to show; errors as for :meth:`check`."""
+        """Return the TLS policy; raises as :meth:`check` does."""
         files = {
             "caFile": self.ca_file,
             "certificateFile": self.certificate_file,
@@ -71,7 +71,7 @@ class Route:
 
 
 class ResolvedRoute:
-    """A route that is laid to one upstream.
+    """Endpoints that a route leads to, for one upstream.
 
     :param connect_seconds: the limit for each TCP connection.
     :raises ValueError: as :meth:`Route.check`.
@@ -81,11 +81,11 @@ class ResolvedRoute:
         proxy = route.egress(url)
         policy = route.policy(url)
         peer = Peer(url.origin, url.host, certificate=route.certificate_file is not None, proxy=proxy)
-        #: What connections of a pool have in common; without a proxy and files, the key of Twisted's agents.
+        #: Key of its connections in a pool; without a proxy and files, the one that Twisted's agents use.
         self.key: tuple[object, ...] = (url.scheme, url.host, url.port)
         if proxy is not None or route != Route():
             self.key = (*self.key, proxy, route)
-        #: Goes before the target of a request, and the fields that go with it.
+        #: Prefix for the target of each request, and fields to add to it.
         self.before_target = b""
         self.fields: list[RawHeader] = []
         endpoint: IStreamClientEndpoint
@@ -97,11 +97,12 @@ class ResolvedRoute:
         if url.scheme == "https":
             creator = policy.creatorForNetloc(url.host.encode("ascii"), url.port)
             endpoint = wrapClientTLS(creator, endpoint)
-        #: Leads to the upstream; whom it leads to, and whose the answers are that come.
+        #: ``endpoint`` leads to the upstream, ``requests`` to the server that reads requests for it; ``peer``
+        #: and ``answers`` name these two in errors. They differ for http behind a proxy alone.
         self.endpoint = self.requests = endpoint
         self.peer = self.answers = peer
         if proxy is not None and url.scheme == "http":
-            # The proxy reads such a request and asks the upstream itself (RFC 9112 section 3.2.2).
+            # The proxy reads such requests and makes its own to the upstream (RFC 9112 section 3.2.2).
             self.requests, self.answers = leads, Peer.of_proxy(proxy)
             self.before_target = b"http://" + url.netloc
             if proxy.authorization is not None:

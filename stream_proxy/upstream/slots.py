@@ -1,4 +1,4 @@
-"""How many connections are in use at once, and who waits for one."""
+"""Slots: the bound on connections to an upstream, and the queue for them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from stream_proxy.errors import overloaded
 
 
 class Slot:
-    """The right to use one connection."""
+    """Right to use one connection."""
 
     def __init__(self, semaphore: DeferredSemaphore) -> None:
         self._semaphore: DeferredSemaphore | None = semaphore
 
     def free(self) -> None:
-        """Let the next one have it; only the first call counts."""
+        """Give the slot to the next in the queue; only the first call counts."""
         semaphore, self._semaphore = self._semaphore, None
         if semaphore is not None:
             semaphore.release()
 
 
 class Slots:
-    """So many connections to one upstream.
+    """Slots for the connections to one upstream.
 
     :param clock: the reactor.
-    :param limit: how many may be in use at once.
-    :param queue: how many may wait for one.
+    :param limit: the number of slots.
+    :param queue: how many requests may wait for one.
     :param origin: the upstream's, for errors.
     """
 
@@ -41,18 +41,18 @@ class Slots:
 
     @property
     def in_use(self) -> int:
-        """How many are taken."""
+        """How many slots are taken."""
         return self._semaphore.limit - self._semaphore.tokens
 
     @property
     def waiting(self) -> int:
-        """How many wait for one."""
+        """How many requests wait for a slot."""
         return len(self._semaphore.waiting)
 
     def take(self) -> Deferred[Slot]:
-        """A slot, in the order of asking. Cancelling leaves the queue.
+        """Return a slot, first come, first served. Cancelling the Deferred leaves the queue.
 
-        :raises APIError: 503, if too many wait already.
+        :raises APIError: 503: the queue is full.
         """
         semaphore = self._semaphore
         if semaphore.tokens:
@@ -62,33 +62,33 @@ class Slots:
         return semaphore.acquire().addCallback(self._turn)
 
     def _turn(self, semaphore: DeferredSemaphore) -> Deferred[Slot]:
-        # Not at once: who frees a slot is in the midst of putting its connection away.
+        # Not at once: the code that frees a slot is still putting its connection away.
         slot = Slot(semaphore)
 
-        def given_up(failure: Failure) -> Failure:
+        def cancelled(failure: Failure) -> Failure:
             slot.free()
             return failure
 
-        return deferLater(self._clock, 0).addCallbacks(lambda _: slot, given_up)
+        return deferLater(self._clock, 0).addCallbacks(lambda _: slot, cancelled)
 
 
 class Occupant:
-    """A connection that occupies a slot as long as it is in use."""
+    """Connection that occupies a slot as long as it is in use."""
 
-    #: It has ended.
+    #: Whether the connection has ended.
     is_gone = False
     _slot: Slot | None = None
     _occupied = True
 
     def occupy(self, slot: Slot) -> None:
-        """Free `slot` when the use has ended, which it may have already."""
+        """Take `slot`, and free it when the use ends, or at once if it has ended already."""
         if self._occupied:
             self._slot = slot
         else:
             slot.free()
 
     def vacate(self) -> None:
-        """The use has ended."""
+        """End the use."""
         self._occupied = False
         slot, self._slot = self._slot, None
         if slot is not None:

@@ -1,11 +1,11 @@
-"""TLS to the upstream, with failures that name their cause."""
+"""TLS policy for upstreams, whose failures name their cause."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from OpenSSL import SSL, crypto
-from twisted.internet._sslverify import _verifyCB
+from twisted.internet._sslverify import IOpenSSLTrustRoot, _verifyCB
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from stream_proxy.upstream.pem import Identity
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h, in the words of a user who has to do something about it.
+# X509_V_ERR_* of OpenSSL's x509_vfy.h, in words that tell a user what to do.
 _CAUSES = {
     9: "its certificate is not yet valid",
     10: "its certificate has expired",
@@ -30,20 +30,20 @@ _CAUSES = {
 
 
 class CertificateError(Exception):
-    """The upstream's certificate was refused; the text says why, to follow "TLS failed: "."""
+    """Rejected certificate of an upstream; the text is the reason, to follow "TLS failed: "."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
-    def __init__(self, host: str, authorities: Any, identity: Identity | None) -> None:
-        extra: dict[str, Any] = {}
+    def __init__(self, host: str, authorities: IOpenSSLTrustRoot | None, identity: Identity | None) -> None:
+        extra: dict[str, object] = {}
         if identity is not None:
             extra = {
                 "certificate": identity.certificate,
                 "privateKey": identity.key,
                 "extraCertChain": identity.chain,
             }
-        # Its context is made once, at the first connection.
+        # One object for all connections, since it creates its SSL context only once.
         self._options: Any = optionsForClientTLS(host, authorities, extraCertificateOptions=extra)
 
     def clientConnectionForTLS(self, tls: TLSMemoryBIOProtocol) -> SSL.Connection:
@@ -63,17 +63,19 @@ class _Creator:
 
 @implementer(IPolicyForHTTPS)
 class VerifyingPolicy:
-    """Certificates that the system trusts (OpenSSL's paths, so ``SSL_CERT_FILE`` counts), for the right name.
+    """Policy that demands a certificate for the right name, from an authority that the system trusts.
 
-    The same checks as Twisted's ``BrowserLikePolicyForHTTPS``. A refusal reaches the protocol's
-    ``connectionLost`` as :class:`CertificateError`, or as service-identity's ``VerificationError`` where the
-    certificate is for another name.
+    The system's authorities are those on OpenSSL's paths, so ``SSL_CERT_FILE`` counts. The checks are those
+    of Twisted's ``BrowserLikePolicyForHTTPS``, but a rejection reaches the protocol's ``connectionLost`` as
+    :class:`CertificateError`, or as service-identity's ``VerificationError`` if the name is another one.
 
-    :param authorities: whom to trust in place of the system's, a trust root of ``optionsForClientTLS``.
-    :param identity: what to show to servers that demand a certificate.
+    :param authorities: a trust root of ``optionsForClientTLS``, in place of the system's.
+    :param identity: the certificate for servers that demand one.
     """
 
-    def __init__(self, authorities: Any = None, identity: Identity | None = None) -> None:
+    def __init__(
+        self, authorities: IOpenSSLTrustRoot | None = None, identity: Identity | None = None
+    ) -> None:
         self._authorities = authorities
         self._identity = identity
 

@@ -1,4 +1,4 @@
-"""treq as a courier: it carries a request, and changes nothing on the way."""
+"""treq as a carrier of requests, for the sake of its interface: it must not touch a byte on either side."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zope.interface import implementer
 
 
 class _NoCookies(CookieJar):
-    """A jar that takes nothing and gives nothing: cookies are between each client and the upstream."""
+    """Jar that stays empty: cookies are between each client and the upstream."""
 
-    def add_cookie_header(self, request: Any) -> None:
+    def add_cookie_header(self, request: object) -> None:
         pass
 
-    def extract_cookies(self, response: Any, request: Any) -> None:
+    def extract_cookies(self, response: object, request: object) -> None:
         pass
 
 
 class _Anywhere(EncodedURL):
-    """The URL that treq is given. It goes nowhere, so that nothing has to be parsed or encoded."""
+    """URL for treq's argument, which is never used and so need not be parsed or encoded."""
 
     def to_uri(self) -> _Anywhere:
         return self
@@ -40,7 +40,7 @@ _ANYWHERE = _Anywhere.from_text("http://upstream/")
 
 @implementer(IBodyProducer)
 class BytesBody:
-    """A request body that is at hand."""
+    """Request body that is in memory."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -63,7 +63,7 @@ class BytesBody:
 
 @implementer(IAgent)
 class _Verbatim:
-    """The agent that treq is given for one request: it sends that request, whatever treq made of it."""
+    """Agent for one request, which it sends whatever arguments treq gives it."""
 
     def __init__(self, send: Callable[[], Deferred[IResponse]]) -> None:
         self._send = send
@@ -82,10 +82,10 @@ _NO_COOKIES = _NoCookies()
 
 
 def carried(send: Callable[[], Deferred[IResponse]], clock: IReactorTime) -> Deferred[IResponse]:
-    """Have treq make the request that `send` makes.
+    """Have treq make the request that `send` makes, and return its response.
 
-    treq would follow, decode, remember and rewrite; with these arguments, and an agent that ignores what treq
-    made of the request, nothing of that touches the bytes on either side.
+    treq would follow redirects, decode bodies, keep cookies and rewrite headers. These arguments turn that
+    off, and the agent ignores the request that treq built.
     """
     client = HTTPClient(_Verbatim(send), cookiejar=cast(Any, _NO_COOKIES))
     answer: Any = client.request(

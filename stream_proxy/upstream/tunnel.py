@@ -1,4 +1,4 @@
-"""Connections through an egress proxy: ``CONNECT``, and then what it leads to (RFC 9110 section 9.3.6)."""
+"""Tunnels through an egress proxy, opened with ``CONNECT`` (RFC 9110 section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from stream_proxy.upstream.failures import (
     ProxyRefusedError,
 )
 
-#: The longest answer to a CONNECT.
+#: The longest response head to a CONNECT.
 MAX_ANSWER_BYTES = 16_384
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: .*)?")
@@ -28,10 +28,10 @@ _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: .*)?")
 
 @implementer(IStreamClientEndpoint)
 class TunnelEndpoint:
-    """Connects to an upstream through a proxy.
+    """Endpoint of an upstream behind a proxy.
 
-    :param endpoint: the proxy's.
-    :param proxy: whom to name in errors.
+    :param endpoint: the proxy's own endpoint.
+    :param proxy: the proxy, for its credentials and its name in errors.
     :param authority: the upstream's host and port.
     """
 
@@ -43,15 +43,15 @@ class TunnelEndpoint:
             lines.append(b"Proxy-Authorization: " + proxy.authorization)
         self._request = b"\r\n".join([*lines, b"", b""])
 
-    def connect(self, factory: Any) -> Any:
-        """A connection of `factory`'s protocol, once the proxy has said that the upstream is there.
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect a protocol of `protocolFactory` once the proxy has reached the upstream.
 
-        :raises ProxyFailedError: through the Deferred: the proxy could not be asked.
-        :raises ProxyRefusedError: through the Deferred: it did not want to, or could not reach the upstream.
+        :raises ProxyFailedError: through the Deferred: the proxy could not be used.
+        :raises ProxyRefusedError: through the Deferred: it refused, or could not reach the upstream.
         """
-        return Deferred.fromCoroutine(self._connect(factory))
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    async def _connect(self, factory: Any) -> Any:
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         asking = _Asking(self._request)
         try:
             await self._endpoint.connect(_Only(asking))
@@ -64,6 +64,7 @@ class TunnelEndpoint:
             asking.answered.addErrback(lambda _: None)
         transport = asking.transport
         protocol = factory.buildProtocol(transport.getPeer())
+        assert protocol is not None  # only a server's factory may refuse a connection
         _hand_over(transport, protocol)
         protocol.makeConnection(transport)
         if rest:
@@ -72,12 +73,12 @@ class TunnelEndpoint:
 
 
 class _Asking(Protocol):
-    """A CONNECT and its answer."""
+    """Protocol for one CONNECT and the response to it."""
 
     transport: Any
 
     def __init__(self, request: bytes) -> None:
-        #: Fires with what came behind the answer's head.
+        #: Fires with the bytes behind the response's head, which are the upstream's.
         self.answered: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
         self._request = request
         self._received = 0
@@ -115,7 +116,7 @@ class _Asking(Protocol):
 
 
 class _Only(Factory):
-    """Builds the one protocol that it is given."""
+    """Factory of one protocol that exists already."""
 
     noisy = False
 
@@ -126,8 +127,8 @@ class _Only(Factory):
         return self._protocol
 
 
-def _hand_over(transport: Any, protocol: Any) -> None:
-    """Let `protocol` have what comes from now on."""
+def _hand_over(transport: Any, protocol: IProtocol) -> None:
+    """Make `protocol` the receiver of `transport`."""
     if isinstance(transport, TLSMemoryBIOProtocol):
         transport.wrappedProtocol = protocol
     else:

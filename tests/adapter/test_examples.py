@@ -450,7 +450,8 @@ class CutTests(ExampleTestCase):
             for cut in (False, True) if transcript.announced else (True,):
                 port = await self.adapter(transcript.example, replay(transcript, said, cut=cut))
                 *data, last = await self.stream(port, transcript.model)
-                self.assertEqual(json.loads(last)["error"]["code"], "upstream_error", transcript.name)
+                code = "upstream_cut" if cut else "upstream_incomplete"
+                self.assertEqual(json.loads(last)["error"]["code"], code, transcript.name)
                 got = told(json.loads(item) for item in data)
                 self.assertEqual((got["text"], got["finish"]), (transcript.text or "", None), transcript.name)
                 response = await self.request(port, body={**SHORT, "model": transcript.model})

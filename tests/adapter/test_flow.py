@@ -516,13 +516,13 @@ class ApiTests(AdapterTestCase):
             ("POST", "/chat/completions", ASK, 404, None, "unknown_url"),
             ("GET", CHAT, None, 405, None, "method_not_supported"),
             ("DELETE", "/v1/models/one", None, 405, None, "method_not_supported"),
-            ("POST", CHAT, b'{"model": ', 400, None, "invalid_request_error"),
-            ("POST", CHAT, b"", 400, None, "invalid_request_error"),
-            ("POST", CHAT, [], 400, None, "invalid_request_error"),
+            ("POST", CHAT, b'{"model": ', 400, None, "invalid_json"),
+            ("POST", CHAT, b"", 400, None, "invalid_json"),
+            ("POST", CHAT, [], 400, None, "invalid_json"),
             ("POST", CHAT, {"messages": messages}, 400, "model", "missing_required_parameter"),
             ("POST", CHAT, {"model": 1, "messages": messages}, 400, "model", "invalid_type"),
             ("POST", CHAT, {"model": "one"}, 400, "messages", "missing_required_parameter"),
-            ("POST", CHAT, {"model": "one", "messages": []}, 400, "messages", "invalid_request_error"),
+            ("POST", CHAT, {"model": "one", "messages": []}, 400, "messages", "invalid_value"),
             ("POST", CHAT, {"model": "one", "messages": ["x"]}, 400, "messages", "invalid_type"),
             (
                 "POST",
@@ -532,7 +532,7 @@ class ApiTests(AdapterTestCase):
                 "stream",
                 "invalid_type",
             ),
-            ("POST", CHAT, {"model": "one", "messages": messages, "n": 2}, 400, "n", "invalid_request_error"),
+            ("POST", CHAT, {"model": "one", "messages": messages, "n": 2}, 400, "n", "invalid_value"),
         ):
             answer = await self.ask(method, target, body)
             self.assertEqual(answer.status, status, (method, target, body))

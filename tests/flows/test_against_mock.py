@@ -237,9 +237,10 @@ class FailureTests(LoopbackTestCase):
 
     async def test_broken_streams(self) -> None:
         """A stream that breaks, stops inside an event or holds no JSON is a 502 for both APIs."""
-        expected = (502, "upstream_error", "upstream_error")
         for path in (CHAT, RESPONSES):
             for kind in ("break", "break-mid-event", "not-json"):
+                code = "upstream_malformed" if kind == "not-json" else "upstream_cut"
+                expected = (502, "upstream_error", code)
                 for after in ("0", "3", "-1"):
                     await self.fails(path, expected, ("X-Mock-Fail", kind), ("X-Mock-After", after))
 
@@ -252,7 +253,9 @@ class FailureTests(LoopbackTestCase):
         self.assertEqual(response.json()["choices"][0]["finish_reason"], "stop")
         several = await self.request(port, body={**body, "n": 3}, headers=[("X-Mock-Fail", "no-done")])
         self.assertEqual((several.status, len(several.json()["choices"])), (200, 3))
-        await self.fails(RESPONSES, (502, "upstream_error", "upstream_error"), ("X-Mock-Fail", "no-done"))
+        await self.fails(
+            RESPONSES, (502, "upstream_error", "upstream_incomplete"), ("X-Mock-Fail", "no-done")
+        )
 
     async def test_hang(self) -> None:
         """Silence inside a stream is a 504."""

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from stream_proxy import Limits, ProxyResource
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream.response import DRAIN_SECONDS
 from tests.support.certificates import server_context, trust
@@ -67,13 +68,13 @@ class ConnectionTestCase(LoopbackTestCase):
         self.assertEqual(response.status, 200, response.body)
         self.assertEqual(response.json()["choices"][0]["message"]["content"], "Hello")
 
-    def assert_error(self, response: Message, status: int, type: str, words: str = "") -> None:
-        """It is an error with OpenAI's envelope, on a connection that can go on."""
-        self.assertEqual(response.status, status, response.body)
+    def assert_error(self, response: Message, code: ErrorCode, words: str = "") -> None:
+        """Check that it is this error in OpenAI's envelope, on a connection that can go on."""
+        self.assertEqual(response.status, code.status, response.body)
         self.assertTrue(response.complete)
         self.assertEqual(response.get("content-type"), "application/json")
         error = response.json()["error"]
-        self.assertEqual((error["type"], error["code"], error["param"]), (type, type, None))
+        self.assertEqual((error["type"], error["code"], error["param"]), (code.type, code.code, None))
         self.assertIn(words, error["message"])
 
 
@@ -126,7 +127,10 @@ class BreakTests(ConnectionTestCase):
         ):
             for way in (Stream.close, Stream.abort):
                 response, asked = await self.broken(data, way)
-                self.assert_error(response, 502, "upstream_error")
+                until_close = way is Stream.close and data.startswith((unframed, packed))
+                self.assert_error(
+                    response, ErrorCode.UPSTREAM_INCOMPLETE if until_close else ErrorCode.UPSTREAM_CUT
+                )
                 self.assertEqual(asked, 1, data)
 
     async def test_incomplete_response(self) -> None:
@@ -134,7 +138,8 @@ class BreakTests(ConnectionTestCase):
         begin = event_stream_head()
         for data in (b"", begin, begin + framed(CREATED), begin + framed(CREATED) + b"0\r\n\r\n"):
             response, asked = await self.broken(data, Stream.close, RESPONSES)
-            self.assert_error(response, 502, "upstream_error")
+            whole = data.endswith(b"0\r\n\r\n")
+            self.assert_error(response, ErrorCode.UPSTREAM_INCOMPLETE if whole else ErrorCode.UPSTREAM_CUT)
             self.assertEqual(asked, 1, data)
 
     async def test_complete(self) -> None:
@@ -151,7 +156,7 @@ class BreakTests(ConnectionTestCase):
         """A body that lasts until its connection closes is whole after a close, not after a reset."""
         data = head(200, [("Content-Type", "text/event-stream")]) + HELLO.removesuffix(DONE)
         self.assert_hello((await self.broken(data, Stream.close))[0])
-        self.assert_error((await self.broken(data, Stream.abort))[0], 502, "upstream_error")
+        self.assert_error((await self.broken(data, Stream.abort))[0], ErrorCode.UPSTREAM_CUT)
 
     async def test_broken_before_it_is_clear(self) -> None:
         """What breaks off before it is clear what it is, is a 502."""
@@ -162,7 +167,7 @@ class BreakTests(ConnectionTestCase):
             head(200, [("Content-Length", "50")]),
         ):
             response, asked = await self.broken(start, Stream.close)
-            self.assert_error(response, 502, "upstream_error", "broke")
+            self.assert_error(response, ErrorCode.UPSTREAM_CUT, "broke")
             self.assertEqual(asked, 1)
 
     async def test_broken_json(self) -> None:
@@ -175,11 +180,11 @@ class BreakTests(ConnectionTestCase):
         """What is no HTTP is a 502 that says so."""
         for data in (b"nonsense\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n"):
             response, asked = await self.broken(data, Stream.close)
-            self.assert_error(response, 502, "upstream_error", "invalid HTTP response")
+            self.assert_error(response, ErrorCode.UPSTREAM_MALFORMED, "invalid HTTP response")
             self.assertEqual(asked, 1)
         begin = event_stream_head()
         response, _ = await self.broken(begin + framed(START) + b"zz\r\nno chunk\r\n", Stream.close)
-        self.assert_error(response, 502, "upstream_error")
+        self.assert_error(response, ErrorCode.UPSTREAM_CUT)
 
     async def test_refused(self) -> None:
         """An upstream that does not listen is a 502."""
@@ -188,7 +193,7 @@ class BreakTests(ConnectionTestCase):
         await listening.stopListening()
         proxy = await self.proxy(f"http://127.0.0.1:{port}")
         response = await self.request(proxy, body=CHAT_BODY)
-        self.assert_error(response, 502, "upstream_error", "refused the connection")
+        self.assert_error(response, ErrorCode.UPSTREAM_REFUSED, "refused the connection")
 
     async def test_tls(self) -> None:
         """A certificate that is not trusted is a 502; a handshake that does not end is a 504."""
@@ -198,10 +203,10 @@ class BreakTests(ConnectionTestCase):
 
         upstream = await self.upstream(silent, server_context("127.0.0.1"))
         response = await self.request(await self.proxy(upstream.url), body=CHAT_BODY)
-        self.assert_error(response, 502, "upstream_error", "TLS")
+        self.assert_error(response, ErrorCode.UPSTREAM_TLS, "TLS")
         upstream = await self.upstream(silent)
         port = await self.proxy(upstream.url.replace("http:", "https:"), limits=Limits(connect_seconds=0.1))
-        self.assert_error(await self.request(port, body=CHAT_BODY), 504, "upstream_timeout", "reached")
+        self.assert_error(await self.request(port, body=CHAT_BODY), ErrorCode.UPSTREAM_TIMEOUT, "reached")
         await upstream.connections[0].gone()
 
 
@@ -231,7 +236,7 @@ class SilenceTests(ConnectionTestCase):
             await self.moved(clock, lambda piece=piece: stream.chunk(piece))  # type: ignore[misc]
             clock.advance(599)
         clock.advance(1)
-        self.assert_error(await read_response(client), 504, "upstream_timeout", "600 seconds")
+        self.assert_error(await read_response(client), ErrorCode.UPSTREAM_TIMEOUT, "600 seconds")
         await stream.gone()
 
     async def moved(self, clock: Clock, move: Callable[[], None]) -> None:
@@ -257,7 +262,7 @@ class SilenceTests(ConnectionTestCase):
         send_request(client, "POST", CHAT, CHAT_BODY)
         await asked
         clock.advance(600)
-        self.assert_error(await read_response(client), 504, "upstream_timeout", "timeoutSeconds")
+        self.assert_error(await read_response(client), ErrorCode.UPSTREAM_TIMEOUT, "timeoutSeconds")
         await upstream.connections[0].gone()
         self.assertEqual(clock.getDelayedCalls(), [])
 

@@ -1,4 +1,4 @@
-"""Client keys and the upstream's key: who gets through, and what goes upstream in whose name."""
+"""Tests of client keys and of the upstream's key."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ INJECTING = Access([ONE.encode()], OWN.encode())
 
 
 def raw(*fields: tuple[str, str]) -> list[RawHeader]:
-    """Fields as bytes."""
+    """Return header fields as bytes."""
     return [(name.encode(), value.encode()) for name, value in fields]
 
 
 class RefusalTests(SynchronousTestCase):
-    """`Access.refusal`."""
+    """Requests that may pass, and requests that may not."""
 
     def test_admitted(self) -> None:
-        """A client key, wherever clients put one."""
+        """A client key is accepted in every field where clients put one."""
         for fields in (
             raw(("Authorization", f"Bearer {ONE}")),
             raw(("authorization", f"bearer  {OTHER} ")),
@@ -67,7 +67,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertIsNone(ACCESS.unauthorized(b"POST", fields), fields)
 
     def test_refused(self) -> None:
-        """Everything else, also a key that comes with another one that is none."""
+        """Anything else is rejected, also a client key beside one that is unknown."""
         for fields in (
             raw(),
             raw(("Authorization", ONE)),
@@ -91,11 +91,11 @@ class RefusalTests(SynchronousTestCase):
             self.assertNotIn(ONE, error.message)
 
     def test_everybody(self) -> None:
-        """Without client keys nobody is asked."""
+        """Without client keys every request passes."""
         self.assertIsNone(Access().unauthorized(b"POST", []))
 
     def test_preflight(self) -> None:
-        """A preflight passes; an OPTIONS that is none does not."""
+        """A preflight request passes; any other OPTIONS does not."""
         preflight = raw(("Origin", "https://x"), ("Access-Control-Request-Method", "POST"))
         self.assertIsNone(ACCESS.unauthorized(b"OPTIONS", preflight))
         self.assertIsNotNone(ACCESS.unauthorized(b"POST", preflight))
@@ -103,7 +103,7 @@ class RefusalTests(SynchronousTestCase):
 
     @given(st.binary(max_size=40))
     def test_nothing_else(self, value: bytes) -> None:
-        """No value but a key gets through."""
+        """Among arbitrary values only a client key passes."""
         for name, prefix in ((b"Authorization", b"Bearer "), (b"api-key", b""), (b"Authorization", b"")):
             admitted = ACCESS.unauthorized(b"GET", [(name, prefix + value)]) is None
             bare = (prefix + value).strip().partition(b" ")[2] if name == b"Authorization" else value
@@ -111,17 +111,17 @@ class RefusalTests(SynchronousTestCase):
 
 
 class OutgoingTests(SynchronousTestCase):
-    """What goes upstream."""
+    """Fields and targets as they go upstream."""
 
     def test_without_key(self) -> None:
-        """Without a key of its own the upstream sees what the client sent."""
+        """Without a key of the rule's own the upstream sees what the client sent."""
         fields = raw(("Authorization", f"Bearer {ONE}"), ("Cookie", "a=b"))
         self.assertEqual(list(ACCESS.headers(b"GET", fields)), fields)
         self.assertEqual(ACCESS.target(b"/x?key=1"), b"/x?key=1")
         self.assertEqual(ACCESS.answer_headers(raw(("Set-Cookie", "a=b"))), raw(("Set-Cookie", "a=b")))
 
     def test_with_key(self) -> None:
-        """With one, nothing that the client proves itself with; the rest stays."""
+        """With such a key the client's credentials are removed, and everything else stays."""
         fields = raw(
             ("X-First", "1"),
             ("authorization", f"Bearer {ONE}"),
@@ -144,16 +144,16 @@ class OutgoingTests(SynchronousTestCase):
         self.assertEqual(INJECTING.answer_headers(raw(("Set-Cookie", "a=b"), ("X", "y"))), raw(("X", "y")))
 
     def test_header(self) -> None:
-        """The key in another field, bare; the client's field of that name goes."""
+        """The key may be in another field, bare; the client's field of that name is removed."""
         access = Access([], OWN.encode(), "X-Key")
         self.assertEqual(list(access.headers(b"GET", raw(("x-key", "mine")))), raw(("X-Key", OWN)))
 
     def test_preflight(self) -> None:
-        """What came without a key goes without one."""
+        """A preflight request came without a key, and goes upstream without one."""
         self.assertEqual(list(INJECTING.headers(b"OPTIONS", raw(("Cookie", "a")))), [])
 
     def test_query(self) -> None:
-        """Keys in the query go, by their name or as a client's key; every other byte stays."""
+        """Keys in the query are removed, by name or by value; every other byte stays."""
         for target, expected in (
             (b"/x", b"/x"),
             (b"/x?", b"/x?"),
@@ -167,10 +167,10 @@ class OutgoingTests(SynchronousTestCase):
 
 
 class FlowTests(WebSocketTestCase):
-    """Every flow, through sockets."""
+    """Keys in every flow, over sockets."""
 
     async def listening(self, access: Access, **kwargs: Any) -> tuple[int, list[Message]]:
-        """A proxy, and what its upstream is asked."""
+        """Start a proxy, and collect the requests that its upstream gets."""
         asked: list[Message] = []
 
         async def script(stream: Stream) -> None:
@@ -191,7 +191,7 @@ class FlowTests(WebSocketTestCase):
         return await self.proxy(upstream.url, access=access, **kwargs), asked
 
     def flows(self) -> list[tuple[str, str, object]]:
-        """A request of each flow."""
+        """Yield a request for each flow."""
         return [
             ("POST", CHAT, CHAT_BODY),
             ("POST", CHAT, {**CHAT_BODY, "stream": True}),
@@ -200,7 +200,7 @@ class FlowTests(WebSocketTestCase):
         ]
 
     async def test_refused(self) -> None:
-        """Without a key it is a 401, and the upstream is not asked."""
+        """A request without a key gets a 401, and the upstream gets nothing."""
         port, asked = await self.listening(ACCESS)
         for method, target, body in self.flows():
             answer = await self.request(port, method, target, body, [("Authorization", "Bearer sk-mine")])
@@ -210,7 +210,7 @@ class FlowTests(WebSocketTestCase):
         self.assertEqual(asked, [])
 
     async def test_body_unread(self) -> None:
-        """The answer does not wait for a body."""
+        """The 401 does not wait for the body."""
         port, _ = await self.listening(ACCESS)
         client = await self.client(port)
         client.write(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
@@ -218,7 +218,7 @@ class FlowTests(WebSocketTestCase):
         await client.gone()
 
     async def test_admitted(self) -> None:
-        """With one, everything is as without client keys; the upstream sees the client's own."""
+        """With a client key all flows work, and the upstream sees that key."""
         port, asked = await self.listening(ACCESS)
         for method, target, body in self.flows():
             answer = await self.request(port, method, target, body, [("Authorization", f"Bearer {ONE}")])
@@ -242,7 +242,7 @@ class FlowTests(WebSocketTestCase):
             self.assertTrue(request.target.endswith("?a=1"), request.target)
 
     async def websocket(self, port: int, fields: Headers) -> Message:
-        """The answer to a handshake that is taken."""
+        """Return the response to a handshake that succeeds."""
         client = await self.client(port)
         client.write(handshake([*HANDSHAKE, *fields]))
         answer = await read_head(client)
@@ -250,7 +250,7 @@ class FlowTests(WebSocketTestCase):
         return answer
 
     async def test_websocket(self) -> None:
-        """A browser's key is a subprotocol; it opens the door, and does not go upstream beside our own."""
+        """A browser's key in a subprotocol is accepted, and does not go upstream beside the rule's own."""
         protocols = f"realtime, openai-insecure-api-key.{ONE}"
         for access, offered, key, cookie in (
             (ACCESS, protocols, None, "a=b"),
@@ -272,7 +272,7 @@ class FlowTests(WebSocketTestCase):
         self.assertIsNone(asked[0].get("authorization"))
 
     async def test_adapter(self) -> None:
-        """The adapter asks for the same keys, lets browsers read the refusal, and calls with the own key."""
+        """The adapter demands the same keys, lets browsers read the 401, and calls with the rule's key."""
         config = AdapterConfig(headers={"Cookie": "service=1", "x-api-key": "second"})
 
         def resource(url: str, **kwargs: Any) -> AdapterResource:
@@ -293,7 +293,7 @@ class FlowTests(WebSocketTestCase):
         self.assertEqual(asked[0].target, "/run?key=configured")
 
     async def test_adapter_repeats(self) -> None:
-        """A service that repeats the key which it refuses does not tell it to the client."""
+        """A key that a service quotes in its error does not reach the client."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -307,28 +307,28 @@ class FlowTests(WebSocketTestCase):
 
 
 class SourceTests(SynchronousTestCase):
-    """Files, variables, and what is said of those that are of no use."""
+    """Key files, variables, and the errors about unusable ones."""
 
     def test_file(self) -> None:
-        """A key on each line; comments and blanks are none."""
+        """A file has a key on each line, besides comments and blanks."""
         path = self.mktemp()
         Path(path).write_bytes(b"\xef\xbb\xbf# ours\r\n one\n\n\ttwo \n#three\n")
         self.assertEqual(KeySource(file=path).read(), [b"one", b"two"])
 
     def test_environment(self) -> None:
-        """Keys between blanks or commas."""
+        """A variable has its keys between blanks or commas."""
         source = KeySource(environment="KEYS")
         self.assertEqual(source.read({"KEYS": " one,two\nthree "}), [b"one", b"two", b"three"])
 
     def assert_line(self, rule: dict[str, Any], problem: str) -> None:
-        """That is what is said, without what should be secret."""
+        """Check that the error says this, and quotes no secret."""
         whole = {"listenPort": 1, "listenAddress": "127.0.0.1", "upstreamUrl": "http://x", **rule}
         error = self.assertRaises(ConfigError, parse_config, json.dumps({"rules": [whole]}).encode(), "c")
         self.assertEqual(str(error), f"c: rules[0].{problem}")
         self.assertNotIn("sk-secret", str(error))
 
     def test_errors(self) -> None:
-        """One line each."""
+        """Each mistake makes one line."""
         empty, binary, two = self.mktemp(), self.mktemp(), self.mktemp()
         Path(empty).write_text("# none\n")
         Path(binary).write_bytes(b"\xff\xfe")
@@ -356,7 +356,7 @@ class SourceTests(SynchronousTestCase):
         self.assert_line({"upstreamKey": bad}, "upstreamKey: header: is no name of a header field")
 
     def test_adapter(self) -> None:
-        """Where the adapter has a key already, it is not clear which."""
+        """A second key for an adapter that has one already is an error."""
         key = {"environment": "PATH"}
         place = "upstreamKey stands in its place; leave one out"
         for adapter, problem in (
@@ -366,7 +366,7 @@ class SourceTests(SynchronousTestCase):
             self.assert_line({"upstreamKey": key, "adapter": adapter}, problem)
 
     def test_exposed(self) -> None:
-        """A file that everyone can read is a warning."""
+        """A key file that everyone can read makes a warning."""
         path = self.mktemp()
         Path(path).write_text("key")
         rule = {"listenPort": 1, "upstreamUrl": "http://x", "clientKeys": {"file": path}}
@@ -379,10 +379,10 @@ class SourceTests(SynchronousTestCase):
 
 
 class ProcessTests(ProcessTestCase):
-    """Starts with keys."""
+    """Starts of services with keys."""
 
     async def test_open_wallet(self) -> None:
-        """A rule that spends the operator's key for everyone in reach does not start."""
+        """A rule that would spend the operator's key for everyone in reach does not start."""
         environment = {"OUR_KEY": "sk-secret", "CLIENTS": "c1"}
         key = {"upstreamKey": {"environment": "OUR_KEY"}}
         adapter = {"adapter": {"headers": {"X": "${OUR_KEY}"}}}
@@ -408,7 +408,7 @@ class ProcessTests(ProcessTestCase):
             self.assertNotIn("sk-secret", process.output)
 
     async def test_reload(self) -> None:
-        """SIGHUP reads the keys again."""
+        """SIGHUP makes the service read its keys again."""
         keys = self.directory() / "keys"
         keys.write_text("one\n")
         port = free_port()

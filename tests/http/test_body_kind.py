@@ -1,4 +1,4 @@
-"""What a body is, by its first bytes."""
+"""Tests of the kind of a body, by its first bytes."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ CASES = [
 
 
 class SniffTests(TestCase):
-    """Events, JSON, or neither."""
+    """Bodies that are events, JSON, or neither."""
 
     def test_whole(self) -> None:
-        """The first bytes that are no blanks decide."""
+        """The first bytes that are not blank decide."""
         for body, expected in CASES:
             self.assertIs(sniff(body, ended=True), expected, body)
             self.assertIs(sniff(body, ended=False), expected, body)
 
     def test_every_start(self) -> None:
-        """As long as more could make a difference, it stays open; then it does not change any more."""
+        """The kind is open as long as more bytes could matter, and then never changes."""
         for body, expected in CASES:
             for length in range(len(body)):
                 got = sniff(body[:length], ended=False)
                 self.assertIn(got, (BodyKind.UNDECIDED, expected), body[:length])
 
     def test_ended(self) -> None:
-        """At the end nothing stays open."""
+        """At the end of a body the kind is never open."""
         for body in (b"", b"   ", b"\xef\xbb", b"dat", b"even"):
             self.assertIs(sniff(body, ended=False), BodyKind.UNDECIDED)
             self.assertIs(sniff(body, ended=True), BodyKind.OTHER)
 
     @given(st.binary(max_size=40), st.integers(0, 40))
     def test_stable(self, body: bytes, length: int) -> None:
-        """What was decided on the start of a body holds for all of it."""
+        """The kind of a body's start is the kind of the whole body."""
         early = sniff(body[:length], ended=False)
         if early is not BodyKind.UNDECIDED:
             self.assertIs(sniff(body, ended=True), early)
@@ -62,7 +62,7 @@ class MediaTypeTests(TestCase):
     """``Content-Type`` fields."""
 
     def test_media_type(self) -> None:
-        """Without parameters, in lower case; empty where there is none."""
+        """The media type has no parameters and is in lower case; without a field it is empty."""
         self.assertEqual(media_type([b" Text/Event-Stream ; charset=utf-8"]), b"text/event-stream")
         self.assertEqual(media_type([b"application/json"]), b"application/json")
         self.assertEqual(media_type([]), b"")

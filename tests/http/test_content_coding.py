@@ -1,4 +1,4 @@
-"""Compressed streams that nobody asked to be compressed."""
+"""Tests of the decoders for compressed responses."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ cuts = st.lists(st.integers(0, 3000), max_size=5)
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Deflate without zlib's header, as some servers send it."""
+    """Compress without zlib's header, as some servers do."""
     packer = zlib.compressobj(wbits=-15)
     return packer.compress(data) + packer.flush()
 
 
 def decoder(coding: bytes) -> ContentDecoder:
-    """The decoder of one coding."""
+    """Return the decoder of one coding."""
     found = decoder_for([coding] if coding else [])
     assert found is not None
     return found
 
 
 def decoded(coding: bytes, *parts: bytes) -> bytes:
-    """What a decoder makes of these reads."""
+    """Return the pieces that a decoder makes of these reads."""
     content = decoder(coding)
     return b"".join(piece for part in parts for piece in content.pieces(part))
 
@@ -39,7 +39,7 @@ class NameTests(TestCase):
     """``Content-Encoding`` fields."""
 
     def test_names(self) -> None:
-        """Names come from every field, in order and lower case; ``identity`` is none."""
+        """Codings come from every field, in order and lower case, without ``identity``."""
         self.assertEqual(content_codings([b"GZIP, identity", b" br ,", b""]), [b"gzip", b"br"])
         self.assertEqual(content_codings([]), [])
 
@@ -50,12 +50,12 @@ class NameTests(TestCase):
 
 
 class DecodingTests(TestCase):
-    """What comes out."""
+    """Output of the decoders."""
 
     @given(st.binary(max_size=2000), st.sampled_from([b"", b"gzip", b"x-gzip", b"deflate", b"raw"]), cuts)
     @example(b"", b"raw", [])
     def test_any_split(self, data: bytes, coding: bytes, cuts: list[int]) -> None:
-        """Wherever the reads split, the same bytes come out."""
+        """The same bytes come out wherever the reads split."""
         packed = {
             b"": lambda: data,
             b"deflate": lambda: zlib.compress(data),
@@ -74,7 +74,7 @@ class DecodingTests(TestCase):
         self.assertEqual(got, b"first")
 
     def test_large_flush(self) -> None:
-        """So does a large one that packs into a few bytes."""
+        """A large piece that was compressed to a few bytes comes out at once as well."""
         for size in range(131_000, 131_200, 7):
             packer = zlib.compressobj(wbits=31)
             packed = packer.compress(b"\0" * size) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -87,7 +87,7 @@ class DecodingTests(TestCase):
         self.assertEqual(decoded(b"gzip", *(bytes([byte]) for byte in packed)), b"one two")
 
     def test_bytes_after_the_end(self) -> None:
-        """What follows the end of a deflate stream is ignored."""
+        """Bytes behind the end of a deflate stream are ignored."""
         for packed in (zlib.compress(b"data"), raw_deflate(b"data")):
             self.assertEqual(decoded(b"deflate", packed + b"rest", b"more"), b"data")
 
@@ -106,7 +106,7 @@ class DecodingTests(TestCase):
                 self.assertEqual(decoded(coding, packed), data)
 
     def test_damaged(self) -> None:
-        """What is not what it says is a 502."""
+        """Data of another coding than announced makes a 502."""
         for coding, data in (
             (b"gzip", b"data: plain\n\n"),
             (b"gzip", gzip.compress(b"x" * 99)[:-8] + b"\0" * 8),
@@ -122,7 +122,7 @@ class LimitTests(TestCase):
     """How much a compressed body may hold."""
 
     def test_limit(self) -> None:
-        """As much as the limit is decoded; a byte more is a 502 that names it, and not tried again."""
+        """A body is decoded up to the limit; a byte more makes a 502 that names it and forbids a retry."""
         for coding, packed in ((b"gzip", gzip.compress(b"x" * 99)), (b"deflate", zlib.compress(b"x" * 99))):
             content = decoder_for([coding], 99)
             assert content is not None
@@ -135,7 +135,7 @@ class LimitTests(TestCase):
             self.assertIn("98 bytes that maxDecodedBytes allows", caught.exception.message)
 
     def test_all_of_it(self) -> None:
-        """All reads and all members count, taken together."""
+        """The limit holds for all reads and all members together."""
         content = decoder_for([b"gzip"], 100)
         assert content is not None
         for _ in range(3):
@@ -144,14 +144,14 @@ class LimitTests(TestCase):
             list(content.pieces(gzip.compress(b"xx")))
 
     def test_plain(self) -> None:
-        """What is not compressed is bounded by what takes it."""
+        """The limit does not hold for an uncompressed body, which others bound."""
         content = decoder_for([], 1)
         assert content is not None
         self.assertEqual(list(content.pieces(b"xx")), [b"xx"])
 
 
 class TailTests(TestCase):
-    """What follows the end of a compressed body."""
+    """Bytes behind the end of a compressed body."""
 
     def test_gzip(self) -> None:
         """Junk behind the end of a gzipped body is ignored, however it comes; the body is whole."""
@@ -169,7 +169,7 @@ class TailTests(TestCase):
         self.assertFalse(content.ended)
 
     def test_deflate(self) -> None:
-        """It is no part of a deflated body, and costs nothing."""
+        """Bytes behind a deflated body are dropped at no cost."""
         decoder = decoder_for([b"deflate"])
         assert decoder is not None
         self.assertEqual(list(decoder.pieces(zlib.compress(b"x"))), [b"x"])

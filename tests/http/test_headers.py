@@ -1,4 +1,4 @@
-"""Which header fields travel."""
+"""Tests of the header fields that are forwarded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ values = st.sampled_from([b"x-a", b"close, X-A", b" , ,cookie", b"", b"\xff"])
 
 
 class TokenTests(TestCase):
-    """The options of ``Connection`` fields."""
+    """Options of ``Connection`` fields."""
 
     def test_tokens(self) -> None:
         """Options come from every field, without blanks and empty parts, in lower case."""
@@ -34,13 +34,13 @@ class TravelTests(TestCase):
     """Fields in both directions."""
 
     def test_request(self) -> None:
-        """What the proxy writes itself, and what belongs to the connection, does not go upstream."""
+        """Fields that the proxy writes itself, and those of the connection, do not go upstream."""
         own = [(name, b"x") for name in (*HOP_BY_HOP, b"host", b"content-length", b"expect")]
         kept = [(b"Authorization", b"a"), (b"X-A", b"1"), (b"x-a", b"2"), (b"Accept", b"*/*")]
         self.assertEqual(list(request_headers([*own, *kept])), kept)
 
     def test_streaming_request(self) -> None:
-        """A converted request asks for a plain event stream, once, whatever the client asked for."""
+        """A converted request asks for an uncompressed event stream, once, whatever the client asked for."""
         given = [(b"accept", b"a/b"), (b"ACCEPT-ENCODING", b"gzip"), (b"Accept-Language", b"de")]
         self.assertEqual(
             list(streaming_request_headers(given)),
@@ -52,12 +52,12 @@ class TravelTests(TestCase):
         )
 
     def test_response(self) -> None:
-        """The upstream's length travels with a relayed answer, its Connection options never do."""
+        """The upstream's length is forwarded with a relayed response, its Connection options never are."""
         fields = [(b"Content-Length", b"1"), (b"X-B", b"1"), (b"X-C", b"1"), (b"Connection", b"x-b")]
         self.assertEqual(list(response_headers(fields, [b"X-C"])), [(b"Content-Length", b"1")])
 
     def test_converted_response(self) -> None:
-        """An answer that the proxy wrote says itself what it is."""
+        """A response that the proxy wrote has the proxy's own type, length and coding."""
         fields = [(b"Content-Type", b"a/b"), (b"content-length", b"1"), (b"Content-Encoding", b"gzip")]
         self.assertEqual(
             list(converted_response_headers([*fields, (b"x-request-id", b"1")])), [(b"x-request-id", b"1")]
@@ -65,7 +65,7 @@ class TravelTests(TestCase):
 
     @given(st.lists(st.tuples(names, values)))
     def test_any_fields(self, fields: list[RawHeader]) -> None:
-        """Whatever comes: the rest keeps its order and values, and nothing that is listed gets through."""
+        """Listed fields never get through, and all others keep their order and values."""
         for forward in (request_headers, response_headers, converted_response_headers):
             got = list(forward(fields))
             left = iter(fields)

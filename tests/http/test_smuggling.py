@@ -1,6 +1,6 @@
-"""Requests that could be read in two ways: refused, or sent on with one meaning; nothing hidden gets out.
+"""Tests against smuggling: ambiguous messages are rejected, or sent on with one meaning.
 
-h11 reads both wires. What is sent ends with two plain requests, so that one too many or too few shows.
+h11 parses both sides. Each client ends with two plain requests, so that one too many or too few is noticed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.loopback import (
 )
 from tests.support.strict import Answer, Got, MemoryProxy, StrictServer, read_answers
 
-#: In a form: the body, its length, its length in hexadecimal digits; a request that must stay hidden.
+#: Placeholders for the body, its length, and that in hexadecimal digits; a request that must stay hidden.
 _BODY, _LENGTH, _SIZE = b"<body>", b"<n>", b"<x>"
 HIDDEN = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 SECOND = b"GET /second HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -36,23 +36,23 @@ CHAT_LINE = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/js
 
 
 def request(*fields: bytes, line: bytes = b"POST /v1/x HTTP/1.1", body: bytes = b"") -> bytes:
-    """A request with these lines."""
+    """Return a request with these lines."""
     return b"\r\n".join([line, b"Host: x", *fields, b"", b""]) + body
 
 
 def get(*fields: bytes) -> bytes:
-    """One without a body."""
+    """Return a request without a body."""
     return request(*fields, line=b"GET /v1/x HTTP/1.1")
 
 
 def filled(form: bytes, body: bytes) -> bytes:
-    """The form with its body."""
+    """Return the form with its body filled in."""
     for mark, text in ((_BODY, body), (_LENGTH, b"%d" % len(body)), (_SIZE, b"%x" % len(body))):
         form = form.replace(mark, text)
     return form
 
 
-#: Ways to frame a body that leave a doubt, or that somebody might read otherwise.
+#: Framings of a body that are ambiguous, or that some servers read differently.
 FAULTY_FRAMING = [
     *(
         request(fields, body=CHUNKED)
@@ -143,7 +143,7 @@ FAULTY_FRAMING = [
     request(b"Transfer-Encoding: chunked", body=b"<x>\r\n<body>\r\n0\r\n X: y\r\n\r\n"),
 ]
 
-#: Ways to frame a body that are unusual and clear.
+#: Framings of a body that are unusual but clear.
 GOOD_FRAMING = [
     request(b"Transfer-Encoding: chunked", body=CHUNKED),
     request(b"Transfer-Encoding:\tchunked", body=CHUNKED),
@@ -174,7 +174,7 @@ GOOD_FRAMING = [
     ),
 ]
 
-#: Heads that leave a doubt.
+#: Heads that are ambiguous.
 FAULTY_HEADS = [
     *(
         get(field)
@@ -236,7 +236,7 @@ FAULTY_HEADS = [
     b"GET /v1/x HTTP/1.1\nHost: x\n\nGET /smuggled HTTP/1.1\nHost: x\n\n",
 ]
 
-#: Heads that are unusual and clear, each with what the upstream reads.
+#: Heads that are unusual but clear, each with the request that the upstream reads.
 GOOD_HEADS = [
     (b"\r\n" + get(), "GET /v1/x"),
     (get(b"X: \xff\xfe"), "GET /v1/x"),
@@ -262,7 +262,7 @@ GOOD_HEADS = [
     ),
 ]
 
-#: What may be answered with a 400 without an end of the connection: it is clear where these end.
+#: Requests that get a 400 but need not end the connection, since it is clear where they end.
 FAULTY_TARGETS = [
     request(line=line)
     for line in (
@@ -276,17 +276,17 @@ FAULTY_TARGETS = [
 
 
 class SmugglingTestCase(SynchronousTestCase):
-    """What a client sends, and what comes of it."""
+    """Tests that play a client's bytes to a proxy in memory."""
 
     def played(self, data: bytes, pieces: int = 0) -> MemoryProxy:
-        """A proxy that got this, in `pieces` bytes at a time, from a client that then left."""
+        """Return a proxy that was sent `data`, `pieces` bytes at a time."""
         proxy = MemoryProxy()
         for start in range(0, len(data), pieces or len(data)):
             proxy.send(data[start : start + (pieces or len(data))])
         return proxy
 
     def check_upstream(self, proxy: MemoryProxy) -> list[str]:
-        """What the upstream read, which is clear HTTP with the proxy's own framing."""
+        """Return the requests that the upstream read, after checking that they are clear HTTP."""
         self.assertEqual(proxy.bugs, [])
         self.assertEqual(proxy.errors, [])
         for got in proxy.requests:
@@ -294,7 +294,7 @@ class SmugglingTestCase(SynchronousTestCase):
         return [str(got) for got in proxy.requests]
 
     def check_head(self, got: Got) -> None:
-        """It has the upstream's name, at most one framing, and nothing that belongs to one connection."""
+        """Check that a request has the upstream's name, at most one framing, and no hop-by-hop field."""
         names = [name for name, _ in got.headers]
         self.assertEqual([value for name, value in got.headers if name == "host"], ["upstream.example"])
         self.assertLessEqual(sum(name in ("content-length", "transfer-encoding") for name in names), 1, names)
@@ -302,7 +302,7 @@ class SmugglingTestCase(SynchronousTestCase):
         self.assertEqual(own & set(names), set())
 
     def refused(self, data: bytes, pieces: int = 0) -> None:
-        """It is a 400, after which the connection ends, and nothing goes upstream."""
+        """Check that `data` gets a 400 which ends the connection, and that nothing goes upstream."""
         proxy = self.played(data + SECOND + LAST, pieces)
         self.assertEqual(self.check_upstream(proxy), [], data)
         self.assertTrue(proxy.wire.ended, data)
@@ -310,7 +310,7 @@ class SmugglingTestCase(SynchronousTestCase):
         self.assertEqual([(answer.status, answer.complete) for answer in answers], [(400, True)], data)
 
     def passed(self, data: bytes, expected: str, pieces: int = 0) -> list[Got]:
-        """It is one request, and after it come the two others, each with its answer."""
+        """Check that `data` is one request, and that it and the two after it get their responses."""
         proxy = self.played(data + SECOND + LAST, pieces)
         self.assertEqual(self.check_upstream(proxy), [expected, "GET /second", "GET /last"], data)
         self.assertTrue(proxy.wire.ended, data)
@@ -326,30 +326,30 @@ class SmugglingTestCase(SynchronousTestCase):
 
 
 class FramingTests(SmugglingTestCase):
-    """Where the body of a request ends."""
+    """Ends of request bodies."""
 
     def test_doubtful(self) -> None:
-        """A framing that leaves a doubt is a 400, in what passes through."""
+        """An ambiguous framing of a relayed request gets a 400."""
         for form in FAULTY_FRAMING:
             self.refused(filled(form, PLAIN_BODY))
 
     def test_doubtful_call(self) -> None:
-        """And in what would be converted."""
+        """An ambiguous framing of a call to convert gets a 400 as well."""
         for form in FAULTY_FRAMING:
             self.refused(filled(form, CHAT_BODY).replace(b"POST /v1/x HTTP/1.1", CHAT_LINE, 1))
 
     def test_doubtful_in_pieces(self) -> None:
-        """However it comes."""
+        """The result does not depend on how the bytes are split."""
         for form in FAULTY_FRAMING:
             self.refused(filled(form, PLAIN_BODY), 1)
 
     def test_clear(self) -> None:
-        """A framing that is clear is the proxy's own upstream, and its body the client's, byte for byte."""
+        """A clear framing is replaced by the proxy's own, and the body stays as it is."""
         for form in GOOD_FRAMING:
             self.passed(filled(form, PLAIN_BODY), "POST /v1/x abcde")
 
     def test_clear_call(self) -> None:
-        """In a converted call, too."""
+        """The same holds for a converted call."""
         for form in GOOD_FRAMING:
             data = filled(form, CHAT_BODY).replace(b"POST /v1/x HTTP/1.1", CHAT_LINE, 1)
             body = CHAT_BODY.decode().replace(": ", ":").replace(", ", ",")[:-1]
@@ -359,12 +359,12 @@ class FramingTests(SmugglingTestCase):
             self.assertEqual(got, ["POST /v1/chat/completions " + body, "GET /second", "GET /last"], data)
 
     def test_clear_in_pieces(self) -> None:
-        """However it comes."""
+        """The result does not depend on how the bytes are split."""
         for form in GOOD_FRAMING:
             self.passed(filled(form, PLAIN_BODY), "POST /v1/x abcde", 1)
 
     def test_endless_chunk(self) -> None:
-        """A chunk without a bound waits for its bytes; all that follows is part of it."""
+        """Everything behind the size of a huge chunk belongs to that chunk."""
         proxy = self.played(request(b"Transfer-Encoding: chunked", body=b"f" * 20 + b"\r\n") + SECOND)
         self.assertEqual((self.check_upstream(proxy), proxy.answered), ([], b""))
         proxy.leave()
@@ -372,26 +372,26 @@ class FramingTests(SmugglingTestCase):
 
 
 class HeadTests(SmugglingTestCase):
-    """What a request is."""
+    """Heads of requests."""
 
     def test_doubtful(self) -> None:
-        """A head that leaves a doubt is a 400."""
+        """An ambiguous head gets a 400."""
         for form in FAULTY_HEADS:
             self.refused(form)
 
     def test_doubtful_in_pieces(self) -> None:
-        """However it comes."""
+        """The result does not depend on how the bytes are split."""
         for form in FAULTY_HEADS:
             self.refused(form, 1)
 
     def test_clear(self) -> None:
-        """A head that is clear passes, in one piece or in many."""
+        """A clear head passes, in one piece or in many."""
         for form, expected in GOOD_HEADS:
             self.passed(form, expected)
             self.passed(form, expected, 1)
 
     def test_targets(self) -> None:
-        """A target that does not say a path is a 400; what follows is the next request, and no more."""
+        """A target without a path gets a 400, and the bytes behind it are the next request."""
         for form in FAULTY_TARGETS:
             proxy = self.played(form + SECOND + LAST)
             self.assertEqual(self.check_upstream(proxy), ["GET /second", "GET /last"], form)
@@ -399,13 +399,13 @@ class HeadTests(SmugglingTestCase):
             self.assertEqual([answer.status for answer in answers], [400, 200, 200], form)
 
     def test_old(self) -> None:
-        """After a request in HTTP/1.0 nothing follows."""
+        """An HTTP/1.0 request is the last on its connection."""
         proxy = self.played(request(line=b"GET /v1/x HTTP/1.0") + HIDDEN)
         self.assertEqual(self.check_upstream(proxy), ["GET /v1/x"])
         self.assertTrue(proxy.wire.ended)
 
     def test_refused_later(self) -> None:
-        """A doubtful request after a good one is refused after the good one's answer."""
+        """An ambiguous request after a good one is rejected after the response to the good one."""
         for form in FAULTY_HEADS:
             if form.startswith((b"\r\n", b"\n")):
                 continue
@@ -416,14 +416,14 @@ class HeadTests(SmugglingTestCase):
 
 
 def answer(*fields: bytes, line: bytes = b"HTTP/1.1 200 OK", body: bytes = b"") -> bytes:
-    """An answer with these lines."""
+    """Return a response with these lines."""
     return b"\r\n".join([line, *fields, b"", b""]) + body
 
 
 EVIL = answer(b"Content-Length: 4", body=b"evil")
 CHUNKED_ANSWER = b"5\r\nabcde\r\n0\r\n\r\n"
 
-#: Answers that leave a doubt about what they are.
+#: Responses that are ambiguous.
 FAULTY_ANSWERS = [
     *(
         answer(b"Content-Length: " + value, body=b"abcde")
@@ -499,7 +499,7 @@ FAULTY_ANSWERS = [
     b"<html>evil</html>\n",
 ]
 
-#: Answers that are clear, while it is not what else their sender may think that it has said.
+#: Responses that are clear, but whose sender may believe that more bytes belong to them.
 ENDING_ANSWERS = [
     (answer(b"Content-Length: 5", body=b"abcde") + EVIL, b"abcde"),
     (answer(b"Transfer-Encoding: chunked", body=CHUNKED_ANSWER) + EVIL, b"abcde"),
@@ -524,10 +524,10 @@ ENDING_ANSWERS = [
 
 
 class AnswerTests(SmugglingTestCase):
-    """What an upstream hides in or after an answer never is the answer to another request."""
+    """Bytes that an upstream hides in or after a response never answer another request."""
 
     def answers(self, first: bytes, method: bytes = b"GET") -> tuple[MemoryProxy, list[Answer]]:
-        """What the client gets whose first request is answered with this, its next one honestly."""
+        """Return the responses for a client whose first request is answered with `first`."""
         proxy = MemoryProxy(first)
         proxy.send(get().replace(b"GET", method) + SECOND + LAST)
         self.assertEqual(proxy.bugs, [])
@@ -536,13 +536,13 @@ class AnswerTests(SmugglingTestCase):
         return proxy, read_answers(proxy.answered, closed=True, methods=(method.decode(),))
 
     def check_others(self, proxy: MemoryProxy, answers: list[Answer]) -> None:
-        """The other requests got their answers on a connection of their own."""
+        """Check that the other requests got their responses over another connection."""
         self.assertEqual([answer.body for answer in answers[1:]], [b"GET /second", b"GET /last"])
         self.assertEqual(len(proxy.pool.links), 2)
         self.assertTrue(proxy.pool.links[0].wire.ended)
 
     def test_doubtful(self) -> None:
-        """An answer that leaves a doubt is a 502."""
+        """An ambiguous response makes a 502."""
         for first in FAULTY_ANSWERS:
             proxy, answers = self.answers(first)
             self.assertEqual(answers[0].status, 502, first)
@@ -550,7 +550,7 @@ class AnswerTests(SmugglingTestCase):
             self.check_others(proxy, answers)
 
     def test_doubtful_without_a_body(self) -> None:
-        """So it is where the length is none of a body."""
+        """An ambiguous length makes a 502 even where there is no body."""
         for method, line in ((b"HEAD", b"HTTP/1.1 200 OK"), (b"GET", b"HTTP/1.1 304 Not Modified")):
             for length in (b"x", b"-1", b"5, 6", b"5\r\nContent-Length: 6"):
                 proxy, answers = self.answers(answer(b"Content-Length: " + length, line=line), method)
@@ -558,7 +558,7 @@ class AnswerTests(SmugglingTestCase):
                 self.check_others(proxy, answers)
 
     def test_not_reused(self) -> None:
-        """Where more may follow than the answer, it passes, and its connection is not used again."""
+        """A response that more may follow is relayed, and its connection is not reused."""
         for first, body in ENDING_ANSWERS:
             proxy, answers = self.answers(first)
             self.assertEqual((answers[0].body, answers[0].complete), (body, True), first)
@@ -568,7 +568,7 @@ class AnswerTests(SmugglingTestCase):
         self.check_others(proxy, answers)
 
     def test_reused(self) -> None:
-        """Where it is clear, however unusual, it is."""
+        """After a clear response, however unusual, the connection is reused."""
         for first in (
             answer(b"Content-Length: 5, 5", body=b"abcde"),
             answer(b"Content-Length: 5\r\nContent-Length: 05", body=b"abcde"),
@@ -583,16 +583,16 @@ class AnswerTests(SmugglingTestCase):
 
 
 class RawTests(LoopbackTestCase):
-    """The same over real sockets."""
+    """Smuggling over real sockets."""
 
     async def play(self, port: int, data: bytes) -> bytes:
-        """All that is answered to this."""
+        """Return everything that is sent in response to `data`."""
         client = await self.client(port)
         client.write(data)
         return await client.rest()
 
     async def test_forms(self) -> None:
-        """Of everything that is doubtful nothing gets out, and what is clear is answered in its order."""
+        """Nothing ambiguous goes upstream, and clear requests are answered in order."""
         servers: list[StrictServer] = []
 
         async def script(stream: Stream) -> None:
@@ -619,10 +619,10 @@ class RawTests(LoopbackTestCase):
 
 
 class PooledTests(LoopbackTestCase):
-    """Connections that are kept for reuse."""
+    """Idle upstream connections."""
 
     async def test_unread(self) -> None:
-        """One on which something waits already, unread, is not used again: it would be the next answer."""
+        """A connection with unread bytes is not reused: they would be the next response."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -668,7 +668,7 @@ _INSERTS = [
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A valid request, with something done to it."""
+    """Return a strategy for valid requests that were tampered with."""
     data = draw(st.sampled_from(_VALID))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(data)))
@@ -687,10 +687,10 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 class MutationTests(SmugglingTestCase):
-    """Requests with something done to them."""
+    """Requests that were tampered with."""
 
     def check(self, data: bytes, pieces: int) -> None:
-        """The upstream reads clear HTTP, and no other requests than a strict reader of `data` would find."""
+        """Check that the upstream reads clear HTTP, and only requests that a strict parser finds."""
         proxy = self.played(data + SECOND + LAST, pieces)
         if not proxy.wire.ended:
             proxy.leave()
@@ -710,5 +710,5 @@ class MutationTests(SmugglingTestCase):
     @example(_VALID[0], 7)
     @given(mutated(), st.integers(1, 64))
     def test_one_meaning(self, data: bytes, pieces: int) -> None:
-        """Whatever the client sends is refused, or has the one meaning that a strict reader finds in it."""
+        """A tampered request is rejected, or has the one meaning that a strict parser finds."""
         self.check(data, pieces)

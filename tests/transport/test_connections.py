@@ -1,4 +1,4 @@
-"""How many connections a site takes, and how they end when it stops."""
+"""Tests of the bound on a site's connections, and of their end when the site stops."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tests.support.sessions import HANDSHAKE, accepted, handshake
 
 
 class ConnectionsTestCase(LimitsTestCase):
-    """Sites whose connections are counted."""
+    """Tests with a site and its connections."""
 
     async def connected(self, site: ProxySite, port: int) -> Stream:
-        """A client whom the site knows."""
+        """Return a client that the site has accepted."""
         known = site.channels | site.turned_away
         client = await self.client(port)
         while not (site.channels | site.turned_away) - known:
@@ -44,7 +44,7 @@ class MostTests(ConnectionsTestCase):
     """``maxConnections``."""
 
     async def too_many(self, client: Stream) -> None:
-        """The client is told that it is one too many, and let go in order."""
+        """Check that the client gets the 503, and an orderly close."""
         answer = await read_response(client)
         self.assertEqual((answer.status, answer.line), (503, "HTTP/1.1 503 Service Unavailable"))
         self.assertEqual(answer.get("content-type"), "application/json")
@@ -55,7 +55,7 @@ class MostTests(ConnectionsTestCase):
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
 
     async def test_one_too_many(self) -> None:
-        """The connection beyond the bound gets a 503; when another has gone, the next one is served."""
+        """A connection beyond the bound gets a 503; once another has gone, the next is served."""
         site, port = await self.site(max_connections=2)
         clients = [await self.connected(site, port) for _ in range(2)]
         refused = await self.connected(site, port)
@@ -70,7 +70,7 @@ class MostTests(ConnectionsTestCase):
         self.assertEqual((await self.request(port, "GET", "/")).status, 200)
 
     async def test_whatever_it_asks(self) -> None:
-        """So do a call whose body is still on its way, a WebSocket, and what is no HTTP."""
+        """An unfinished upload, a WebSocket and bytes that are no HTTP get the 503, too."""
         site, port = await self.site(max_connections=1)
         await self.connected(site, port)
         upload = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + b"x" * 2_000_000
@@ -80,7 +80,7 @@ class MostTests(ConnectionsTestCase):
             await self.too_many(client)
 
     async def test_tls(self) -> None:
-        """And one over TLS."""
+        """A connection over TLS gets the 503, too."""
         trust(self)
         site, port = await self.site(tls=server_context("127.0.0.1"), max_connections=1)
         await self.connected(site, port)
@@ -91,7 +91,7 @@ class MostTests(ConnectionsTestCase):
         await self.too_many(client)
 
     async def test_silent(self) -> None:
-        """One that asks nothing is let go after 5 seconds."""
+        """A rejected connection without a request is closed after 5 seconds."""
         clock = Clock()
         site, port = await self.site(clock=clock, max_connections=1)
         await self.connected(site, port)
@@ -103,7 +103,7 @@ class MostTests(ConnectionsTestCase):
         self.assertEqual(await client.rest(), b"")
 
     async def test_crowd(self) -> None:
-        """Where many wait to be told, others are just dropped."""
+        """Where many connections wait for their 503, further ones are dropped."""
         self.patch(downstream, "_MOST_TURNED_AWAY", 2)
         site, port = await self.site(max_connections=1)
         await self.connected(site, port)
@@ -115,7 +115,7 @@ class MostTests(ConnectionsTestCase):
             await self.too_many(client)
 
     async def test_log(self) -> None:
-        """The log tells of it at most every 10 seconds, and how many there were."""
+        """The log has a line at most every 10 seconds, with their number."""
         clock = Clock()
         site, port = await self.site(clock=clock, max_connections=1)
         await self.connected(site, port)
@@ -131,7 +131,7 @@ class MostTests(ConnectionsTestCase):
         )
 
     async def test_stop(self) -> None:
-        """They do not delay the end of the site."""
+        """Rejected connections do not delay the end of the site."""
         site, port = await self.site(max_connections=1)
         client = await self.connected(site, port)
         refused = await self.connected(site, port)
@@ -143,7 +143,7 @@ class MostTests(ConnectionsTestCase):
 
 
 class Waiting(Resource):
-    """Answers when it is told to."""
+    """Resource that responds when the test says so."""
 
     isLeaf = True
     streamsUploads = True
@@ -159,28 +159,28 @@ class Waiting(Resource):
 
 
 class DrainTests(ConnectionsTestCase):
-    """What the end of a site means for connections in different states."""
+    """Ends of a site, with connections in different states."""
 
     def answered(self, request: Request) -> None:
-        """Answer."""
+        """Respond."""
         request.write(b"ok")
         request.finish()
 
     async def last(self, client: Stream) -> None:
-        """The client gets one more answer, which says that it is the last one."""
+        """Check that the client gets one more response, announced as the last."""
         answer = await read_response(client)
         self.assertEqual((answer.status, answer.get("connection")), (200, "close"))
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
 
     async def idle(self, site: ProxySite, port: int) -> Stream:
-        """A client that has had an answer."""
+        """Return a client that has had a response."""
         client = await self.connected(site, port)
         client.write(GET)
         self.assertEqual((await read_response(client)).status, 200)
         return client
 
     async def test_idle(self) -> None:
-        """A connection that had its answers ends at once, without a limit as with one."""
+        """An idle connection ends at once, with or without a limit."""
         for seconds in (None, 60):
             site, port = await self.site()
             client = await self.idle(site, port)
@@ -188,7 +188,7 @@ class DrainTests(ConnectionsTestCase):
             self.assertEqual(await client.rest(), b"")
 
     async def test_on_its_way(self) -> None:
-        """A request that is in the kernel already is answered on a connection that would be idle."""
+        """A request that is in the kernel already is answered, although its connection seems idle."""
         for part in (GET, GET[:9]):
             site, port = await self.site()
             client = await self.idle(site, port)
@@ -199,7 +199,7 @@ class DrainTests(ConnectionsTestCase):
             await drained
 
     async def test_in_a_head(self) -> None:
-        """So is one whose head has begun, as the first or as a later one of its connection."""
+        """A request whose head has begun is answered, whether it is the first of its connection or not."""
         for begin in (b"GE", GET[:-2]):
             for client_of in (self.idle, self.connected):
                 site, port = await self.site()
@@ -229,7 +229,7 @@ class DrainTests(ConnectionsTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_even_newer(self) -> None:
-        """So has one that comes while the site drains already."""
+        """A connection that is accepted while the site drains has a second, too."""
         clock = Clock()
         site, port = await self.site(Waiting(), clock=clock)
         came = site.resource.came
@@ -245,7 +245,7 @@ class DrainTests(ConnectionsTestCase):
         await drained
 
     async def test_running(self) -> None:
-        """A request that runs, and an upload, end with an answer that says that it is the last one."""
+        """A running request, and an upload, end with a response that is announced as the last."""
         for request in (GET, b"POST /v1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\na"):
             waiting = Waiting()
             site, port = await self.site(waiting)
@@ -260,7 +260,7 @@ class DrainTests(ConnectionsTestCase):
             await drained
 
     async def test_lingering(self) -> None:
-        """A client that has its answer and sends on what nobody reads is not waited for."""
+        """A client that goes on sending after its response is not waited for."""
         site, port = await self.site(Waiting())
         came = site.resource.came
         client = await self.connected(site, port)
@@ -271,7 +271,7 @@ class DrainTests(ConnectionsTestCase):
         await client.gone()
 
     async def test_without_and_with_limit(self) -> None:
-        """Without a limit all may take their time; a limit that is set later ends them, and all are told."""
+        """Without a limit all may take their time; a limit that is set later ends them all."""
         clock = Clock()
         site, port = await self.site(Waiting(), clock=clock)
         came = site.resource.came
@@ -293,7 +293,7 @@ class DrainTests(ConnectionsTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_websockets(self) -> None:
-        """Without a limit WebSockets go on; with one they are told, those included that are just opening."""
+        """Without a limit WebSockets go on; with one they are closed, also those that are just opening."""
         servers: list[Stream] = []
 
         async def script(stream: Stream) -> None:
@@ -337,13 +337,13 @@ class TLSTests(LimitsTestCase):
     """Ports with TLS."""
 
     def test_http_1(self) -> None:
-        """Only HTTP/1.1 is offered, because nothing else is spoken."""
+        """Only HTTP/1.1 is offered, because nothing else is supported."""
         site = ProxySite(Resource())
         self.assertTrue(verifyObject(IProtocolNegotiationFactory, site))
         self.assertEqual(site.acceptableProtocols(), [b"http/1.1"])
 
     async def test_negotiated(self) -> None:
-        """A client that would like HTTP/2 better gets HTTP/1.1."""
+        """A client that prefers HTTP/2 gets HTTP/1.1."""
         trust(self)
         _, port = await self.site(tls=server_context("127.0.0.1"))
         client = Stream()
@@ -358,7 +358,7 @@ class TLSTests(LimitsTestCase):
         await client.gone()
 
     async def test_refused(self) -> None:
-        """A refusal ends as TLS has to end, or the client could not tell that it is whole."""
+        """A rejection ends with TLS's close alert, without which a client cannot trust its end."""
         trust(self)
         _, port = await self.site(tls=server_context("127.0.0.1"))
         client = Stream()

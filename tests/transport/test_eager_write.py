@@ -1,4 +1,4 @@
-"""Writes go out in the turn of the reactor that made them, and as ever where there is no room."""
+"""Tests of writes that go out in their reactor turn, or after a poll where there is no room."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.support.loopback import LoopbackTestCase, Stream, Upstream, turns
 
 
 class PromptTests(LoopbackTestCase):
-    """One TCP connection."""
+    """Eager writes to one TCP connection."""
 
     async def pair(self) -> tuple[Stream, Stream]:
-        """Both ends of a connection, the first of which sends promptly."""
+        """Return both ends of a connection, the first of which writes eagerly."""
         arrived: Deferred[Stream] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -26,7 +26,7 @@ class PromptTests(LoopbackTestCase):
         return client, await arrived
 
     async def test_together(self) -> None:
-        """What is written in one turn is one segment, and the reactor never watches for room."""
+        """The writes of one turn make one segment, and the reactor never polls for room."""
         near, far = await self.pair()
         watched: list[object] = []
         self.patch(near.transport.reactor, "addWriter", watched.append)
@@ -37,7 +37,7 @@ class PromptTests(LoopbackTestCase):
         self.assertEqual(watched, [])
 
     async def test_no_room(self) -> None:
-        """What does not fit waits for room; then it arrives whole, and in order."""
+        """Data that does not fit waits for room, and arrives whole and in order."""
         near, far = await self.pair()
         near.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         far.transport.pauseProducing()
@@ -64,7 +64,7 @@ class PromptTests(LoopbackTestCase):
         await near.gone()
 
     async def test_reset(self) -> None:
-        """One that turns out to be broken ends as ever."""
+        """A connection that turns out to be broken ends as usual."""
         near, far = await self.pair()
         near.transport.pauseProducing()
         far.abort()
@@ -76,7 +76,7 @@ class PromptTests(LoopbackTestCase):
         await near.gone()
 
     async def test_at_once(self) -> None:
-        """What need not wait for the end of the turn is sent by each write; a close still comes after it."""
+        """With `at_once` each write sends; a close still comes after it."""
         near, far = await self.pair()
         send_promptly(near.transport, at_once=True)
         watched: list[object] = []
@@ -91,5 +91,5 @@ class PromptTests(LoopbackTestCase):
         self.assertEqual(await far.rest(), b"later")
 
     async def test_no_tcp(self) -> None:
-        """What is no TCP connection is left as it is."""
+        """A transport that is no TCP connection is left as it is."""
         send_promptly(object())

@@ -1,4 +1,4 @@
-"""Rules that name certificates: whom to trust, and what to show."""
+"""Tests of rules with authorities and client certificates of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PEM = serialization.Encoding.PEM
 
 
 def demanding(version: int | None = None) -> Any:
-    """A server that demands a certificate of `CLIENTS`."""
+    """Return a server's context that demands a certificate of `CLIENTS`."""
     options = server_context("127.0.0.1")
     context = options.getContext()
     store = context.get_cert_store()
@@ -50,14 +50,14 @@ class FilesTestCase(SynchronousTestCase):
     """PEM files."""
 
     def written(self, *parts: bytes) -> str:
-        """The path of a file that holds these."""
+        """Return the path of a file that holds these."""
         path = Path(self.mktemp())
         path.write_bytes(b"".join(parts))
         return str(path)
 
 
 class ClientFiles:
-    """A client's certificate, its chain and its key."""
+    """Return a client's certificate with its chain, and its key."""
 
     def __init__(self, directory: Path, ca: trustme.CA = CLIENTS) -> None:
         directory.mkdir()
@@ -72,15 +72,15 @@ class ClientFiles:
 
 
 class CertificateTests(LoopbackTestCase):
-    """They count for HTTP and WebSockets."""
+    """Certificates for HTTP and for WebSockets."""
 
     def setUp(self) -> None:
-        """The system trusts one authority, which is not the clients'."""
+        """Let the system trust one authority, which is not the clients'."""
         trust(self)
         self.files = ClientFiles(Path(self.mktemp()))
 
     async def asked(self, route: Route, context: Any, method: str = "GET") -> Message:
-        """The answer of an upstream to a request of a proxy that takes this route."""
+        """Return the response to a request over this route."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -93,7 +93,7 @@ class CertificateTests(LoopbackTestCase):
         return await self.request(port, method, "/v1/x", None if method == "GET" else b"up" * 50_000)
 
     async def opened(self, route: Route, context: Any) -> Message:
-        """The same for a WebSocket."""
+        """Return the response to a WebSocket handshake over this route."""
 
         async def script(stream: Stream) -> None:
             stream.write(accepted(await read_head(stream)))
@@ -105,13 +105,14 @@ class CertificateTests(LoopbackTestCase):
         return await read_response(client, "GET")
 
     def assert_error(self, answer: Message, *words: str) -> None:
-        """It is a 502 that holds these words."""
+        """Check that `answer` is the 502 for a TLS failure, and that its message holds these words."""
         self.assertEqual(answer.status, 502, answer.body)
+        self.assertEqual(answer.json()["error"]["code"], "upstream_tls")
         for word in words:
             self.assertIn(word, answer.json()["error"]["message"])
 
     async def test_authority(self) -> None:
-        """``caFile`` is trusted, all of what it holds, and the system no longer."""
+        """All authorities in ``caFile`` are trusted, and those of the system no longer."""
         path = self.mktemp()
         Path(path).write_bytes(b"# two\n" + CLIENTS.cert_pem.bytes() + OTHER.cert_pem.bytes())
         route = Route(ca_file=path)
@@ -126,7 +127,7 @@ class CertificateTests(LoopbackTestCase):
         self.assert_error(answer, "not for the name 127.0.0.1")
 
     async def test_certificate(self) -> None:
-        """A certificate with its chain is shown, its key beside it or in a file of its own."""
+        """The client certificate and its chain are sent, with the key in the same file or another."""
         for route in (
             Route(certificate_file=self.files.certificate, key_file=self.files.key),
             Route(certificate_file=self.files.both),
@@ -136,12 +137,12 @@ class CertificateTests(LoopbackTestCase):
                 self.assertEqual((await self.opened(route, demanding(version))).status, 101)
 
     async def test_not_demanded(self) -> None:
-        """One that nobody asks for does no harm."""
+        """A client certificate that no server demands does no harm."""
         route = Route(certificate_file=self.files.both)
         self.assertEqual((await self.asked(route, server_context("127.0.0.1"))).status, 200)
 
     async def test_missing(self) -> None:
-        """A server that demands one, and gets none, is a 502 that names ``certificateFile``."""
+        """A server that demands one, and gets none, makes a 502 that names ``certificateFile``."""
         for version in (None, SSL.TLS1_2_VERSION):
             for answer in (
                 await self.asked(Route(), demanding(version)),
@@ -151,7 +152,7 @@ class CertificateTests(LoopbackTestCase):
                 self.assert_error(answer, "TLS to https://127.0.0.1", "set certificateFile")
 
     async def test_not_accepted(self) -> None:
-        """So is one that does not accept what it gets."""
+        """A server that rejects the client certificate makes such a 502, too."""
         files = ClientFiles(Path(self.mktemp()), OTHER)
         route = Route(certificate_file=files.both)
         for version in (None, SSL.TLS1_2_VERSION):
@@ -163,14 +164,14 @@ class CertificateTests(LoopbackTestCase):
 
 
 class ErrorTests(FilesTestCase):
-    """One line at start-up that names key, file and problem."""
+    """Mistakes, each a line at start-up that names key, file and problem."""
 
     def setUp(self) -> None:
-        """A certificate that is in order."""
+        """Write a certificate that is in order."""
         self.files = ClientFiles(Path(self.mktemp()))
 
     def assert_line(self, line: str, url: str = "https://api.example", **rule: Any) -> None:
-        """That is said of a rule."""
+        """Check the error about a rule."""
         config = {"rules": [{"listenPort": 1, "upstreamUrl": url, **rule}]}
         with self.assertRaises(ConfigError) as caught:
             parse_config(json.dumps(config).encode(), "c")
@@ -195,7 +196,7 @@ class ErrorTests(FilesTestCase):
         self.assert_line("keyFile: /no/such/file does not exist", keyFile="/no/such/file", **more)
 
     def test_unreadable(self) -> None:
-        """One that may not be read."""
+        """A file that may not be read."""
         path = self.written(CA.cert_pem.bytes())
 
         def denied(self: Path) -> bytes:
@@ -205,7 +206,7 @@ class ErrorTests(FilesTestCase):
         self.assert_line(f"caFile: {path} cannot be read: Permission denied", caFile=path)
 
     def test_not_pem(self) -> None:
-        """One that holds something else."""
+        """A file that holds something else."""
         der = self.written(ssl.PEM_cert_to_DER_cert(CA.cert_pem.bytes().decode()))
         broken = self.written(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         for name in ("caFile", "certificateFile"):
@@ -246,7 +247,7 @@ class ErrorTests(FilesTestCase):
             self.assert_line(line, certificateFile=self.files.certificate, keyFile=path)
 
     def test_http(self) -> None:
-        """They need an https upstream."""
+        """Certificates need an https upstream."""
         for name in ("caFile", "certificateFile", "keyFile"):
             self.assert_line(f"{name}: needs an https upstreamUrl", "http://api.example", **{name: "x"})
 

@@ -1,4 +1,4 @@
-"""The decoder of chunked bodies gives what Twisted's gives, all of one read together."""
+"""Tests that the decoder of chunked bodies agrees with Twisted's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream_proxy.upstream.chunked import ChunkedDecoder
 def decode(
     decoder_class: type[_ChunkedTransferDecoder], reads: list[bytes]
 ) -> tuple[list[bytes], list[bytes], str]:
-    """What was handed over, what followed the last chunk, and the state or error in the end."""
+    """Return the contents, the bytes behind the last chunk, and the final state or error."""
     contents: list[bytes] = []
     after: list[bytes] = []
     decoder = decoder_class(contents.append, after.append)
@@ -28,7 +28,7 @@ def decode(
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
-    """`body` in reads that end at these places."""
+    """Split `body` at these places."""
     ends = sorted(place % (len(body) + 1) for place in places)
     return [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
 
@@ -53,11 +53,11 @@ CHUNK = st.one_of(
 
 
 class ChunkedTests(TestCase):
-    """The short way beside the long one."""
+    """The shortcut compared with Twisted's decoder."""
 
     @given(st.lists(CHUNK, max_size=8), st.lists(st.integers(0, 500), max_size=6))
     def test_same_as_twisted(self, chunks: list[bytes], places: list[int]) -> None:
-        """Any bytes, cut anywhere: the same contents, the same end, the same refusal."""
+        """Any bytes, split anywhere, have the same contents, end and errors."""
         reads = cut(b"".join(chunks), places)
         contents, after, state = decode(ChunkedDecoder, reads)
         expected, expected_after, expected_state = decode(_ChunkedTransferDecoder, reads)
@@ -66,7 +66,7 @@ class ChunkedTests(TestCase):
         )
 
     def test_one_read(self) -> None:
-        """The whole chunks of a read are handed over together."""
+        """The complete chunks of a read are delivered together."""
         body = b"3\r\nabc\r\n4\r\ndefg\r\n5\r\nhi"
         self.assertEqual(
             decode(ChunkedDecoder, [body, b"jkl\r\n1\r\nm\r\n1\r\nn\r\n"])[0],
@@ -74,7 +74,7 @@ class ChunkedTests(TestCase):
         )
 
     def test_end(self) -> None:
-        """What follows the last chunk is handed back."""
+        """Bytes behind the last chunk are returned."""
         self.assertEqual(
             decode(ChunkedDecoder, [b"1\r\na\r\n0\r\n\r\nHTTP/1.1"]), ([b"a"], [b"HTTP/1.1"], "FINISHED")
         )

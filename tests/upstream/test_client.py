@@ -1,4 +1,4 @@
-"""The client half: what it says of upstreams that fail, and what it sends again."""
+"""Tests of the HTTP client: the errors of upstreams that fail, and the requests that are sent again."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from twisted.web.client import (
 )
 from zope.interface import implementer
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.http.url import parse_upstream_url
@@ -52,10 +53,10 @@ STREAMING = {"model": "m", "stream": True}
 
 
 class UpstreamTestCase(LoopbackTestCase):
-    """Tests that reach into the proxy that they start."""
+    """Tests that need the internals of the proxy that they start."""
 
     async def proxy_resource(self, url: str, **kwargs: Any) -> tuple[ProxyResource, int]:
-        """A proxy, and its port."""
+        """Start a proxy, and return its resource and port."""
         made: list[ProxyResource] = []
 
         def make(*args: Any, **more: Any) -> ProxyResource:
@@ -66,37 +67,37 @@ class UpstreamTestCase(LoopbackTestCase):
         port = await self.proxy(url, resource=make, **kwargs)
         return made[0], port
 
-    def assert_error(self, answer: Message, status: int, kind: str, *words: str) -> None:
-        """It is an error in OpenAI's form, and its message holds these words."""
-        self.assertEqual(answer.status, status, answer.body)
+    def assert_error(self, answer: Message, code: ErrorCode, *words: str) -> None:
+        """Check that `answer` is this error in OpenAI's form, and that its message holds these words."""
+        self.assertEqual(answer.status, code.status, answer.body)
         error = answer.json()["error"]
-        self.assertEqual((error["type"], error["code"], error["param"]), (kind, kind, None))
+        self.assertEqual((error["type"], error["code"], error["param"]), (code.type, code.code, None))
         for word in words:
             self.assertIn(word, error["message"])
 
-    async def failed(self, script: Script, *words: str) -> Message:
-        """The 502 that a client gets from an upstream with this script."""
+    async def failed(self, script: Script, code: ErrorCode, *words: str) -> Message:
+        """Check the error that a client gets for an upstream with this script, and return the response."""
         upstream = await self.upstream(script)
         answer = await self.request(await self.proxy(upstream.url), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", f"http://127.0.0.1:{upstream.port}", *words)
+        self.assert_error(answer, code, f"http://127.0.0.1:{upstream.port}", *words)
         for connection in upstream.connections:
             await connection.gone()
         return answer
 
 
 class UnreachableTests(UpstreamTestCase):
-    """An upstream that cannot be reached is a 502 that says why, a slow one a 504."""
+    """Upstreams that cannot be reached: a 502 with the reason, or a 504 for a slow one."""
 
     async def test_refused(self) -> None:
-        """Nobody listens."""
+        """An upstream that does not listen."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
             answer = await self.request(await self.proxy(f"http://127.0.0.1:{port}"), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", f"127.0.0.1:{port} refused", "upstreamUrl")
+        self.assert_error(answer, ErrorCode.UPSTREAM_REFUSED, f"127.0.0.1:{port} refused", "upstreamUrl")
 
     async def test_unknown_name(self) -> None:
-        """A host name that nobody knows."""
+        """A host name that does not resolve."""
 
         @implementer(IHostnameResolver)
         class Nobody:
@@ -113,17 +114,17 @@ class UnreachableTests(UpstreamTestCase):
 
         before = reactor.installNameResolver(Nobody())
         self.addCleanup(reactor.installNameResolver, before)
-        # The client must not need the resolver that is broken on purpose.
+        # The client has to connect by address, since the resolver finds nothing.
         port = await self.proxy("http://api.example.invalid")
         stream = Stream()
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), stream)
         stream.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = await read_response(stream, "GET")
-        self.assert_error(answer, 502, "upstream_error", "http://api.example.invalid was not found")
+        self.assert_error(answer, ErrorCode.UPSTREAM_DNS, "http://api.example.invalid was not found")
         await stream.gone()
 
     async def test_connect_limit(self) -> None:
-        """DNS and TCP that take too long: the attempt is given up."""
+        """DNS and TCP that take too long are given up."""
         given_up: list[None] = []
 
         class Endpoint:
@@ -138,7 +139,9 @@ class UnreachableTests(UpstreamTestCase):
         self.assertNoResult(asking)
         clock.advance(0.1)
         error = self.failureResultOf(asking, APIError).value
-        self.assertEqual((error.status, error.type), (504, "upstream_timeout"))
+        self.assertEqual(
+            (error.status, error.type, error.code), (504, "upstream_timeout", "upstream_timeout")
+        )
         self.assertIn("within 10 seconds", error.message)
         self.assertEqual(given_up, [None])
         self.assertEqual(clock.getDelayedCalls(), [])
@@ -196,10 +199,10 @@ class UnreachableTests(UpstreamTestCase):
 
 
 class InvalidAnswerTests(UpstreamTestCase):
-    """What is no HTTP answer is a 502, and its connection is dropped."""
+    """Invalid HTTP responses, each a 502 whose connection is dropped."""
 
     async def test_closed(self) -> None:
-        """An upstream that closes or resets before it answers, on accept or after the request."""
+        """An upstream that closes or resets before it responds, on accept or after the request."""
 
         def script(way: Callable[[Stream], None], reading: bool) -> Script:
             async def run(stream: Stream) -> None:
@@ -211,10 +214,10 @@ class InvalidAnswerTests(UpstreamTestCase):
 
         for way in (Stream.close, Stream.abort):
             for reading in (True, False):
-                await self.failed(script(way, reading), "closed the connection")
+                await self.failed(script(way, reading), ErrorCode.UPSTREAM_CUT, "closed the connection")
 
     async def test_closed_in_the_head(self) -> None:
-        """One that closes within the status line or the fields."""
+        """An upstream that closes within the status line or the fields."""
         for start in (b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX"):
 
             async def script(stream: Stream, start: bytes = start) -> None:
@@ -222,10 +225,12 @@ class InvalidAnswerTests(UpstreamTestCase):
                 stream.write(start)
                 stream.close()
 
-            await self.failed(script, "closed the connection before its answer was complete")
+            await self.failed(
+                script, ErrorCode.UPSTREAM_CUT, "closed the connection before its answer was complete"
+            )
 
     async def test_garbage(self) -> None:
-        """One that speaks another protocol, or HTTP that makes no sense."""
+        """An upstream that speaks another protocol, or malformed HTTP."""
         for data in (
             b"SSH-2.0-OpenSSH_9.6\r\n",
             b"\x15\x03\x01\x00\x02\x02\x50\r\n\r\n",
@@ -244,10 +249,10 @@ class InvalidAnswerTests(UpstreamTestCase):
                 stream.write(data)
                 await stream.rest()
 
-            await self.failed(script, "sent an invalid HTTP response")
+            await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "sent an invalid HTTP response")
 
     async def test_endless_head(self) -> None:
-        """A head that does not end: fields, one field, the status line, 1xx answers; little of it is read."""
+        """A head that does not end in fields, one field, the status line, or 1xx: little of it is read."""
         for start, piece in (
             (b"HTTP/1.1 200 OK\r\n", b"X-Field: y\r\n"),
             (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
@@ -264,11 +269,11 @@ class InvalidAnswerTests(UpstreamTestCase):
                 pours.append(Pour(stream, [piece * (65536 // len(piece))] * 512))
                 await stream.rest()
 
-            await self.failed(script, "head that is too large")
+            await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "head that is too large")
             self.assertLess(pours[0].taken, 400)
 
     async def test_large_head(self) -> None:
-        """A head of just less than 64 KiB is none of those."""
+        """A head of just under 64 KiB is relayed."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -279,7 +284,7 @@ class InvalidAnswerTests(UpstreamTestCase):
         self.assertEqual((answer.status, len(answer.get("x") or "")), (200, 65_000))
 
     async def test_large_body_with_the_head(self) -> None:
-        """Nor is a small head that comes in one piece with a large body."""
+        """A small head in one piece with a large body is relayed."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -290,7 +295,7 @@ class InvalidAnswerTests(UpstreamTestCase):
         self.assertEqual(len(answer.body), 300_000)
 
     async def test_garbage_over_tls(self) -> None:
-        """Over TLS the connection is dropped, not closed in order: the other side might never end."""
+        """Over TLS the connection is aborted, since the other side might never confirm a close."""
         trust(self)
         pours: list[Pour] = []
 
@@ -303,16 +308,16 @@ class InvalidAnswerTests(UpstreamTestCase):
 
         upstream = await self.upstream(script, server_context("127.0.0.1"))
         answer = await self.request(await self.proxy(upstream.url), "GET", "/v1/x")
-        self.assert_error(answer, 502, "upstream_error", "invalid HTTP response")
+        self.assert_error(answer, ErrorCode.UPSTREAM_MALFORMED, "invalid HTTP response")
         await upstream.connections[0].gone()
         self.assertLess(pours[0].taken, 1024)
 
 
 class MovingTests(UpstreamTestCase):
-    """``timeoutSeconds`` is about silence, not about duration."""
+    """``timeoutSeconds``, which limits silence and not duration."""
 
     async def test_moving(self) -> None:
-        """A stream and an upload that move are not cut, however long they take."""
+        """A stream and an upload that move are never cut."""
         pieces = 5
 
         async def script(stream: Stream) -> None:
@@ -348,7 +353,7 @@ class MovingTests(UpstreamTestCase):
 
 
 class StaleTests(UpstreamTestCase):
-    """A connection that died while idle costs the client nothing, and nothing is sent twice but for that."""
+    """Connections that died while idle: the only reason to send a request twice."""
 
     async def twice(
         self,
@@ -360,7 +365,7 @@ class StaleTests(UpstreamTestCase):
         always: bool = False,
         first: bool = True,
     ) -> tuple[Message, list[Message]]:
-        """The answer to a request on a connection that `dies` when it comes, and the requests like it.
+        """Return the response to a request whose connection `dies` when it comes, and all such requests.
 
         :param always: so does every connection.
         :param first: another request went before it, on the same connection.
@@ -390,7 +395,7 @@ class StaleTests(UpstreamTestCase):
         return answer, seen
 
     async def test_resent(self) -> None:
-        """A request without a body, and a held JSON call, go out once more, unchanged, on a fresh one."""
+        """A request without a body, and a held call, go out once more, unchanged, on a fresh connection."""
         for way in (Stream.close, Stream.abort):
             for method, target, body in (("GET", "/v1/x?a", None), ("POST", CHAT, STREAMING)):
                 answer, seen = await self.twice(way, method, target, body)
@@ -399,7 +404,7 @@ class StaleTests(UpstreamTestCase):
                 self.assertEqual(seen[0], seen[1])
 
     async def test_closed_while_idle(self) -> None:
-        """A connection that is seen to close while it is idle is not used at all."""
+        """A connection that closed while it was idle is not used at all."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -414,7 +419,7 @@ class StaleTests(UpstreamTestCase):
             await turns(10)
 
     async def test_bytes_while_idle(self) -> None:
-        """Nor is one on which something came that nobody asked for."""
+        """A connection on which unexpected bytes came is not used at all."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -433,36 +438,36 @@ class StaleTests(UpstreamTestCase):
             await upstream.connections[-1].gone()
 
     async def test_answer_begun(self) -> None:
-        """Not after one byte of an answer."""
+        """A request is not sent again after one byte of a response."""
 
         def dies(stream: Stream) -> None:
             stream.write(b"H")
             stream.close()
 
         answer, seen = await self.twice(dies)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_fresh(self) -> None:
-        """Not from a connection that was fresh."""
+        """A request on a fresh connection is not sent again."""
         answer, seen = await self.twice(Stream.close, first=False)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_streamed_upload(self) -> None:
-        """Not a body that is no longer at hand."""
+        """A streamed body is not sent again."""
         answer, seen = await self.twice(Stream.close, "POST", "/v1/files", b"upload")
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 1)
 
     async def test_once(self) -> None:
-        """Not a second time."""
+        """A request is not sent a third time."""
         answer, seen = await self.twice(Stream.close, always=True)
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(len(seen), 2)
 
     async def test_on_a_fresh_one(self) -> None:
-        """The second attempt does not try its luck with another connection that was idle."""
+        """The second attempt does not use another idle connection."""
         seen: list[int] = []
 
         async def script(stream: Stream) -> None:
@@ -492,7 +497,7 @@ class StaleTests(UpstreamTestCase):
         self.assertEqual((len(seen), len(upstream.connections)), (1, 3))
 
     async def test_late(self) -> None:
-        """Not when the upstream had more than a second: it may have done what it was asked."""
+        """A request is not sent again after a second, since the upstream may have acted on it."""
         for seconds, status, count in ((1.0, 200, 2), (1.1, 502, 1)):
             clock = Clock()
 
@@ -505,10 +510,10 @@ class StaleTests(UpstreamTestCase):
 
 
 class SharedTests(UpstreamTestCase):
-    """Pools and agents of the library's user are used and left as they are."""
+    """Pools and agents of the library's user."""
 
     async def test_pool(self) -> None:
-        """A shared pool keeps the connections; it is the caller's to close, and sends nothing again."""
+        """A shared pool keeps the connections, is left open, and sends nothing twice."""
         seen: list[str] = []
 
         async def script(stream: Stream) -> None:
@@ -530,11 +535,11 @@ class SharedTests(UpstreamTestCase):
         await turns(10)
         self.assertIsNone(upstream.connections[0].lost)
         answer = await self.request(port, "PUT", "/dies", b"upload")
-        self.assert_error(answer, 502, "upstream_error")
+        self.assert_error(answer, ErrorCode.UPSTREAM_CUT)
         self.assertEqual(seen.count("/dies"), 1)
 
     async def test_pool_without_persistence(self) -> None:
-        """A pool that keeps no connections: each request says that it is its connection's last."""
+        """With a pool that keeps no connections each request says ``Connection: close``."""
 
         async def script(stream: Stream) -> None:
             request = await read_request(stream)
@@ -550,7 +555,7 @@ class SharedTests(UpstreamTestCase):
         self.assertEqual(len(upstream.connections), 2)
 
     async def test_agent(self) -> None:
-        """A given agent makes the requests: heads, bodies and uploads go through it."""
+        """A given agent sends all requests, uploads included."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -584,7 +589,7 @@ class SharedTests(UpstreamTestCase):
         await upstream.connections[0].gone()
 
     async def test_close_over_tls(self) -> None:
-        """Closing does not wait for a server that never says goodbye."""
+        """Closing does not wait for a server that never closes."""
         trust(self)
 
         async def script(stream: Stream) -> None:
@@ -602,7 +607,7 @@ class SharedTests(UpstreamTestCase):
 
 
 class DrainTests(UpstreamTestCase):
-    """An answer that is no longer needed gets a moment to end."""
+    """Responses that are no longer needed."""
 
     async def drained(self, script: Script, clock: Clock) -> tuple[Upstream, UpstreamResponse]:
         server = await self.upstream(script)
@@ -623,7 +628,7 @@ class DrainTests(UpstreamTestCase):
         return upstream, response
 
     async def test_ends(self) -> None:
-        """One that ends in time gives its connection back."""
+        """A response that ends in time gives its connection back."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -650,7 +655,7 @@ class DrainTests(UpstreamTestCase):
         second.hang_up()
 
     async def test_does_not_end(self) -> None:
-        """One that does not is dropped after a second."""
+        """A response that does not end is dropped after a second."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -686,10 +691,10 @@ class DrainTests(UpstreamTestCase):
 
 
 class TwistedTests(UpstreamTestCase):
-    """What the client half uses of Twisted without its promise is as it was."""
+    """Private parts of Twisted that the client side uses."""
 
     def test_pool(self) -> None:
-        """How a pool is made to build our connections, and what it keeps of them."""
+        """The way a pool builds and keeps connections."""
         pool = UpstreamPool(Clock())
         built: list[Any] = []
 
@@ -715,7 +720,7 @@ class TwistedTests(UpstreamTestCase):
         pool._timeouts[got].cancel()
 
     def test_retrying_wrapper(self) -> None:
-        """Where the wrapper that sends requests again keeps the connection."""
+        """The place where Twisted's retrying wrapper keeps the connection."""
         connection: Any = object()
         wrapper = _RetryingHTTP11ClientProtocol(connection, lambda: Deferred())
         self.assertIs(wrapper._clientProtocol, connection)
@@ -738,7 +743,7 @@ class TwistedTests(UpstreamTestCase):
             self.assertTrue(callable(getattr(_newclient.HTTP11ClientProtocol, name)), name)
 
     async def test_parser(self) -> None:
-        """The parser's states, and where it keeps the fields that are about the connection."""
+        """The parser's states, and the place of the connection's fields."""
         request = _newclient.Request._construct(b"GET", b"/", None, None, persistent=True)
         finished: list[bytes] = []
         parser = _newclient.HTTPClientParser(request, finished.append)
@@ -754,7 +759,7 @@ class TwistedTests(UpstreamTestCase):
         self.assertEqual(parser.response.version, (b"HTTP", 1, 1))
 
     def test_tls_options(self) -> None:
-        """What our verification takes over from Twisted's."""
+        """The parts of Twisted's verification that ours reuses."""
         options: Any = optionsForClientTLS("example.com")
         self.assertEqual((options._hostnameIsDnsName, options._hostnameASCII), (True, "example.com"))
         self.assertTrue(callable(TLSMemoryBIOProtocol.failVerification))
@@ -762,7 +767,7 @@ class TwistedTests(UpstreamTestCase):
 
 
 class LimitTests(UpstreamTestCase):
-    """The limits of the configuration are those that count."""
+    """Limits of the configuration."""
 
     async def test_connect_seconds(self) -> None:
         """``connectSeconds`` is the connect limit."""

@@ -1,4 +1,4 @@
-"""Which egress proxy leads to an upstream, and what is said of one that is written wrong."""
+"""Tests of the choice of an egress proxy, and of the errors about its settings."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SECRET = "s3cr3t-Passw0rd"
 
 
 def chosen(url: str = HTTPS, setting: str | None = None, **environ: str) -> EgressProxy | None:
-    """The proxy for an upstream."""
+    """Return the proxy for an upstream."""
     return egress_proxy(parse_upstream_url(url), setting, environ)
 
 
 def origin(*args: Any, **environ: str) -> str | None:
-    """Its URL."""
+    """Return the proxy's origin."""
     proxy = chosen(*args, **environ)
     return None if proxy is None else proxy.url.origin
 
 
 def credentials(proxy: EgressProxy | None) -> str:
-    """What it is shown, decoded."""
+    """Return the proxy's credentials, decoded."""
     assert proxy is not None and proxy.authorization is not None
     kind, _, value = proxy.authorization.partition(b" ")
     assert kind == b"Basic"
@@ -42,7 +42,7 @@ class SettingTests(TestCase):
     """A rule's own ``proxy``."""
 
     def test_url(self) -> None:
-        """A URL says scheme, host and port; the port is that of the scheme where it is missing."""
+        """A URL has a scheme, host and port; a missing port is the scheme's default."""
         for text, expected in (
             ("http://proxy.example:3128", "http://proxy.example:3128"),
             (" http://proxy.example:3128/ ", "http://proxy.example:3128"),
@@ -53,7 +53,7 @@ class SettingTests(TestCase):
             self.assertEqual(origin(HTTPS, text), expected)
 
     def test_no_credentials(self) -> None:
-        """Without a user nothing is shown."""
+        """Without a user there are no credentials."""
         proxy = chosen(HTTPS, "http://proxy.example:3128")
         assert proxy is not None
         self.assertIsNone(proxy.authorization)
@@ -78,30 +78,30 @@ class SettingTests(TestCase):
         self.assertEqual(credentials(proxy), "me@home:a/b%25?#:@")
 
     def test_direct(self) -> None:
-        """``direct`` is no proxy, whatever the environment says."""
+        """``direct`` means no proxy, whatever the environment says."""
         self.assertIsNone(chosen(HTTPS, "direct", https_proxy="http://proxy.example"))
 
     def test_over_the_environment(self) -> None:
-        """The rule's counts more than the environment's, and ``NO_PROXY`` is only about the latter."""
+        """A rule's proxy overrides the environment's, and ``NO_PROXY`` does not apply to it."""
         environ = {"https_proxy": "http://other.example", "no_proxy": "*"}
         self.assertEqual(origin(HTTPS, "http://proxy.example", **environ), "http://proxy.example")
 
     def test_loopback(self) -> None:
-        """This machine is reached directly, even so."""
+        """This machine is reached directly all the same."""
         for host in ("localhost", "api.localhost", "LOCALHOST.", "127.0.0.1", "127.1", "127.9.9.9", "[::1]"):
             url = f"https://{host}:8443"
             self.assertIsNone(chosen(url, "http://proxy.example"), host)
             self.assertIsNone(chosen(url, https_proxy="http://proxy.example"), host)
 
     def test_not_loopback(self) -> None:
-        """What only looks like it is not."""
+        """A host that only looks like this machine is reached through the proxy."""
         for host in ("localhost.example", "mylocalhost", "10.0.0.1", "128.0.0.1", "::2", "0x7f.example"):
             self.assertFalse(is_loopback(host), host)
         for host in ("::ffff:127.0.0.1", "0x7f000001"):
             self.assertTrue(is_loopback(host), host)
 
     def test_secret(self) -> None:
-        """Credentials are not in what is printed of a proxy."""
+        """A proxy's repr holds no credentials."""
         proxy = chosen(HTTPS, f"http://user:{SECRET}@proxy.example")
         encoded = base64.b64encode(f"user:{SECRET}".encode()).decode()
         assert proxy is not None
@@ -111,33 +111,33 @@ class SettingTests(TestCase):
 
 
 class EnvironmentTests(TestCase):
-    """What holds where a rule says nothing."""
+    """The environment's proxy, for rules without one."""
 
     def test_none(self) -> None:
-        """Nothing said is no proxy."""
+        """An empty environment means no proxy."""
         self.assertIsNone(chosen())
         self.assertIsNone(chosen(https_proxy=""))
 
     def test_scheme(self) -> None:
-        """The variable is that of the upstream's scheme."""
+        """The upstream's scheme decides which variable counts."""
         environ = {"HTTPS_PROXY": "http://s.example", "HTTP_PROXY": "http://p.example"}
         self.assertEqual(origin(HTTPS, **environ), "http://s.example")
         self.assertEqual(origin(HTTP, **environ), "http://p.example")
         self.assertIsNone(chosen(HTTP, HTTPS_PROXY="http://s.example"))
 
     def test_case(self) -> None:
-        """Lower case wins, also where it is empty."""
+        """The variable in lower case wins, even if it is empty."""
         for lower, expected in (("http://low.example", "http://low.example"), ("", None)):
             self.assertEqual(origin(HTTPS, https_proxy=lower, HTTPS_PROXY="http://up.example"), expected)
 
     def test_all(self) -> None:
-        """``ALL_PROXY`` is for what has no proxy of its own."""
+        """``ALL_PROXY`` is for schemes without a variable of their own."""
         environ = {"ALL_PROXY": "http://all.example", "https_proxy": "http://s.example"}
         self.assertEqual(origin(HTTPS, **environ), "http://s.example")
         self.assertEqual(origin(HTTP, **environ), "http://all.example")
 
     def test_without_scheme(self) -> None:
-        """The environment's may leave out the scheme, as curl's does."""
+        """The environment's URL may have no scheme, as curl allows."""
         proxy = chosen(https_proxy="user:pass@proxy.example:3128")
         assert proxy is not None
         self.assertEqual(proxy.url.origin, "http://proxy.example:3128")
@@ -145,7 +145,7 @@ class EnvironmentTests(TestCase):
         self.assertEqual(proxy.setting, "https_proxy")
 
     def test_no_proxy(self) -> None:
-        """Names and what is below them, suffixes, ports, addresses, networks, everything."""
+        """The list holds names with their subdomains, suffixes, ports, addresses, networks, or ``*``."""
         for entry, host, expected in (
             ("api.example", "api.example", True),
             ("API.example", "api.EXAMPLE", True),
@@ -185,10 +185,10 @@ class EnvironmentTests(TestCase):
 
 
 class ErrorTests(TestCase):
-    """One line at start-up, which never repeats what may be a password."""
+    """Mistakes, each a line at start-up that never quotes what may be a password."""
 
     def line(self, environ: dict[str, str] | None = None, url: str = HTTPS, **rule: Any) -> str:
-        """What is said of a rule, without the file."""
+        """Return the error about a rule, without the file's name."""
         config = {"rules": [{"listenPort": 1, "upstreamUrl": url, **rule}]}
         with (
             mock.patch.dict(os.environ, environ or {}),
@@ -201,7 +201,7 @@ class ErrorTests(TestCase):
         return text.removeprefix("c: rules[0].")
 
     def test_setting(self) -> None:
-        """A rule's."""
+        """Mistakes in a rule."""
         for text, words in (
             ("", "must start with http:// or https://"),
             ("proxy.example:3128", "must start with http:// or https://"),
@@ -222,15 +222,15 @@ class ErrorTests(TestCase):
             self.assertEqual(self.line(proxy=text), f"proxy: {words}", text)
 
     def test_of_a_loopback_upstream(self) -> None:
-        """It is an error even where it would not be used."""
+        """A mistake is an error even if the proxy would not be used."""
         self.assertEqual(self.line(url="http://localhost", proxy="x")[:6], "proxy:")
 
     def test_adapter(self) -> None:
-        """Adapters' rules have them, too."""
+        """Mistakes in an adapter's rule are errors, too."""
         self.assertEqual(self.line(proxy="x", adapter={})[:6], "proxy:")
 
     def test_environment(self) -> None:
-        """The environment's, by its name, and only where it would be used."""
+        """A mistake in the environment names the variable, and counts only if the proxy would be used."""
         bad = {"HTTPS_PROXY": f"socks5://user:{SECRET}@proxy.example"}
         expected = "proxy: the environment's HTTPS_PROXY must start with http:// or https://"
         self.assertEqual(self.line(bad), expected)

@@ -1,4 +1,4 @@
-"""``maxUpstreamConnections``: so many at once, the others in order, and every slot is freed once."""
+"""Tests of ``maxUpstreamConnections``: the bound, the queue, and every slot freed exactly once."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ PLAIN, CONVERTED, SOCKET = "plain", "converted", "socket"
 
 
 def adapter(url: str, **kwargs: Any) -> AdapterResource:
-    """An adapter with the model of the tests."""
+    """Return an adapter for the model of the tests."""
     return AdapterResource(url, AdapterConfig(models=("m",)), **kwargs)
 
 
 class SlotsTests(SynchronousTestCase):
-    """The count and the queue."""
+    """Slots and their queue."""
 
     def setUp(self) -> None:
-        """Two slots, and two may wait."""
+        """Make two slots, with a queue for two."""
         self.clock = Clock()
         self.slots = Slots(self.clock, 2, 2, ORIGIN)
 
     def taken(self) -> Slot:
-        """A slot that is free."""
+        """Take a slot that is free."""
         return self.successResultOf(self.slots.take())
 
     def test_order(self) -> None:
-        """Who waits gets a slot in the order of asking, in a turn of its own."""
+        """Slots are given in the order of asking, each in a reactor turn of its own."""
         first, _ = self.taken(), self.taken()
         waiting = [self.slots.take(), self.slots.take()]
         self.assertEqual((self.slots.in_use, self.slots.waiting), (2, 2))
@@ -73,7 +73,7 @@ class SlotsTests(SynchronousTestCase):
         self.assertEqual((self.slots.in_use, self.slots.waiting), (1, 0))
 
     def test_no_overtaking(self) -> None:
-        """A slot that was promised is not given to who comes in between."""
+        """A slot that was promised is not given to a later request."""
         first, _ = self.taken(), self.taken()
         early = self.slots.take()
         first.free()
@@ -83,14 +83,14 @@ class SlotsTests(SynchronousTestCase):
         self.assertNoResult(late)
 
     def test_freed_once(self) -> None:
-        """Freeing one twice frees it once."""
+        """Freeing a slot twice frees it once."""
         first, _ = self.taken(), self.taken()
         first.free()
         first.free()
         self.assertEqual(self.slots.in_use, 1)
 
     def test_cancelled(self) -> None:
-        """Who no longer waits is not counted, and gets nothing; nor does one that was promised a slot."""
+        """A cancelled request leaves the queue, even one that was promised a slot."""
         first, _ = self.taken(), self.taken()
         waiting = [self.slots.take(), self.slots.take()]
         waiting[0].cancel()
@@ -102,7 +102,7 @@ class SlotsTests(SynchronousTestCase):
         self.assertEqual((self.slots.in_use, self.clock.getDelayedCalls()), (1, []))
 
     def test_full(self) -> None:
-        """Too many that wait are a 503 that says what to change."""
+        """A full queue makes a 503 that names the setting."""
         for _ in range(2):
             self.taken()
         for _ in range(2):
@@ -119,7 +119,7 @@ class SlotsTests(SynchronousTestCase):
         )
 
     def test_occupant(self) -> None:
-        """A connection frees its slot when its use ends, even if that was before it had one."""
+        """A connection frees its slot when its use ends, or at once if that was earlier."""
         occupant = Occupant()
         occupant.occupy(self.taken())
         self.assertEqual(self.slots.in_use, 1)
@@ -136,7 +136,7 @@ class SlotTestCase(LoopbackTestCase):
     resource: ProxyResource | AdapterResource
 
     async def bound(self, url: str, limit: int = 1, waiting: int = 10, kind: Kind = ProxyResource) -> int:
-        """A proxy that may use so many; its port. `resource` is the proxy."""
+        """Start a proxy with so many slots as `self.resource`, and return its port."""
 
         def make(*args: Any, **kwargs: Any) -> ProxyResource | AdapterResource:
             self.resource = kind(*args, **kwargs)
@@ -147,7 +147,7 @@ class SlotTestCase(LoopbackTestCase):
 
     @property
     def slots(self) -> Slots:
-        """Those of the proxy."""
+        """The proxy's slots."""
         return self.resource.upstream._connections.slots
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -156,13 +156,13 @@ class SlotTestCase(LoopbackTestCase):
             await turns(1)
 
     async def freed(self) -> None:
-        """Wait until no connection is in use, and see that one can be."""
+        """Wait until no slot is taken, and check that one can be."""
         await self.until(lambda: self.slots.in_use == 0)
         await turns(3)
         self.assertEqual((self.slots.in_use, self.slots.waiting), (0, 0))
 
     async def sent(self, port: int, what: str = PLAIN, target: str = "/v1/x") -> Stream:
-        """A client that has asked."""
+        """Return a client that has sent a request."""
         client = await self.client(port)
         if what == SOCKET:
             client.write(handshake(target=target))
@@ -174,14 +174,14 @@ class SlotTestCase(LoopbackTestCase):
 
 
 class Held:
-    """An upstream whose answers wait to be released."""
+    """Upstream whose responses wait to be released."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.open: list[Deferred[None]] = []
 
     async def script(self, stream: Stream) -> None:
-        """Each connection."""
+        """Serve one connection."""
         while True:
             request = await read_request(stream)
             self.asked.append(request.target)
@@ -201,15 +201,15 @@ class Held:
                     stream.close()
 
     def release(self) -> None:
-        """The oldest answer."""
+        """Release the oldest response."""
         self.open.pop(0).callback(None)
 
 
 class BoundTests(SlotTestCase):
-    """No more than so many connections are in use, and what waits is served in order."""
+    """The bound on connections, with the others waiting in order."""
 
     async def test_requests(self) -> None:
-        """With two connections, four requests are two at a time."""
+        """With two slots four requests are served two at a time."""
         held = Held()
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url, 2)
@@ -228,7 +228,7 @@ class BoundTests(SlotTestCase):
         await self.freed()
 
     async def test_together(self) -> None:
-        """Calls and WebSockets share them."""
+        """Calls and WebSockets share the slots."""
         held = Held()
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url)
@@ -267,7 +267,7 @@ class BoundTests(SlotTestCase):
         self.assertEqual(len(upstream.connections), 2)
 
     async def test_idle_ones_stay(self) -> None:
-        """Where there is room for both, it stays."""
+        """An idle connection stays where there is room for both."""
         held = Held()
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url, 2)
@@ -281,7 +281,7 @@ class BoundTests(SlotTestCase):
         self.assertIsNone(upstream.connections[0].lost)
 
     async def test_overloaded(self) -> None:
-        """Too many that wait are told so at once, whatever they ask for."""
+        """A request that finds the queue full gets its 503 at once, in every flow."""
         held = Held()
         upstream = await self.upstream(held.script)
         for kind, asks in ((ProxyResource, (PLAIN, CONVERTED, SOCKET)), (adapter, (CONVERTED,))):
@@ -314,7 +314,7 @@ class BoundTests(SlotTestCase):
         self.assertEqual(self.resource.upstream._connections.queued, set())
 
     async def test_waited_too_long(self) -> None:
-        """Waiting is silence as well, and the answer says what was waited for."""
+        """Waiting counts as silence, and the error names what was waited for."""
         held = Held()
         upstream = await self.upstream(held.script)
         for kind, asks in ((ProxyResource, (PLAIN, CONVERTED, SOCKET)), (adapter, (CONVERTED,))):
@@ -336,7 +336,7 @@ class BoundTests(SlotTestCase):
                 self.assertEqual((self.slots.waiting, clock.getDelayedCalls()), (0, []))
 
     async def test_connect_limit(self) -> None:
-        """``connectSeconds`` begin when the turn has come, not before."""
+        """``connectSeconds`` begin with the slot, not with the wait for it."""
         held = Held()
         upstream = await self.upstream(held.script)
         for what in (PLAIN, SOCKET):
@@ -355,10 +355,10 @@ class BoundTests(SlotTestCase):
 
 
 class FreedTests(SlotTestCase):
-    """However a request ends, its slot is free afterwards, and only then."""
+    """Ends of requests, each of which frees the slot."""
 
     async def ended(self, script: Script, what: str = PLAIN, tls: Any = None) -> Message:
-        """The answer to one request, after which no slot is in use."""
+        """Return the response to one request, and check that its slot is free afterwards."""
         upstream = await self.upstream(script, tls)
         port = await self.bound(upstream.url, waiting=0)
         answer = await read_response(await self.sent(port, what), "GET")
@@ -366,7 +366,7 @@ class FreedTests(SlotTestCase):
         return answer
 
     async def test_framings(self) -> None:
-        """Answers without a body, with a length, chunked, until the close; connections kept and not."""
+        """Responses without a body, with a length, chunked, until the close; connections kept or not."""
         for data in (
             head(204),
             head(304),
@@ -392,7 +392,7 @@ class FreedTests(SlotTestCase):
         self.assertEqual((await self.ended(closes)).body, b"ok")
 
     async def test_tls_that_stays_open(self) -> None:
-        """An answer that ends is enough: the server need not close over TLS."""
+        """The end of the response is enough: over TLS the server need not close."""
         trust(self)
 
         async def script(stream: Stream) -> None:
@@ -446,7 +446,7 @@ class FreedTests(SlotTestCase):
             self.assertEqual(answer.status, 502)
 
     async def test_client_gone(self) -> None:
-        """A client that leaves before the head, in the body, or in a session."""
+        """A client that leaves before the head, within the body, or in a session."""
         trust(self)
 
         async def silent(stream: Stream) -> None:
@@ -498,7 +498,7 @@ class FreedTests(SlotTestCase):
             await self.freed()
 
     async def test_early_answer(self) -> None:
-        """An answer that comes before the upload is over ends both."""
+        """A response that comes before the upload has ended ends both."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -532,7 +532,7 @@ class FreedTests(SlotTestCase):
         await self.freed()
 
     async def test_second_attempt(self) -> None:
-        """A call that is asked again, in another way, needs no second slot."""
+        """A fallback needs no second slot."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -547,7 +547,7 @@ class FreedTests(SlotTestCase):
         self.assertEqual((await self.ended(script, CONVERTED)).status, 200)
 
     async def test_drained(self) -> None:
-        """A call whose upstream does not end its stream is answered; its slot is free when that ends."""
+        """A drained connection keeps its slot until it ends, although the call has been answered."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -592,10 +592,10 @@ class FreedTests(SlotTestCase):
 
 
 class ClosedTests(SlotTestCase):
-    """A resource that is closed keeps no connection."""
+    """Closed resources."""
 
     async def test_under_way(self) -> None:
-        """One that was in use is dropped when its answer has ended, over TLS too."""
+        """A connection in use is dropped when its response has ended, over TLS too."""
         trust(self)
         for tls in (None, server_context("127.0.0.1")):
             held = Held()
@@ -612,10 +612,10 @@ class ClosedTests(SlotTestCase):
 
 
 class HeadTests(SlotTestCase):
-    """The number of fields in an upstream's head is bounded."""
+    """The bound on the fields of an upstream's head."""
 
     async def test_count(self) -> None:
-        """500 fields are relayed, 501 are a 502; for WebSockets as well, accepted or refused."""
+        """500 fields are relayed, 501 make a 502, also in the response to a WebSocket handshake."""
         for count, statuses in ((500, (200, 101, 403)), (501, (502, 502, 502))):
             for kind, status in zip((PLAIN, SOCKET, "refused"), statuses, strict=True):
 

@@ -1,4 +1,4 @@
-"""TLS to the upstream: who is believed, and what is said of who is not."""
+"""Tests of TLS to the upstream: certificates that are accepted, and the errors for others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.support.loopback import LoopbackTestCase, Message, Stream, read_reque
 
 
 class TLSTests(LoopbackTestCase):
-    """Certificates are checked against what the system trusts, and for the upstream's name."""
+    """Certificates, checked against the system's authorities and for the upstream's name."""
 
     def setUp(self) -> None:
-        """The system trusts one authority."""
+        """Let the system trust one authority."""
         trust(self)
         self.requests: list[Message] = []
 
     async def asked(self, *names: str, host: str = "127.0.0.1", **certificate: object) -> Message:
-        """The answer of a proxy whose upstream at `host` shows a certificate for `names`."""
+        """Return the response of a proxy whose upstream at `host` has a certificate for `names`."""
 
         async def script(stream: Stream) -> None:
             self.requests.append(await read_request(stream))
@@ -32,7 +32,7 @@ class TLSTests(LoopbackTestCase):
         return await self.request(await self.proxy(f"https://{host}:{upstream.port}"), "GET", "/v1/x")
 
     def assert_refused(self, answer: Message, *words: str) -> None:
-        """It is a 502 that names the cause, and no request left the proxy."""
+        """Check the 502 and its cause, and that no request left the proxy."""
         self.assertEqual(answer.status, 502, answer.body)
         error = answer.json()["error"]
         self.assertEqual(error["type"], "upstream_error")
@@ -61,26 +61,26 @@ class TLSTests(LoopbackTestCase):
         self.assert_refused(await self.asked("127.0.0.1", expired=True), "has expired")
 
     async def test_not_yet_valid(self) -> None:
-        """A certificate of the future."""
+        """A certificate that is not yet valid."""
         begins = datetime.datetime.now() + datetime.timedelta(days=3)
         self.assert_refused(await self.asked("127.0.0.1", begins=begins), "not yet valid")
 
     async def test_unknown_authority(self) -> None:
-        """A certificate of an authority that nobody knows."""
+        """A certificate of an unknown authority."""
         answer = await self.asked("127.0.0.1", ca=trustme.CA())
         self.assert_refused(answer, "authority that is not trusted")
 
     async def test_unknown_intermediate(self) -> None:
-        """The same with another authority in between."""
+        """A certificate of an intermediate authority that is missing."""
         answer = await self.asked("127.0.0.1", ca=trustme.CA().create_child_ca())
         self.assert_refused(answer, "is not trusted")
 
     async def test_trusted_intermediate(self) -> None:
-        """An authority in between, that the server sends along, is believed."""
+        """A certificate of an intermediate authority that the server sends along."""
         self.assertEqual((await self.asked("127.0.0.1", ca=CA.create_child_ca())).status, 200)
 
     async def test_self_signed(self) -> None:
-        """A certificate that its own key signed."""
+        """A self-signed certificate."""
         self.assert_refused(await self.asked("127.0.0.1", self_signed=True), "self-signed")
 
     async def test_plain_server(self) -> None:
@@ -112,7 +112,7 @@ class TLSTests(LoopbackTestCase):
         self.assertIn("closed the connection", answer.json()["error"]["message"])
 
     async def test_reuse(self) -> None:
-        """A connection is used again over TLS, too."""
+        """A connection is reused over TLS, too."""
 
         async def script(stream: Stream) -> None:
             while True:

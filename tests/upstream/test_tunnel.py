@@ -1,4 +1,4 @@
-"""Upstreams behind an egress proxy, with real proxies, and real TLS inside of their tunnels."""
+"""Tests of upstreams behind an egress proxy, with real proxies and real TLS in their tunnels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.upstream.client import Upstream
@@ -43,7 +44,7 @@ OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 async def pump(source: Stream, sink: Stream) -> None:
-    """Copy until the source ends; then the sink does."""
+    """Copy until the source ends, then close the sink."""
     try:
         while True:
             sink.write(await source.some())
@@ -52,7 +53,7 @@ async def pump(source: Stream, sink: Stream) -> None:
 
 
 class Occupying(Occupant, Stream):
-    """A connection that occupies a slot."""
+    """Connection that occupies a slot."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.vacate()
@@ -60,10 +61,10 @@ class Occupying(Occupant, Stream):
 
 
 class TunnelTestCase(LoopbackTestCase):
-    """A proxy in front of an upstream that only it can find."""
+    """Tests with an egress proxy in front of an upstream that only it can resolve."""
 
     def setUp(self) -> None:
-        """The system trusts one authority, and the environment names no proxy."""
+        """Let the system trust one authority, and the environment name no proxy."""
         trust(self)
         clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         patched = mock.patch.dict(os.environ, clean, clear=True)
@@ -75,7 +76,7 @@ class TunnelTestCase(LoopbackTestCase):
         self.target = 0
 
     async def tunnel(self, stream: Stream, answer: bytes = OPEN) -> None:
-        """What the proxy does: read a CONNECT, connect, copy."""
+        """Serve as the proxy: read a CONNECT, connect, copy."""
         self.asked.append(await read_head(stream))
         beyond = await self.client(self.target)
         stream.write(answer)
@@ -83,14 +84,14 @@ class TunnelTestCase(LoopbackTestCase):
         await pump(stream, beyond)
 
     async def behind(self, script: Script, tls: bool = True, *, proxy_tls: Any = None) -> str:
-        """Start an upstream and an egress proxy before it; the proxy's URL is returned."""
+        """Start an upstream and an egress proxy before it, and return the proxy's URL."""
         self.server = await self.upstream(script, server_context(HOST) if tls else None)
         self.target = self.server.port
         self.egress = await self.upstream(self.tunnel, proxy_tls)
         return self.egress.url
 
     async def answered(self, stream: Stream) -> None:
-        """An upstream that says what it was asked."""
+        """Serve as the upstream: respond with the request."""
         while True:
             request = await read_request(stream)
             self.requests.append(request)
@@ -99,28 +100,30 @@ class TunnelTestCase(LoopbackTestCase):
     requests: list[Message]
 
     async def ask(self, route: Route | None, url: str = f"https://{HOST}", **kwargs: Any) -> Message:
-        """The answer to one request through the proxy under test."""
+        """Return the response to one request through the proxy under test."""
         port = await self.proxy(url, route=route, **kwargs)
         return await self.request(port, "POST", "/v1/x?y", b"up")
 
-    def assert_error(self, answer: Message, status: int, *words: str) -> None:
-        """It is an error that holds these words and no secret."""
-        self.assertEqual(answer.status, status, answer.body)
+    def assert_error(self, answer: Message, code: ErrorCode, *words: str) -> None:
+        """Check that `answer` is this error, and that its message holds these words and no secret."""
+        self.assertEqual(answer.status, code.status, answer.body)
+        error = answer.json()["error"]
+        self.assertEqual((error["type"], error["code"]), (code.type, code.code))
         for word in words:
             self.assertIn(word, answer.json()["error"]["message"])
         self.assertNotIn(SECRET.encode(), answer.body)
 
 
 class ConnectTests(TunnelTestCase):
-    """https upstreams are reached with CONNECT, and TLS is end to end."""
+    """https upstreams, reached with CONNECT and TLS from end to end."""
 
     def setUp(self) -> None:
-        """Nothing asked yet."""
+        """Start with no requests."""
         super().setUp()
         self.requests = []
 
     async def test_relay(self) -> None:
-        """A request reaches the upstream in a tunnel; its head and body are as without one."""
+        """A request reaches the upstream in a tunnel, with the same head and body as without one."""
         proxy = await self.behind(self.answered)
         answer = await self.ask(Route(proxy), f"https://{HOST}/prefix")
         self.assertEqual((answer.status, answer.body), (200, b"/prefix/v1/x?y|up"))
@@ -131,7 +134,7 @@ class ConnectTests(TunnelTestCase):
         self.assertIsNone(self.requests[0].get("proxy-authorization"))
 
     async def test_reuse(self) -> None:
-        """A tunnel is used again."""
+        """A tunnel is reused."""
         proxy = await self.behind(self.answered)
         port = await self.proxy(f"https://{HOST}", route=Route(proxy))
         for _ in range(3):
@@ -139,7 +142,7 @@ class ConnectTests(TunnelTestCase):
         self.assertEqual((len(self.asked), len(self.requests)), (1, 3))
 
     async def test_converted(self) -> None:
-        """So is a converted call answered."""
+        """A converted call works through a tunnel."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -153,7 +156,7 @@ class ConnectTests(TunnelTestCase):
         self.assertEqual(answer.json()["choices"][0]["message"]["content"], "Hello")
 
     async def test_credentials(self) -> None:
-        """The proxy is shown its user, and the client's own Proxy-Authorization goes nowhere."""
+        """The proxy gets its credentials, and the client's own Proxy-Authorization is dropped."""
         proxy = (await self.behind(self.answered)).replace("://", f"://user:{SECRET}@")
         port = await self.proxy(f"https://{HOST}", route=Route(proxy))
         stream = await self.client(port)
@@ -173,7 +176,7 @@ class ConnectTests(TunnelTestCase):
         self.assertIsNone(direct._connections.route.peer.proxy)
 
     async def test_loopback(self) -> None:
-        """An upstream on this machine is reached directly, whatever rule and environment say."""
+        """An upstream on this machine is reached directly, whatever the settings."""
         proxy = await self.behind(self.answered, tls=False)
         with mock.patch.dict(os.environ, {"HTTP_PROXY": proxy}):
             for host in ("127.0.0.1", "localhost"):
@@ -183,38 +186,44 @@ class ConnectTests(TunnelTestCase):
         self.assertEqual(self.asked, [])
 
     async def test_certificate(self) -> None:
-        """The upstream's certificate is checked inside of the tunnel, for the upstream's name."""
+        """The upstream's certificate is checked within the tunnel, for the upstream's name."""
         proxy = await self.behind(self.answered)
         answer = await self.ask(Route(proxy), "https://other.example")
         self.assert_error(
-            answer, 502, "TLS to https://other.example failed", "not for the name other.example"
+            answer,
+            ErrorCode.UPSTREAM_TLS,
+            "TLS to https://other.example failed",
+            "not for the name other.example",
         )
         self.assertEqual(self.requests, [])
 
     async def test_tls_to_the_proxy(self) -> None:
-        """A proxy that speaks TLS itself."""
+        """A proxy may speak TLS itself."""
         proxy = await self.behind(self.answered, proxy_tls=server_context("127.0.0.1"))
         self.assertEqual((await self.ask(Route(proxy))).body, b"/v1/x?y|up")
         self.assertEqual(len(self.asked), 1)
 
     async def test_bad_certificate_of_the_proxy(self) -> None:
-        """One that nobody trusts is not talked with."""
+        """A proxy whose certificate is not trusted gets no request."""
         proxy = await self.behind(self.answered, proxy_tls=server_context("127.0.0.1", self_signed=True))
         answer = await self.ask(Route(proxy))
         self.assert_error(
-            answer, 502, f"TLS to the proxy https://127.0.0.1:{self.egress.port}", "self-signed"
+            answer,
+            ErrorCode.EGRESS_FAILED,
+            f"TLS to the proxy https://127.0.0.1:{self.egress.port}",
+            "self-signed",
         )
         self.assertEqual(self.asked, [])
 
     async def test_ipv6(self) -> None:
-        """An IPv6 upstream is in brackets."""
+        """The address of an IPv6 upstream is in brackets."""
         proxy = await self.behind(self.answered)
         answer = await self.ask(Route(proxy), "https://[2001:db8::1]:8443")
         self.assertEqual(self.asked[0].line, "CONNECT [2001:db8::1]:8443 HTTP/1.1")
-        self.assert_error(answer, 502, "not for the name 2001:db8::1")
+        self.assert_error(answer, ErrorCode.UPSTREAM_TLS, "not for the name 2001:db8::1")
 
     async def test_answer_in_pieces(self) -> None:
-        """However the proxy's answer is cut, spelled and followed."""
+        """The proxy's response may be split, spelled and continued in any way."""
         for answer in (
             b"HTTP/1.0 200 OK\r\nProxy-Agent: x\r\nContent-Length: 5\r\n\r\n",
             b"HTTP/1.1 200\r\n\r\n",
@@ -234,7 +243,7 @@ class ConnectTests(TunnelTestCase):
             self.assertEqual((await self.ask(Route(egress.url))).status, 200, answer)
 
     async def test_bytes_behind_the_answer(self) -> None:
-        """What follows the proxy's answer in one piece belongs to the tunnel."""
+        """Bytes behind the proxy's response, in one piece with it, belong to the tunnel."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -254,10 +263,10 @@ class ConnectTests(TunnelTestCase):
 
 
 class AbsoluteFormTests(TunnelTestCase):
-    """http upstreams: the proxy itself is asked, as RFC 9112 section 3.2.2 says."""
+    """http upstreams, whose requests the proxy reads itself (RFC 9112 section 3.2.2)."""
 
     async def proxied(self, status: int = 200, **fields: str) -> tuple[Message, Message]:
-        """What the proxy was asked, and what the client got."""
+        """Return the request that the proxy got, and the client's response."""
 
         async def script(stream: Stream) -> None:
             self.asked.append(await read_request(stream))
@@ -270,7 +279,7 @@ class AbsoluteFormTests(TunnelTestCase):
         return self.asked[-1], answer
 
     async def test_request(self) -> None:
-        """The target is absolute, the Host the upstream's, the body as ever, and the user is shown."""
+        """The target is absolute, the Host is the upstream's, and the credentials are sent."""
         asked, answer = await self.proxied()
         self.assertEqual(asked.line, "POST http://api.example:8000/prefix/v1/x?y HTTP/1.1")
         self.assertEqual((asked.get("host"), asked.body), ("api.example:8000", b"up"))
@@ -285,22 +294,33 @@ class AbsoluteFormTests(TunnelTestCase):
             self.assertEqual((answer.status, answer.body), (status, b"body"))
 
     async def test_wrong_credentials(self) -> None:
-        """But 407 is about the proxy's user: the client can do nothing about it."""
+        """A 407 becomes a 502, since the client cannot send the proxy's credentials."""
         _, answer = await self.proxied(407, **{"Proxy-Authenticate": "Basic"})
-        self.assert_error(answer, 502, f"The proxy http://127.0.0.1:{self.egress.port} wants", "407", "proxy")
+        self.assert_error(
+            answer,
+            ErrorCode.EGRESS_REFUSED,
+            f"The proxy http://127.0.0.1:{self.egress.port} wants",
+            "407",
+            "proxy",
+        )
         self.assertIsNone(answer.get("proxy-authenticate"))
 
     async def test_refused(self) -> None:
-        """A proxy that is not there."""
+        """A proxy that does not listen."""
         answer = await self.ask(Route(f"http://127.0.0.1:{_nobody(self)}"), "http://api.example")
-        self.assert_error(answer, 502, "The proxy http://127.0.0.1:", "refused the connection; check proxy")
+        self.assert_error(
+            answer,
+            ErrorCode.EGRESS_FAILED,
+            "The proxy http://127.0.0.1:",
+            "refused the connection; check proxy",
+        )
 
 
 class WebSocketTests(TunnelTestCase):
-    """WebSockets take a tunnel, over http as well."""
+    """WebSockets, which need a tunnel over http as well."""
 
     async def test_both(self) -> None:
-        """Their handshakes and frames pass."""
+        """Handshakes and frames pass through the tunnel."""
 
         async def script(stream: Stream) -> None:
             stream.write(accepted(await read_head(stream)))
@@ -319,7 +339,7 @@ class WebSocketTests(TunnelTestCase):
             self.assertEqual(len(self.asked[-1].all("proxy-authorization")), 1)
 
     async def test_refused(self) -> None:
-        """A proxy that refuses the tunnel is a 502 that says so."""
+        """A proxy that refuses the tunnel makes a 502."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -329,31 +349,39 @@ class WebSocketTests(TunnelTestCase):
         egress = await self.upstream(script)
         client = await self.client(await self.proxy(f"http://{HOST}", route=Route(egress.url)))
         client.write(handshake())
-        self.assert_error(await read_response(client), 502, "wants other credentials (407)")
+        self.assert_error(
+            await read_response(client), ErrorCode.EGRESS_REFUSED, "wants other credentials (407)"
+        )
         await egress.connections[0].gone()
 
 
 class FailureTests(TunnelTestCase):
-    """What goes wrong on the way is a 502 or 504 that names the proxy, and never its password."""
+    """Failures on the way, each a 502 or 504 that names the proxy, and never its password."""
 
-    async def failing(self, script: Script, status: int, *words: str) -> None:
-        """A proxy with this script makes that of a request, and its connection is dropped."""
+    async def failing(self, script: Script, code: ErrorCode, *words: str) -> None:
+        """Check the error for a proxy with this script, whose connection is dropped."""
         egress = await self.upstream(script)
         route = Route(egress.url.replace("://", f"://user:{SECRET}@"))
-        self.assert_error(await self.ask(route), status, f"he proxy http://127.0.0.1:{egress.port}", *words)
+        self.assert_error(await self.ask(route), code, f"he proxy http://127.0.0.1:{egress.port}", *words)
         for connection in egress.connections:
             await connection.gone()
         self.assertEqual(len(egress.connections), 1)
 
     async def test_not_there(self) -> None:
-        """Nobody listens; the setting that names it is told, be it the rule's or the environment's."""
+        """The error for a proxy that does not listen names its setting, the rule's or the environment's."""
         url = f"http://user:{SECRET}@127.0.0.1:{_nobody(self)}"
-        self.assert_error(await self.ask(Route(url)), 502, "refused the connection; check proxy and that it")
+        self.assert_error(
+            await self.ask(Route(url)),
+            ErrorCode.EGRESS_FAILED,
+            "refused the connection; check proxy and that it",
+        )
         with mock.patch.dict(os.environ, {"HTTPS_PROXY": url}):
-            self.assert_error(await self.ask(None), 502, "check HTTPS_PROXY and that it runs")
+            self.assert_error(
+                await self.ask(None), ErrorCode.EGRESS_FAILED, "check HTTPS_PROXY and that it runs"
+            )
 
     async def test_statuses(self) -> None:
-        """Its refusals."""
+        """Statuses of a proxy that refuses the tunnel."""
         for code, words in (
             (407, "wants other credentials (407); check the user in proxy."),
             (403, "refused a tunnel to https://api.example (403); check proxy"),
@@ -369,10 +397,10 @@ class FailureTests(TunnelTestCase):
                 respond(stream, code, b"<html>" + SECRET.encode())
                 await stream.rest()
 
-            await self.failing(script, 502, words)
+            await self.failing(script, ErrorCode.EGRESS_REFUSED, words)
 
     async def test_closed(self) -> None:
-        """It hangs up, before or in its answer."""
+        """A proxy that closes the connection before its response, or within it."""
         for answer in (b"", b"HTTP/1.1 200 Conn"):
 
             async def script(stream: Stream, answer: bytes = answer) -> None:
@@ -380,10 +408,12 @@ class FailureTests(TunnelTestCase):
                 stream.write(answer)
                 stream.close()
 
-            await self.failing(script, 502, "closed the connection before its answer was complete")
+            await self.failing(
+                script, ErrorCode.EGRESS_FAILED, "closed the connection before its answer was complete"
+            )
 
     async def test_garbage(self) -> None:
-        """It speaks another protocol, or does not come to an end."""
+        """A proxy that speaks another protocol, or whose head does not end."""
         for answer, words in (
             (b"SSH-2.0-OpenSSH\r\n\r\n", "invalid HTTP response"),
             (b"\r\n\r\n", "invalid HTTP response"),
@@ -397,7 +427,7 @@ class FailureTests(TunnelTestCase):
                 stream.write(answer)
                 await stream.rest()
 
-            await self.failing(script, 502, words)
+            await self.failing(script, ErrorCode.EGRESS_FAILED, words)
 
     async def held(self, secure: bool) -> tuple[Upstream, Any, Deferred[None]]:
         """An upstream whose proxy never answers, or whose TLS never ends."""
@@ -416,7 +446,7 @@ class FailureTests(TunnelTestCase):
         return upstream, egress, there
 
     async def test_connect_seconds(self) -> None:
-        """CONNECT, and the TLS behind it, count into ``connectSeconds``."""
+        """CONNECT, and TLS within the tunnel, count towards ``connectSeconds``."""
         for secure in (False, True):
             upstream, egress, there = await self.held(secure)
             clock = upstream._connections.clock = Clock()
@@ -444,7 +474,7 @@ class FailureTests(TunnelTestCase):
 
 
 def _nobody(test: LoopbackTestCase) -> int:
-    """A port that refuses connections, until the end of the test."""
+    """Return a port that refuses connections until the end of the test."""
     probe = socket.socket()
     probe.bind(("127.0.0.1", 0))
     test.addCleanup(probe.close)
