@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Connection
@@ -14,26 +16,27 @@ class _Prompt:
     __slots__ = ("_transport", "_waiting")
 
     def __init__(self, transport: Any) -> None:
-        self._transport = transport
+        # The transport holds this; with a strong reference back, only the cycle collector would free them.
+        self._transport: Callable[[], Any] = ref(transport)
         self._waiting = False
 
     def start_writing(self) -> None:
         if not self._waiting:
             self._waiting = True
-            self._transport.reactor.callLater(0, self._flush)
+            transport = self._transport()
+            transport.reactor.callLater(0, self._flush, transport)
 
     def at_once(self) -> None:
         """Send now: for transports that are written to once in a turn, and so need not wait for its end."""
-        transport = self._transport
+        transport = self._transport()
         if len(transport.dataBuffer) > transport.offset:
             # With a backlog this may be a close, which Twisted marks as one only after this call.
             FileDescriptor.startWriting(transport)
         else:
-            self._flush()
+            self._flush(transport)
 
-    def _flush(self) -> None:
+    def _flush(self, transport: Any) -> None:
         self._waiting = False
-        transport = self._transport
         if not transport.connected or transport.fileno() < 0:
             return
         # Whatever is no writing, such as closing, is the reactor's business; so are errors, which the next
