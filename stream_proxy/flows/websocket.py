@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
 from stream_proxy.downstream.response import respond_error
@@ -23,8 +22,9 @@ from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.websocket.client_handshake import ClientHandshake
 from stream_proxy.websocket.handshake_rules import HandshakeError
+from stream_proxy.websocket.refusal import Refused
 from stream_proxy.websocket.session import Session
-from stream_proxy.websocket.upstream_handshake import Opened, UpstreamHandshake
+from stream_proxy.websocket.upstream_handshake import Accepted, UpstreamHandshake
 
 
 class WebSocketRelay:
@@ -71,17 +71,15 @@ class WebSocketRelay:
 
     def start(self) -> None:
         """Check the client's handshake, then ask the upstream."""
-        server = self._server = ClientHandshake.check(self._clock, self._channel.transport, self._headers)
-        if server.refusal is not None:
-            reason, fields = server.refusal
-            error = invalid_request(f"The WebSocket handshake is malformed: {reason}.")
-            self._refuse(error, [(name.encode(), value.encode()) for name, value in fields])
+        server = self._server = ClientHandshake(self._clock, self._headers)
+        if server.fault is not None:
+            reason, fields = server.fault
+            self._refuse(invalid_request(f"The WebSocket handshake is malformed: {reason}."), fields)
             return
-        factory, client = UpstreamHandshake.factory_for(self._clock, self._handshake(), server.offers)
-        self._client = client
+        client = self._client = UpstreamHandshake(self._clock, self._handshake(), server.offers)
         self._timer = self._clock.callLater(self._seconds, self._never_begun)
-        client.answered.addCallbacks(self._answered, self._failed).addErrback(self._bug)
-        connecting = self._connecting = self._upstream.connect(factory, self._begun)
+        client.decision.addCallbacks(self._answered, self._failed).addErrback(self._bug)
+        connecting = self._connecting = self._upstream.connect(client.factory(), self._begun)
         connecting.addCallbacks(self._connected, self._failed).addErrback(self._bug)
 
     def cancel(self) -> None:
@@ -111,17 +109,18 @@ class WebSocketRelay:
         if self._client is not None and self._client.transport is not None:
             tune(self._client.transport)
 
-    def _answered(self, answer: Opened | IResponse) -> None:
+    def _answered(self, decision: Accepted | Refused) -> None:
         if self._ended:
             return
         self._stop_waiting()
-        if isinstance(answer, Opened):
-            self._take_over(answer)
+        if isinstance(decision, Accepted):
+            self._take_over(decision)
             return
+        answer = decision.response
         raw = [(name, value) for name, values in answer.headers.getAllRawHeaders() for value in values]
-        connection = self._client.connection_fields if self._client is not None else ()
-        fields = self._upstream.access.answer_headers(without_handshake(response_headers(raw, connection)))
-        response = UpstreamResponse(answer, fields, cast(Any, self._client), self._upstream.url.origin)
+        fields = without_handshake(response_headers(raw, decision.connection_fields))
+        fields = self._upstream.access.answer_headers(fields)
+        response = UpstreamResponse(answer, fields, self._client, self._upstream.url.origin)
         self._response = response
         idle = self._idle = IdleTimer(self._clock, self._seconds, self._silent)
         self._relay = ResponseRelay(self._request, response, idle.touch, self._refusal_ended)
@@ -171,15 +170,15 @@ class WebSocketRelay:
             respond_error(self._request, error, fields)
         self._close(Outcome.failed(error, len(error.envelope())))
 
-    def _take_over(self, opened: Opened) -> None:
-        request, channel, client, server = self._request, self._channel, self._client, self._server
+    def _take_over(self, accepted: Accepted) -> None:
+        request, client, server = self._request, self._client, self._server
         assert client is not None and server is not None
         request.startedWriting = 1
         request.setResponseCode(101)
-        held, channel._dataBuffer = b"".join(channel._dataBuffer), []
-        server.accept(opened.subprotocol, self._upstream.access.answer_headers(opened.headers))
+        fields = self._upstream.access.answer_headers(accepted.headers)
+        self._channel.transport.write(server.accept(accepted.subprotocol, fields))
         self._session = Session(self._clock, request, client, self._close)
-        self._session.start(opened.early, held)
+        self._session.start()
 
     # The end
 
@@ -193,8 +192,9 @@ class WebSocketRelay:
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
-        if self._client is not None and self._client.transport is not None:
-            self._client.transport.abortConnection()
+        if self._client is not None:
+            self._client.abort()
+        self._client = self._server = self._session = self._relay = self._response = None
         self.done.callback(outcome)
 
     def _stop_waiting(self) -> None:

@@ -6,13 +6,15 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.web.server import Site
 
+from stream_proxy import ProxyResource
 from stream_proxy.flows import resource as resource_module
 from stream_proxy.flows.websocket import WebSocketRelay
-from stream_proxy.request_log import Outcome
+from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.websocket.frames import Close
 from tests.support.loopback import (
     Headers,
@@ -20,6 +22,7 @@ from tests.support.loopback import (
     Message,
     Stream,
     Upstream,
+    reactor,
     read_head,
     read_response,
     turns,
@@ -32,6 +35,7 @@ UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 HANDSHAKE_KEY = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 VERSION = ("Sec-WebSocket-Version", "13")
 HANDSHAKE = (*UPGRADE, HANDSHAKE_KEY, VERSION)
+QUIET = RequestLog(observer=cast(Any, lambda event: None))
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -176,6 +180,13 @@ class WebSocketTestCase(LoopbackTestCase):
         upstream, came = await self.accepting(answer)
         port = await self.proxy(upstream.url + prefix, **kwargs)
         return await self.join(port, came, handshake([*HANDSHAKE, *headers], target) + pipelined)
+
+    async def plain_site(self, upstream: Upstream) -> int:
+        """Serve a proxy in Twisted's own site; its port is returned."""
+        site = Site(ProxyResource(upstream.url, reactor=reactor, log=QUIET), reactor=reactor)
+        site.noisy = False
+        site.log = lambda request: None  # type: ignore[method-assign]
+        return await self.listen(site)
 
     async def join(self, port: int, came: DeferredQueue[tuple[Message, Stream]], data: bytes = b"") -> Pair:
         """One more session through the proxy on `port`."""

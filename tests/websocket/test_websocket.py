@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import PrivateCertificate
 from twisted.logger import globalLogPublisher
-from twisted.web.server import Site
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close as LibraryClose
 from websockets.sync.client import ClientConnection, connect
@@ -50,6 +49,7 @@ from tests.support.sessions import (
     KEY,
     PING,
     PONG,
+    QUIET,
     TEXT,
     UPGRADE,
     VERSION,
@@ -65,7 +65,6 @@ from tests.support.sessions import (
 
 ABNORMAL = Close.of(1011, "upstream websocket disconnected abnormally")
 GOING_AWAY = Close.of(1001)
-QUIET = RequestLog(observer=cast(Any, lambda event: None))
 
 
 class LibraryTestCase(WebSocketTestCase):
@@ -1003,7 +1002,7 @@ class BackpressureTests(WebSocketTestCase):
             source.write(data)
             self.assertGreater(await stuck(source), 1 << 20)
             current: Any = self.relays[-1]._session
-            ours = (current._upstream.transport, current._channel.transport)[first]
+            ours = (current._upstream, current._client)[first].connection.transport
             self.assertGreater(queued(ours), 0)
             self.assertLess(queued(ours), 1 << 18)
             target.transport.resumeProducing()
@@ -1071,12 +1070,8 @@ class SiteTests(WebSocketTestCase):
     async def test_plain_site(self) -> None:
         """The resource relays WebSockets in a site that is not ours, too."""
         upstream, came = await self.accepting(lambda request: accepted(request) + frame(TEXT, b"early"))
-        resource = ProxyResource(upstream.url, reactor=reactor, log=QUIET)
-        site = Site(resource, reactor=reactor)
-        site.noisy = False
-        site.log = lambda request: None  # type: ignore[method-assign]
         pipelined = frame(TEXT, b"with the handshake", key=KEY)
-        pair = await self.join(await self.listen(site), came, handshake() + pipelined)
+        pair = await self.join(await self.plain_site(upstream), came, handshake() + pipelined)
         self.assertEqual(await pair.server.exactly(len(pipelined)), pipelined)
         self.assertEqual(await read_frame(pair.client), Frame(TEXT, b"early"))
         await self.assert_passes(pair.client, pair.server, frame(BINARY, bytes(100_000), key=KEY))
