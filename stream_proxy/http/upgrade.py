@@ -1,4 +1,4 @@
-"""Upgrade to a WebSocket: requests that ask for one, and the header fields of its handshake."""
+"""Upgrade to a WebSocket: which requests ask for it, and which header fields belong to its handshake."""
 
 from __future__ import annotations
 

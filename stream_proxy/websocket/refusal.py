@@ -27,27 +27,20 @@ class Refused:
 class RefusalReader:
     """Reader of one refusal.
 
-    :param refused: called with the refusal once its head is in.
-    :param failed: called instead if the connection ends within the head.
+    :param decided: called with the refusal once its head is in, or with the reason why there is none.
     """
 
-    def __init__(
-        self,
-        transport: ITransport,
-        refused: Callable[[Refused], None],
-        failed: Callable[[Failure], None],
-    ) -> None:
+    def __init__(self, transport: ITransport, decided: Callable[[Refused | Failure], None]) -> None:
         self._transport: ITransport | None = transport
         request = Request._construct(b"GET", b"/", Headers({b"Host": [b"upstream"]}), None)
         parser = self._parser = HTTPClientParser(request, self._ended)
         bound_head(parser)
         parser.makeConnection(TransportProxyProducer(transport))
-        parser._responseDeferred.addCallbacks(
-            lambda response: refused(
-                Refused(response, list(parser.connHeaders.getRawHeaders(b"Connection", ())))
-            ),
-            failed,
-        )
+
+        def refused(response: IResponse) -> None:
+            decided(Refused(response, list(parser.connHeaders.getRawHeaders(b"Connection", ()))))
+
+        parser._responseDeferred.addCallbacks(refused, decided)
 
     def feed(self, data: bytes) -> bool:
         """Read `data`, and report whether the head still goes on."""

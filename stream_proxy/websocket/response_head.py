@@ -38,19 +38,16 @@ class ResponseHead:
         self._data += data
         found = self._read()
         if found is None:
-            self._check(self._passed + len(self._data))
+            self.pass_on(0)
         return found
 
     def pass_on(self, count: int) -> None:
-        """Count `count` bytes of an ordinary response whose head has not ended.
+        """Count `count` bytes of a head that has not ended and that another parser reads.
 
         :raises HandshakeError: if the head exceeds its bounds.
         """
         self._passed += count
-        self._check(self._passed)
-
-    def _check(self, size: int) -> None:
-        if size > self._most_bytes:
+        if self._passed + len(self._data) > self._most_bytes:
             raise HandshakeError("its head is too large")
 
     def _read(self) -> Switching | bytes | None:

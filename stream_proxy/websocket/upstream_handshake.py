@@ -94,7 +94,7 @@ class UpstreamHandshake(Occupant, Protocol):
     :param offers: the subprotocols among them.
     """
 
-    #: `None` as soon as the connection is gone: over TLS, aborting one that is gone raises.
+    #: `None` as soon as the connection is gone: over TLS, one that is gone must not be aborted any more.
     transport: Any
 
     def __init__(self, reactor: IReactorTime, request: list[bytes], offers: list[str]) -> None:
@@ -178,7 +178,7 @@ class UpstreamHandshake(Occupant, Protocol):
             self._early = found.rest
             self._decide(Accepted(chosen, without_handshake(response_headers(found.fields))))
         elif found is not None:
-            self._refusal = RefusalReader(self.transport, self._decide, self._decide)
+            self._refusal = RefusalReader(self.transport, self._decide)
             self._read_refusal(self._refusal, found)
 
     def _read_refusal(self, refusal: RefusalReader, data: bytes) -> None:
