@@ -35,6 +35,8 @@ UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 HANDSHAKE_KEY = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 VERSION = ("Sec-WebSocket-Version", "13")
 HANDSHAKE = (*UPGRADE, HANDSHAKE_KEY, VERSION)
+ABNORMAL = Close.of(1011, "upstream websocket disconnected abnormally")
+GOING_AWAY = Close.of(1001)
 QUIET = RequestLog(observer=cast(Any, lambda event: None))
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -226,3 +228,18 @@ class WebSocketTestCase(LoopbackTestCase):
 def both(pair: Pair) -> Iterable[tuple[Stream, Stream, bytes]]:
     """Each direction: who writes, who reads, and the key of the mask."""
     return ((pair.client, pair.server, KEY), (pair.server, pair.client, b""))
+
+
+async def stuck(stream: Stream) -> int:
+    """How many bytes wait to be sent when no more of them go out."""
+    left = queued(stream.transport)
+    while True:
+        await turns(100)
+        before, left = left, queued(stream.transport)
+        if before == left:
+            return left
+
+
+def queued(transport: Any) -> int:
+    """How many bytes wait in a transport."""
+    return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)
