@@ -27,10 +27,10 @@ from tests.support.sessions import (
 
 
 class CloseTests(WebSocketTestCase):
-    """How sessions end when somebody says so."""
+    """Sessions that end with close frames."""
 
     async def test_both_ways(self) -> None:
-        """A close frame passes with code and reason, the reply passes back, and both connections end."""
+        """A close frame is forwarded with code and reason, so is the reply, and both connections end."""
         for payload in (b"", b"\x03\xe8", b"\x03\xe9bye", b"\x0b\xb8registered", b"\x10\xe1" + "ü".encode()):
             for first in (0, 1):
                 pair = await self.open()
@@ -47,7 +47,7 @@ class CloseTests(WebSocketTestCase):
                 self.assertIsNone(outcome.problem)
 
     async def test_client_that_has_its_reply(self) -> None:
-        """A client that has said and heard all does not wait for the upstream's connection to end."""
+        """A client that has sent and got a close frame does not wait for the upstream's connection to end."""
         self.patch(session, "END_SECONDS", 1000.0)
         for first in (0, 1):
             pair = await self.open()
@@ -59,7 +59,7 @@ class CloseTests(WebSocketTestCase):
             await self.ended()
 
     async def test_upstream_that_leaves_the_close_to_us(self) -> None:
-        """When both have said it, an upstream that does not close its connection has it closed."""
+        """After a close frame each way, the proxy closes the connection if the upstream does not."""
         self.patch(session, "END_SECONDS", 0.0)
         pair = await self.open()
         await self.assert_passes(pair.client, pair.server, close_frame(1000, client=True))
@@ -68,7 +68,7 @@ class CloseTests(WebSocketTestCase):
         self.assertEqual(await pair.client.rest(), b"")
 
     async def test_nothing_follows(self) -> None:
-        """What a side sends behind its close frame does not go out."""
+        """Nothing is forwarded that follows a side's close frame."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -81,7 +81,7 @@ class CloseTests(WebSocketTestCase):
             await self.ended()
 
     async def test_unanswered(self) -> None:
-        """A close frame that is not answered comes back to its sender in time, and the connections end."""
+        """A close frame without a reply is returned to its sender in time, and the connections end."""
         self.patch(session, "CLOSE_SECONDS", 0.0)
         for first in (0, 1):
             pair = await self.open()
@@ -92,7 +92,7 @@ class CloseTests(WebSocketTestCase):
             await self.ended()
 
     async def test_connection_closed_instead_of_a_reply(self) -> None:
-        """A peer that answers a close frame by closing TCP has agreed: the sender gets its own back."""
+        """A peer that replies to a close frame by closing TCP agrees: the sender gets its own frame back."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -104,7 +104,7 @@ class CloseTests(WebSocketTestCase):
             self.assertEqual(outcome.problem, None)
 
     async def test_illegal_close_is_not_echoed(self) -> None:
-        """A close frame that nobody may send passes, but its sender does not get it back as a reply."""
+        """A close frame with a forbidden code is forwarded, but not returned to its sender as a reply."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -114,7 +114,7 @@ class CloseTests(WebSocketTestCase):
             await self.ended()
 
     async def test_close_and_leave(self) -> None:
-        """A peer that closes TCP right after its close frame has it delivered, and the reply goes nowhere."""
+        """A peer's close frame is delivered if TCP closes right after it, and the reply is discarded."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -129,7 +129,7 @@ class CloseTests(WebSocketTestCase):
             self.assertRegex(str(outcome.detail), "^close 1000, ")
 
     async def test_messages_before_a_close(self) -> None:
-        """What was sent before the close frame arrives before it, however slowly its reader reads."""
+        """Everything sent before the close frame arrives before it, however slow the reader."""
         self.patch(session, "CLOSE_SECONDS", 0.0)
         for first in (0, 1):
             pair = await self.open()
@@ -145,7 +145,7 @@ class CloseTests(WebSocketTestCase):
             await self.ended()
 
     async def test_shutdown(self) -> None:
-        """A site that drains closes both sides with 1001, and everything goes."""
+        """A draining site closes both sides with 1001, and all sessions end."""
         upstream, came = await self.accepting()
         proxy = ProxyResource(upstream.url, reactor=reactor, log=QUIET)
         site = ProxySite(proxy, reactor=reactor)
@@ -164,7 +164,7 @@ class CloseTests(WebSocketTestCase):
         self.assertEqual([str(one.detail).split(",")[0] for one in self.outcomes], ["close 1001"] * 3)
 
     async def test_shutdown_of_the_deaf(self) -> None:
-        """Nor do those who answer nothing keep it from its end."""
+        """Peers that never reply do not keep a draining site from its end."""
         self.patch(session, "END_SECONDS", 0.0)
         upstream, came = await self.accepting()
         site = ProxySite(ProxyResource(upstream.url, reactor=reactor, log=QUIET), reactor=reactor)
@@ -174,7 +174,7 @@ class CloseTests(WebSocketTestCase):
         self.assertEqual(len(await pair.server.rest()), 8)
 
     async def test_shutdown_in_a_long_frame(self) -> None:
-        """Within a long frame there is no place for a close frame: the connection just ends."""
+        """Inside a long frame no close frame can be sent: the connection ends without one."""
         self.patch(session, "END_SECONDS", 0.0)
         upstream, came = await self.accepting()
         site = ProxySite(ProxyResource(upstream.url, reactor=reactor, log=QUIET), reactor=reactor)
@@ -189,10 +189,10 @@ class CloseTests(WebSocketTestCase):
 
 
 class LossTests(WebSocketTestCase):
-    """How sessions end when somebody vanishes."""
+    """Sessions that end with the loss of a connection."""
 
     async def test_upstream_vanishes(self) -> None:
-        """An upstream that is gone without a close frame, in order or not, is a 1011 that says so."""
+        """If the upstream vanishes without a close frame, orderly or not, the client is sent a 1011."""
         for vanish in (Stream.close, Stream.abort):
             pair = await self.open()
             await self.assert_passes(pair.server, pair.client, frame(TEXT, b"last words"))
@@ -205,14 +205,14 @@ class LossTests(WebSocketTestCase):
             self.assertRegex(str(outcome.detail), "^close 1011, ")
 
     async def test_client_that_ignores_it(self) -> None:
-        """A client that does not answer that has its connection closed."""
+        """The proxy closes the connection of a client that does not reply to the 1011."""
         self.patch(session, "END_SECONDS", 0.0)
         pair = await self.open()
         pair.server.abort()
         self.assertEqual(await pair.client.rest(), ABNORMAL.frame(masked=False))
 
     async def test_client_vanishes(self) -> None:
-        """A client that is gone without a close frame, half-closed or reset, is a masked 1001 upstream."""
+        """If the client vanishes, by closing, half-closing or a reset, the upstream is sent a masked 1001."""
         for vanish in (Stream.close, Stream.abort, lambda stream: stream.transport.loseWriteConnection()):
             pair = await self.open()
             await self.assert_passes(pair.client, pair.server, frame(TEXT, b"last words", key=KEY))
@@ -228,7 +228,7 @@ class LossTests(WebSocketTestCase):
             )
 
     async def test_upstream_that_ignores_it(self) -> None:
-        """An upstream that does not answer that has its connection closed."""
+        """The proxy closes the connection of an upstream that does not reply to the 1001."""
         self.patch(session, "END_SECONDS", 0.0)
         pair = await self.open()
         pair.client.abort()
@@ -236,7 +236,7 @@ class LossTests(WebSocketTestCase):
         self.assertEqual(await pair.server.rest(), b"")
 
     async def test_in_the_middle_of_a_long_frame(self) -> None:
-        """Half of a long frame stays half: the other connection ends, with no frame inside that frame."""
+        """After half of a long frame the other connection ends, without a close frame inside that frame."""
         for first in (0, 1):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -248,7 +248,7 @@ class LossTests(WebSocketTestCase):
             await self.ended()
 
     async def test_queue_before_half_a_frame(self) -> None:
-        """What came before it still arrives, although its reader was slow."""
+        """Everything before half a frame still arrives, although the reader was slow."""
         pair = await self.open()
         pair.client.transport.pauseProducing()
         whole = b"".join(frame(BINARY, bytes((number,)) * 50_000) for number in range(20))
@@ -260,7 +260,7 @@ class LossTests(WebSocketTestCase):
         self.assertEqual(await pair.client.rest(), whole + part)
 
     async def test_between_fragments(self) -> None:
-        """Between the fragments of a message there is room for a close frame, and it comes."""
+        """Between the fragments of a message a close frame can be sent, and is."""
         for first, close in ((0, GOING_AWAY), (1, ABNORMAL)):
             pair = await self.open()
             source, target, key = list(both(pair))[first]
@@ -271,7 +271,7 @@ class LossTests(WebSocketTestCase):
             await self.ended()
 
     async def test_upstream_that_was_held_back(self) -> None:
-        """An upstream that cannot send, as the client does not read, still hears that the client is gone."""
+        """An upstream that is paused, because the client does not read, is still sent the close frame."""
         self.patch(session, "END_SECONDS", 1000.0)
         pair = await self.open()
         pair.client.transport.pauseProducing()

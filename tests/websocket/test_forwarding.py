@@ -1,4 +1,4 @@
-"""Forwarding in a session: every byte as it was, and backpressure."""
+"""Forwarding of frames: verbatim, and with backpressure."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from tests.support.sessions import (
 
 
 class FrameTests(WebSocketTestCase):
-    """After the handshakes the bytes of each side are the bytes that the other gets."""
+    """After the handshakes, each side receives exactly the other's bytes."""
 
     async def test_verbatim(self) -> None:
-        """Masks, fragments, control frames between them, reserved bits, odd lengths: nothing is touched."""
+        """Masks, fragments, control frames between them, reserved bits and odd lengths are left alone."""
         pair = await self.open()
         for source, target, key in both(pair):
             await self.assert_passes(
@@ -57,7 +57,7 @@ class FrameTests(WebSocketTestCase):
             )
 
     async def test_single_bytes(self) -> None:
-        """A frame whose bytes come one by one goes out in the end."""
+        """A frame that arrives byte by byte is forwarded in the end."""
         pair = await self.open()
         for source, target, key in both(pair):
             data = frame(TEXT, b"one by one", key=key)
@@ -67,7 +67,7 @@ class FrameTests(WebSocketTestCase):
             self.assertEqual(await target.exactly(len(data)), data)
 
     async def test_long_frame_flows(self) -> None:
-        """The first piece of a frame of more than 64 KiB is out before the last has come."""
+        """The beginning of a frame of more than 64 KiB is forwarded before its end has arrived."""
         pair = await self.open()
         for source, target, key in both(pair):
             data = frame(BINARY, os.urandom(200_000), key=key)
@@ -77,7 +77,7 @@ class FrameTests(WebSocketTestCase):
             self.assertEqual(await target.exactly(len(data) - 1000), data[1000:])
 
     async def test_short_frame_that_never_ends(self) -> None:
-        """Of a frame of up to 64 KiB nothing is out while a byte is missing, or ever if it never comes."""
+        """No byte of a frame of up to 64 KiB is forwarded until the frame is complete."""
         for size in (20, 65_536):
             for client_sends in (True, False):
                 pair = await self.open()
@@ -96,7 +96,7 @@ class FrameTests(WebSocketTestCase):
                 await self.ended()
 
     async def test_early_frames(self) -> None:
-        """What comes in one packet with a handshake, on either side, is not lost."""
+        """Frames in the same packet as a handshake, on either side, are not lost."""
         first, second = frame(TEXT, b"from the client", key=KEY), frame(TEXT, b"from upstream")
         pair = await self.open(answer=lambda request: accepted(request) + second, pipelined=first)
         self.assertEqual(await pair.server.exactly(len(first)), first)
@@ -105,7 +105,7 @@ class FrameTests(WebSocketTestCase):
         await self.assert_passes(pair.server, pair.client, frame(TEXT, b"more"))
 
     async def test_frames_while_dialling(self) -> None:
-        """What the client sends before the upstream has answered waits, whatever its size."""
+        """Frames that the client sends before the upstream has responded are kept, whatever their size."""
         asked: Deferred[tuple[Message, Stream]] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -123,7 +123,7 @@ class FrameTests(WebSocketTestCase):
         self.assertEqual(await server.exactly(len(data)), data)
 
     async def test_close_with_the_handshake(self) -> None:
-        """An upstream that accepts and closes at once: the client gets the 101, the frame, and the end."""
+        """If the upstream accepts and closes at once, the client gets the 101, the frame and the end."""
         bye = close_frame(4001, "expired")
         pair = await self.open(answer=lambda request: accepted(request) + bye)
         self.assertEqual(await pair.client.exactly(len(bye)), bye)
@@ -132,10 +132,10 @@ class FrameTests(WebSocketTestCase):
 
 
 class BackpressureTests(WebSocketTestCase):
-    """Whoever does not read stops who sends; nothing piles up in between."""
+    """A peer that does not read pauses the one that sends."""
 
     async def test_stops_and_goes_on(self) -> None:
-        """Sixteen MiB to a peer that does not read: the sender is stopped; then all arrives, in order."""
+        """Of 16 MiB for a peer that does not read, little is buffered; all arrives once it reads."""
         pieces = [number.to_bytes(4, "big") * 8_192 for number in range(512)]
         for first in (0, 1):
             pair = await self.open()

@@ -1,4 +1,4 @@
-"""Handshakes of clients: the fields that travel with them, and malformed ones."""
+"""Handshakes of clients: forwarded fields, and malformed handshakes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.support.sessions import (
 
 
 class HeaderTests(WebSocketTestCase):
-    """What travels with the handshakes."""
+    """Header fields in both directions."""
 
     async def test_request(self) -> None:
-        """Method, path, query and fields go up as they are, those of the handshake once each."""
+        """Method, path, query and fields are forwarded unchanged; the handshake's own fields are new."""
         fields = [
             ("Authorization", "Bearer sk-1"),
             ("Openai-Beta", "realtime=v1"),
@@ -45,7 +45,7 @@ class HeaderTests(WebSocketTestCase):
         self.assertNotEqual(request.get("Sec-WebSocket-Key"), HANDSHAKE_KEY[1])
 
     async def test_hop_by_hop(self) -> None:
-        """Fields of the connection, and those that `Connection` lists, end here, on both sides."""
+        """Hop-by-hop fields, and those that `Connection` lists, are removed in both directions."""
         fields = [
             ("Connection", "X-Hop, keep-alive"),
             ("X-Hop", "1"),
@@ -60,17 +60,17 @@ class HeaderTests(WebSocketTestCase):
             self.assertEqual(pair.request.all(name) + pair.response.all(name), [], name)
 
     async def test_prefix(self) -> None:
-        """The rule's own path goes before the client's."""
+        """The path of the upstream's URL is a prefix of the client's."""
         pair = await self.open(target="/realtime?x=1", prefix="/api/v2/")
         self.assertEqual(pair.request.target, "/api/v2/realtime?x=1")
 
     async def test_absolute_target(self) -> None:
-        """Of a target in absolute form the path and query count, its host does not."""
+        """Of a target in absolute form only path and query are used."""
         pair = await self.open(target="http://elsewhere.example/realtime?x=1")
         self.assertEqual(pair.request.target, "/realtime?x=1")
 
     async def test_response(self) -> None:
-        """The upstream's other fields come with our 101, as they are and as often, and no more than they."""
+        """The 101 has the upstream's fields, unchanged and as often as they came, and no others."""
         fields = [
             ("Set-Cookie", "a=1; Path=/"),
             ("Set-Cookie", "b=2"),
@@ -86,7 +86,7 @@ class HeaderTests(WebSocketTestCase):
         self.assertEqual(sorted(rest), sorted([*fields, accept]))
 
     async def test_subprotocol(self) -> None:
-        """The offer goes up as it is, and the upstream's choice comes down; or none, where it declines."""
+        """The client's offers are forwarded unchanged, and so is the upstream's choice, if it makes one."""
         offers = [
             ("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.x"),
             ("Sec-WebSocket-Protocol", "z"),
@@ -104,7 +104,7 @@ class HeaderTests(WebSocketTestCase):
         self.assertEqual(pair.response.all("sec-websocket-extensions"), [])
 
     async def test_connection_of_many_words(self) -> None:
-        """`Connection` and `Upgrade` are lists of words in any case."""
+        """`Connection` and `Upgrade` are case-insensitive lists."""
         upstream, came = await self.accepting()
         fields = [
             ("Upgrade", "foo, WebSocket"),
@@ -117,10 +117,10 @@ class HeaderTests(WebSocketTestCase):
 
 
 class MalformedTests(WebSocketTestCase):
-    """A handshake that is none is a 400, and nobody is dialled."""
+    """A malformed handshake gets a 400, and no upstream is called."""
 
     async def test_malformed(self) -> None:
-        """Key and version must be there once and right, subprotocols differ, and there is no body."""
+        """One valid key, one supported version, no subprotocol twice, and no body are required."""
         upstream, _ = await self.accepting()
         port = await self.proxy(upstream.url)
         protocols = ("Sec-WebSocket-Protocol", "openai-insecure-api-key.x, openai-insecure-api-key.x")
@@ -147,12 +147,12 @@ class MalformedTests(WebSocketTestCase):
             self.assertNotRegex(str(outcome), "insecure|c2hvcnQ|!!")
 
     async def test_empty_body(self) -> None:
-        """A `Content-Length` of nothing is no body."""
+        """A `Content-Length` of 0 is allowed."""
         pair = await self.open([("Content-Length", "0")])
         self.assertEqual(pair.request.all("content-length"), [])
 
     async def test_no_websocket(self) -> None:
-        """What only looks like one passes as a plain request: HTTP/1.0, h2c, a POST, no Connection."""
+        """HTTP/1.0, h2c, a POST or a missing `Connection` make a plain request."""
 
         async def script(stream: Stream) -> None:
             while True:

@@ -1,4 +1,4 @@
-"""WebSockets between a client and a server of the library `websockets`."""
+"""WebSockets between client and server of the library `websockets`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.support.sessions import (
 
 
 class LibraryTestCase(WebSocketTestCase):
-    """A client and a server that are the library `websockets`, with the proxy between them."""
+    """Client and server of the library `websockets`, with the proxy in between."""
 
     async def served(self, handler: Callable[[ServerConnection], None], **kwargs: Any) -> int:
-        """Run the library's server behind a proxy, whose port is returned."""
+        """Run the library's server behind a proxy, and return the proxy's port."""
         server = serve(handler, "127.0.0.1", 0, max_size=None, **kwargs)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -46,7 +46,7 @@ class LibraryTestCase(WebSocketTestCase):
         return await self.proxy(f"http://127.0.0.1:{server.socket.getsockname()[1]}")
 
     async def talk(self, port: int, call: Callable[[ClientConnection], Any], **kwargs: Any) -> Any:
-        """What `call` returns, which has a session of the library's client."""
+        """Open a session with the library's client, and return the result of `call` with it."""
 
         def talk() -> Any:
             client = connect(f"ws://127.0.0.1:{port}/v1/realtime?model=m", max_size=None, **kwargs)
@@ -63,10 +63,10 @@ def echo(connection: ServerConnection) -> None:
 
 
 class LibraryTests(LibraryTestCase):
-    """What applications send is what applications get."""
+    """Sessions as applications see them."""
 
     async def test_messages(self) -> None:
-        """Text, binary, empty ones, and 1 MiB in one frame come back as they were."""
+        """Text, binary and empty messages, and one frame of 1 MiB, are echoed unchanged."""
         port = await self.served(echo)
         sent: list[str | bytes] = [
             "text",
@@ -99,7 +99,7 @@ class LibraryTests(LibraryTestCase):
         self.assertEqual(await self.talk(port, call), [str(number) for number in range(2000)])
 
     async def test_fragments(self) -> None:
-        """A fragmented message is one message at the other end, whatever pings come between."""
+        """A fragmented message with pings in between arrives as one message."""
         port = await self.served(echo)
 
         def call(client: ClientConnection) -> Any:
@@ -115,12 +115,12 @@ class LibraryTests(LibraryTestCase):
         self.assertEqual(await self.talk(port, call), b"".join(b"%d," % number for number in range(50)))
 
     async def test_ping(self) -> None:
-        """A ping is answered by the other end, not by the proxy."""
+        """The other end replies to a ping, not the proxy."""
         port = await self.served(echo)
         self.assertTrue(await self.talk(port, lambda client: client.ping(b"mine").wait(5)))
 
     async def test_compression_is_not_negotiated(self) -> None:
-        """Both ends could compress, and do not: the offer does not get through."""
+        """Compression is not negotiated although both ends support it: the offer is not forwarded."""
         offers: list[object] = []
 
         def handler(connection: ServerConnection) -> None:
@@ -139,7 +139,7 @@ class LibraryTests(LibraryTestCase):
         self.assertEqual(offers, [None])
 
     async def test_subprotocols(self) -> None:
-        """The server chooses among what the client offers: one, several, keys among them; or nothing."""
+        """The server chooses among one or several offers, API keys among them."""
 
         def handler(connection: ServerConnection) -> None:
             connection.send(connection.subprotocol or "none")
@@ -155,7 +155,7 @@ class LibraryTests(LibraryTestCase):
             self.assertEqual(got, (chosen, chosen))
 
     async def test_closes(self) -> None:
-        """A close code and its reason reach the other end, and its reply comes back."""
+        """Close code and reason reach the other end, and its reply comes back."""
         heard: list[LibraryClose | None] = []
 
         def handler(connection: ServerConnection) -> None:
@@ -189,7 +189,7 @@ class LibraryTests(LibraryTestCase):
             self.assertEqual(heard.pop(), LibraryClose(code, reason))
 
     async def test_refusal(self) -> None:
-        """A refused handshake is the library's own exception, with status and body."""
+        """A refused handshake raises the library's own exception, with status and body."""
 
         def refuse(connection: ServerConnection, request: object) -> Any:
             return connection.respond(401, "no key\n")
@@ -206,7 +206,7 @@ class LibraryTests(LibraryTestCase):
         self.assertEqual(await in_thread(call), (401, b"no key\n"))
 
     async def test_fifty_sessions(self) -> None:
-        """Fifty sessions at once each hear their own words only."""
+        """Fifty concurrent sessions are kept apart."""
         upstream, came = await self.accepting()
         port = await self.proxy(upstream.url)
 

@@ -28,10 +28,10 @@ from tests.support.sessions import (
 
 
 class RefusalTests(WebSocketTestCase):
-    """An upstream that does not want the WebSocket answers the client; one that makes no sense is a 502."""
+    """Refusals are forwarded to the client; an invalid response gets a 502."""
 
     async def answered(self, answer: bytes | Callable[[Message], bytes], *, close: bool = False) -> Message:
-        """What the client gets when the upstream answers the handshake so (and closes)."""
+        """Return the client's response if this is the upstream's, which then may close."""
 
         async def script(stream: Stream) -> None:
             request = await read_head(stream)
@@ -44,7 +44,7 @@ class RefusalTests(WebSocketTestCase):
         return await self.refused(self.port)
 
     async def test_statuses(self) -> None:
-        """Refusals reach the client as they are: status, reason, body, and fields as often as they came."""
+        """Status, reason, body and fields, repeated ones too, are forwarded unchanged."""
         body = b'{"error": {"message": "no"}}'
         fields = [
             ("Content-Type", "application/json"),
@@ -67,9 +67,9 @@ class RefusalTests(WebSocketTestCase):
             self.assertEqual(response.body, body)
 
     async def test_redirect(self) -> None:
-        """A redirect is the client's to follow."""
+        """A redirect is forwarded, not followed."""
         fields = [("Location", "wss://elsewhere.example/x"), ("Content-Length", "0")]
-        response = await self.answered(head(302, fields, "BodyKind"))
+        response = await self.answered(head(302, fields, "Found"))
         self.assertEqual((response.status, response.get("location")), (302, "wss://elsewhere.example/x"))
         self.assertEqual(len(self.server.connections), 1)
 
@@ -97,12 +97,12 @@ class RefusalTests(WebSocketTestCase):
         self.assertEqual((response.status, response.body, response.complete), (403, b"until the end", True))
 
     async def test_body_that_breaks(self) -> None:
-        """A body that ends early is not made to look whole."""
+        """A truncated body does not look complete."""
         response = await self.answered(head(403, [("Content-Length", "100")], "No") + b"part", close=True)
         self.assertEqual((response.status, response.body, response.complete), (403, b"part", False))
 
     async def test_fields_of_the_connection(self) -> None:
-        """What a refusal's `Connection` lists does not travel."""
+        """Fields that a refusal's `Connection` lists are removed."""
         fields = [("Connection", "close, X-Hop"), ("X-Hop", "1"), ("Content-Length", "0")]
         response = await self.answered(head(401, fields, "No"))
         self.assertEqual(response.all("x-hop") + response.all("connection"), [])
@@ -124,20 +124,20 @@ class RefusalTests(WebSocketTestCase):
         self.assertEqual([(one.status, one.body) for one in (first, second)], [(401, b"/a"), (200, b"/b")])
 
     async def test_interim_responses(self) -> None:
-        """Responses with 1xx before the 101 are skipped."""
+        """Interim responses before the 101 are skipped."""
         interim = head(103, [("Link", "</x>")], "Early Hints") + head(100, reason="Continue")
         pair = await self.open(answer=lambda request: interim + accepted(request, [("X-A", "1")]))
         self.assertEqual((pair.response.get("x-a"), pair.response.get("link")), ("1", None))
 
     async def test_wrong_accept(self) -> None:
-        """A `Sec-WebSocket-Accept` that does not fit the key is a 502, which quotes nothing of it."""
+        """A `Sec-WebSocket-Accept` that does not match the key gets a 502 that does not quote it."""
         fields = [*UPGRADE, ("Sec-WebSocket-Accept", "d3Jvbmc=")]
         response = await self.answered(head(101, fields, "Switching Protocols"))
         self.assert_error(response, 502, "upstream_error", "Sec-WebSocket-Accept bogus value")
         self.assertNotIn(b"d3Jvbmc", response.body)
 
     async def test_incomplete_101(self) -> None:
-        """A 101 without `Upgrade`, `Connection` or `Sec-WebSocket-Accept`, or to something else, is a 502."""
+        """A 101 that lacks a field of the handshake, or upgrades to something else, gets a 502."""
         for missing in ("Upgrade:", "Connection:", "Sec-WebSocket-Accept:"):
 
             def without(request: Message, missing: str = missing) -> bytes:
@@ -148,7 +148,7 @@ class RefusalTests(WebSocketTestCase):
         self.assert_error(other, 502, "upstream_error", "Upgrade")
 
     async def test_uninvited(self) -> None:
-        """A subprotocol or an extension that nobody offered is a 502."""
+        """A subprotocol or an extension that was not offered gets a 502."""
         for name, value in (
             ("Sec-WebSocket-Protocol", "surprise"),
             ("Sec-WebSocket-Extensions", "x-surprise"),
@@ -161,7 +161,7 @@ class RefusalTests(WebSocketTestCase):
             self.assertNotIn(b"surprise", response.body)
 
     async def test_garbage(self) -> None:
-        """An answer that is no HTTP is a 502."""
+        """A response that is not HTTP gets a 502."""
         for garbage in (
             b"\x16\x03\x01garbage\r\n\r\n",
             b"SSH-2.0-x\r\n",
@@ -171,7 +171,7 @@ class RefusalTests(WebSocketTestCase):
             self.assert_error(await self.answered(garbage, close=True), 502, "upstream_error")
 
     async def test_endless_head(self) -> None:
-        """A head that does not end is a 502 before it fills the memory: a 101, an interim, a refusal."""
+        """An endless head of a 101, an interim response or a refusal gets a 502 when it exceeds its bound."""
         for line in (
             b"HTTP/1.1 101 Switching Protocols\r\n",
             b"HTTP/1.1 103 Hints\r\n",
@@ -184,12 +184,12 @@ class RefusalTests(WebSocketTestCase):
             await self.server.connections[0].gone()
 
     async def test_lost_before_the_answer(self) -> None:
-        """An upstream that closes instead of answering is a 502."""
+        """An upstream that closes without a response gets the client a 502."""
         self.assert_error(await self.answered(b"", close=True), 502, "upstream_error")
         self.assert_error(await self.answered(b"HTTP/1.1 101 Swi", close=True), 502, "upstream_error")
 
     async def test_nobody_there(self) -> None:
-        """A refused connection is a 502."""
+        """A refused connection gets a 502."""
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -197,7 +197,7 @@ class RefusalTests(WebSocketTestCase):
         self.assert_error(response, 502, "upstream_error", "refused the connection")
 
     async def test_silence(self) -> None:
-        """An upstream that takes the connection and says nothing is a 504, and is dropped."""
+        """A silent upstream gets the client a 504, and its connection is dropped."""
 
         async def script(stream: Stream) -> None:
             await stream.rest()
@@ -208,7 +208,7 @@ class RefusalTests(WebSocketTestCase):
         await upstream.connections[0].gone()
 
     async def test_silence_in_a_refusal(self) -> None:
-        """The body of a refusal may stand still for `timeout_seconds`, no longer."""
+        """The body of a refusal may pause for `timeout_seconds` at most."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -220,7 +220,7 @@ class RefusalTests(WebSocketTestCase):
         self.assertEqual((response.status, response.body, response.complete), (401, b"half", False))
 
     async def test_client_gone_while_dialling(self) -> None:
-        """A client that leaves before the answer takes the upstream's connection with it."""
+        """If the client leaves before the response, the upstream's connection is dropped."""
         asked: Deferred[Stream] = Deferred()
 
         async def script(stream: Stream) -> None:

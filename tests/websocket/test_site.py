@@ -43,10 +43,10 @@ from tests.support.sessions import (
 
 
 class SiteTests(WebSocketTestCase):
-    """Sessions beside other things."""
+    """Sessions among plain requests, and in other sites."""
 
     async def test_http_beside_a_session(self) -> None:
-        """Plain requests pass on the same port while a session is open, and the session does not mind."""
+        """Plain requests on the same port do not disturb an open session."""
 
         async def script(stream: Stream) -> None:
             request = await read_request(stream)
@@ -85,7 +85,7 @@ class SiteTests(WebSocketTestCase):
         self.assertEqual(await read_frame(client), Frame(TEXT, b"hello"))
 
     async def test_plain_site(self) -> None:
-        """The resource relays WebSockets in a site that is not ours, too."""
+        """The resource relays WebSockets in Twisted's own site, too."""
         upstream, came = await self.accepting(lambda request: accepted(request) + frame(TEXT, b"early"))
         pipelined = frame(TEXT, b"with the handshake", key=KEY)
         pair = await self.join(await self.plain_site(upstream), came, handshake() + pipelined)
@@ -103,7 +103,7 @@ class TLSTests(WebSocketTestCase):
     """An upstream behind TLS."""
 
     async def secure(self, name: str, script: Callable[[Stream], Any]) -> int:
-        """A proxy in front of a TLS upstream for localhost, which has a certificate for `name`."""
+        """Start a TLS upstream with a certificate for `name`, and a proxy, whose port is returned."""
         authority = trustme.CA()
         issued = authority.issue_cert(name)
         path = self.mktemp()
@@ -129,7 +129,7 @@ class TLSTests(WebSocketTestCase):
         return await self.proxy(f"https://localhost:{port.getHost().port}")
 
     async def test_session(self) -> None:
-        """Frames pass both ways, long ones too, and the close."""
+        """Frames, long ones too, and the close frame are forwarded both ways."""
         big = os.urandom(300_000)
 
         async def script(stream: Stream) -> None:
@@ -149,7 +149,7 @@ class TLSTests(WebSocketTestCase):
         await self.ended()
 
     async def test_client_vanishes(self) -> None:
-        """The upstream hears of a client that is gone."""
+        """The upstream is sent a close frame when the client vanishes."""
         heard: Deferred[Frame] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -165,7 +165,7 @@ class TLSTests(WebSocketTestCase):
         await self.ended()
 
     async def test_wrong_name(self) -> None:
-        """A certificate for another name is a 502 that says so."""
+        """A certificate for another name gets a 502 that explains it."""
 
         async def script(stream: Stream) -> None:
             await stream.rest()
@@ -175,10 +175,10 @@ class TLSTests(WebSocketTestCase):
 
 
 class LogTests(WebSocketTestCase):
-    """One line for each session, and nothing secret in it."""
+    """One log line for each session, without secrets."""
 
     async def test_line(self) -> None:
-        """Path, status, close code, messages and bytes each way; no query, subprotocol, cookie or payload."""
+        """The line has path, status, close code and traffic; no query, subprotocol, cookie or payload."""
         events: list[Any] = []
         everything: list[Any] = []
         observer = cast(Any, everything.append)
@@ -214,7 +214,7 @@ class LogTests(WebSocketTestCase):
         self.assertNotIn("secret", repr(events) + repr(everything))
 
     async def test_refused_secrets(self) -> None:
-        """Nor is a subprotocol told that the upstream should not have chosen, or that was offered twice."""
+        """A subprotocol that was offered twice, or chosen without an offer, is not logged."""
         secret = "openai-insecure-api-key.secret"
         for offer, choice in ((secret, "other"), (f"{secret}, {secret}", secret), ("realtime", secret)):
             events: list[Any] = []
