@@ -61,6 +61,7 @@ SANS_IO = {
     "upstream.egress",
     "websocket.frames",
     "websocket.handshake_rules",
+    "websocket.response_head",
 }
 _IO = ("autobahn", "treq", "twisted", "txaio")
 

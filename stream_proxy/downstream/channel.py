@@ -262,6 +262,20 @@ class DownstreamChannel(HTTPChannel):
         if http and self.outbox.deserted:
             self.abort()
 
+    def take_over(self, receiver: Callable[[bytes], None], going_away: Callable[[], None]) -> bytes:
+        """Hand all further bytes to `receiver`, and return those that came after the request.
+
+        The connection speaks another protocol from here on. Closing still is the channel's business.
+
+        :param going_away: called when the site stops, to end that protocol.
+        """
+        # In place of a flag: neither requests, which are frequent, nor frames have to ask for one, and what
+        # comes while the channel closes has to reach the receiver, too.
+        self.dataReceived = receiver  # type: ignore[method-assign, assignment]
+        self.going_away = going_away
+        held, self._dataBuffer = b"".join(self._dataBuffer), []
+        return held
+
     def abort(self) -> None:
         """Drop the connection."""
         self.transport.abortConnection()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
 
 from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
-from stream_proxy.http.headers import request_headers, response_headers
+from stream_proxy.http.headers import raw_headers, request_headers, response_headers
 from stream_proxy.http.upgrade import without_handshake
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.tuning import tune
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.websocket.client_handshake import ClientHandshake
 from stream_proxy.websocket.handshake_rules import HandshakeError
+from stream_proxy.websocket.refusal import Refused
 from stream_proxy.websocket.session import Session
-from stream_proxy.websocket.upstream_handshake import Opened, UpstreamHandshake
+from stream_proxy.websocket.upstream_handshake import Accepted, UpstreamHandshake
 
 
 class WebSocketRelay(UpstreamCall):
@@ -43,21 +43,16 @@ class WebSocketRelay(UpstreamCall):
         self._session: Session | None = None
 
     def begin(self) -> None:
-        channel: Any = self.request.channel
-        client = self._client = ClientHandshake.check(
-            self.exchange.clock, channel.transport, self.exchange.fields
-        )
-        if client.refusal is not None:
-            reason, fields = client.refusal
-            error = invalid_handshake(reason)
-            self.fail(error, [(name.encode(), value.encode()) for name, value in fields])
+        client = self._client = ClientHandshake(self.exchange.clock, self.exchange.fields)
+        if client.fault is not None:
+            reason, fields = client.fault
+            self.fail(invalid_handshake(reason), fields)
             return
-        factory, handshake = UpstreamHandshake.factory_for(
+        handshake = self._handshake = UpstreamHandshake(
             self.exchange.clock, self._request_lines(), client.offers
         )
-        self._handshake = handshake
-        handshake.answered.addCallbacks(self._answered, self._failed).addErrback(self.bug)
-        connecting = self._connecting = self.upstream.connect(factory, self._begun)
+        handshake.decision.addCallbacks(self._decided, self._failed).addErrback(self.bug)
+        connecting = self._connecting = self.upstream.connect(handshake.factory(), self._begun)
         connecting.addCallbacks(self._connected, self._failed).addErrback(self.bug)
 
     def cancel(self) -> None:
@@ -89,8 +84,8 @@ class WebSocketRelay(UpstreamCall):
         if connecting is not None:
             connecting.cancel()
         handshake, self._handshake = self._handshake, None
-        if handshake is not None and handshake.transport is not None:
-            handshake.transport.abortConnection()
+        if handshake is not None:
+            handshake.abort()
         self._client = self._session = None
 
     # The handshakes
@@ -112,24 +107,18 @@ class WebSocketRelay(UpstreamCall):
         if self._handshake is not None and self._handshake.transport is not None:
             tune(self._handshake.transport)
 
-    def _answered(self, answer: Opened | IResponse) -> None:
+    def _decided(self, decision: Accepted | Refused) -> None:
         handshake = self._handshake
         if self.ended or handshake is None:
             return
-        if isinstance(answer, Opened):
-            self._open(answer, handshake)
+        if isinstance(decision, Accepted):
+            self._open(decision, handshake)
             return
         self.limit(self.limits.timeout_seconds, self.silent)
-        raw = [(name, value) for name, values in answer.headers.getAllRawHeaders() for value in values]
-        fields = without_handshake(response_headers(raw, handshake.connection_fields))
-        self.responded(
-            UpstreamResponse(
-                answer,
-                self.upstream.access.answer_headers(fields),
-                cast(Any, handshake),
-                self.upstream.url.origin,
-            )
-        )
+        raw = raw_headers(decision.response.headers.getAllRawHeaders())
+        fields = without_handshake(response_headers(raw, decision.connection_fields))
+        headers = self.upstream.access.answer_headers(fields)
+        self.responded(UpstreamResponse(decision.response, headers, handshake, self.upstream.url.origin))
 
     def responded(self, response: UpstreamResponse) -> None:
         self.response = response
@@ -145,14 +134,14 @@ class WebSocketRelay(UpstreamCall):
         seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin
         self.fail(handshake_unanswered(origin, seconds))
 
-    def _open(self, opened: Opened, handshake: UpstreamHandshake) -> None:
-        """Answer the client as the upstream answered, and leave both connections to a session."""
-        client, channel = self._client, cast(Any, self.request.channel)
-        assert client is not None
+    def _open(self, accepted: Accepted, handshake: UpstreamHandshake) -> None:
+        """Accept the client as the upstream did, and leave both connections to a session."""
+        client, channel = self._client, self.request.channel
+        assert client is not None and channel is not None and channel.transport is not None
         self.stop_waiting()
         self.request.startedWriting = 1
         self.request.setResponseCode(101)
-        held, channel._dataBuffer = b"".join(channel._dataBuffer), []
-        client.accept(opened.subprotocol, self.upstream.access.answer_headers(opened.headers))
+        headers = self.upstream.access.answer_headers(accepted.headers)
+        channel.transport.write(client.accept(accepted.subprotocol, headers))
         self._session = Session(self.exchange.clock, self.request, handshake, self.close)
-        self._session.start(opened.early, held)
+        self._session.start()

@@ -1,4 +1,4 @@
-"""Upgrade to a WebSocket: who asks for one, and which header fields belong to its handshake."""
+"""Upgrade to a WebSocket: which requests ask for it, and which header fields belong to its handshake."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from stream_proxy.http.headers import RawHeader, connection_tokens
 
-_HANDSHAKE = b"sec-websocket-"
+_HANDSHAKE_PREFIX = b"sec-websocket-"
 
 
 def wants_websocket(method: bytes, headers: Iterable[RawHeader]) -> bool:
-    """Whether a request asks for a WebSocket: a GET whose ``Upgrade`` and ``Connection`` say so."""
+    """Report whether a request asks for a WebSocket: a GET whose ``Upgrade`` and ``Connection`` say so."""
     upgrade: list[bytes] = []
     connection: list[bytes] = []
     for name, value in headers:
@@ -26,6 +26,11 @@ def wants_websocket(method: bytes, headers: Iterable[RawHeader]) -> bool:
     )
 
 
+def is_handshake_field(name: bytes) -> bool:
+    """Report whether the field `name` belongs to the handshake alone (RFC 6455 section 11.3)."""
+    return name.lower().startswith(_HANDSHAKE_PREFIX)
+
+
 def without_handshake(headers: Iterable[RawHeader]) -> list[RawHeader]:
-    """The fields that are not the handshake's own."""
-    return [(name, value) for name, value in headers if not name.lower().startswith(_HANDSHAKE)]
+    """Return the fields that do not belong to the handshake alone."""
+    return [field for field in headers if not is_handshake_field(field[0])]

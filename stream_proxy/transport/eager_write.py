@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from weakref import ref
+
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
@@ -13,7 +16,8 @@ class _Prompt:
     __slots__ = ("_clock", "_transport", "_waiting")
 
     def __init__(self, transport: Connection) -> None:
-        self._transport = transport
+        # The transport holds this; with a strong reference back, only the cycle collector would free them.
+        self._transport: Callable[[], Connection | None] = ref(transport)
         self._clock = IReactorTime(transport.reactor)
         self._waiting = False
 
@@ -24,7 +28,9 @@ class _Prompt:
 
     def at_once(self) -> None:
         """Send now, for transports that are written to once in a turn and so need not wait for its end."""
-        transport = self._transport
+        transport = self._transport()
+        if transport is None:
+            return
         if len(transport.dataBuffer) > transport.offset:
             # With a backlog this may be loseConnection, which sets `disconnecting` only after this call.
             FileDescriptor.startWriting(transport)
@@ -33,8 +39,8 @@ class _Prompt:
 
     def _flush(self) -> None:
         self._waiting = False
-        transport = self._transport
-        if not transport.connected or transport.fileno() < 0:
+        transport = self._transport()
+        if transport is None or not transport.connected or transport.fileno() < 0:
             return
         # Closing is left to the reactor; so are errors, which its own attempt to write meets again.
         busy = transport.disconnecting or not unsent(transport)

@@ -14,11 +14,20 @@ from twisted.web.iweb import IResponse
 
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.failures import body_failure
 
 #: Seconds in which an upstream may end a body that is not needed, so that its connection can be reused.
 DRAIN_SECONDS = 1.0
+
+
+class Connection(Protocol):
+    """Connection that a response comes on."""
+
+    #: It has ended.
+    is_gone: bool
+    #: It ended otherwise than by an orderly close.
+    torn: bool
+    transport: Any
 
 
 class BodySink(Protocol):
@@ -43,7 +52,7 @@ class UpstreamResponse(TwistedProtocol):
     transport: Any
 
     def __init__(
-        self, response: IResponse, headers: list[RawHeader], connection: UpstreamProtocol | None, host: str
+        self, response: IResponse, headers: list[RawHeader], connection: Connection | None, host: str
     ):
         self.status: int = response.code
         self.reason: bytes = response.phrase

@@ -1,6 +1,6 @@
-"""WebSocket frames (RFC 6455 section 5.2), followed by their headers alone: where they end, and close frames.
+"""WebSocket frames (RFC 6455 section 5.2): their boundaries, found by reading headers, and close frames.
 
-Payloads are neither unmasked, but for a close frame's, nor checked: that is the endpoints' affair.
+Payloads are neither unmasked nor checked, except a close frame's: the endpoints check them anyway.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-#: A frame with a payload of up to this many bytes goes out whole, or not at all.
+#: A frame with a payload of up to this many bytes is forwarded whole, or not at all: if its sender vanishes
+#: meanwhile, a close frame can still follow. Longer frames would cost too much memory per session.
 WHOLE_BYTES = 65_536
 #: The longest payload of a control frame (RFC 6455 section 5.5).
 _MAX_CONTROL = 125
@@ -17,13 +18,13 @@ _CLOSE = 8
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A close frame's payload, unmasked: ``code`` and ``reason`` (UTF-8 as it came), or neither."""
+    """Unmasked payload of a close frame: a code and a reason in UTF-8, or nothing."""
 
     payload: bytes = b""
 
     @property
     def code(self) -> int | None:
-        """The status code, if there is one (RFC 6455 section 7.4)."""
+        """Status code, if there is one (RFC 6455 section 7.4)."""
         return int.from_bytes(self.payload[:2], "big") if len(self.payload) >= 2 else None
 
     @property
@@ -44,11 +45,11 @@ class Close:
 
     @classmethod
     def of(cls, code: int, reason: str = "") -> Close:
-        """A close with this code and reason."""
+        """Make a close frame's payload from a code and a reason."""
         return cls(code.to_bytes(2, "big") + reason.encode()[: _MAX_CONTROL - 2])
 
     def frame(self, *, masked: bool) -> bytes:
-        """The frame that says so; a client's are masked with a key that nobody can foresee."""
+        """Return the frame; a client's is masked with an unpredictable key (RFC 6455 section 5.3)."""
         payload = self.payload[:_MAX_CONTROL]
         if not masked:
             return bytes((0x80 | _CLOSE, len(payload))) + payload
@@ -57,32 +58,32 @@ class Close:
 
 
 class FrameTracker:
-    """Follows the frames of one direction and says which bytes may go out.
+    """Tracker of the frames in one direction, which decides the bytes that may be forwarded.
 
-    Arbitrary bytes never raise; what is held is at most one frame of `WHOLE_BYTES` with its header.
+    Arbitrary bytes never raise, and at most one frame of `WHOLE_BYTES` with its header is held back.
     """
 
     __slots__ = ("_ends_message", "_held", "_need", "_rest", "close", "messages", "octets")
 
     def __init__(self) -> None:
-        self._held = bytearray()  # a frame that is not whole yet, or its header
-        self._need = 0  # how much of it there has to be before it is worth a look
-        self._rest = 0  # bytes of a long frame that are still to come
+        self._held = bytearray()  # an incomplete short frame, or an incomplete header
+        self._need = 0  # size at which parsing `_held` can make progress
+        self._rest = 0  # bytes that are missing of a long frame
         self._ends_message = False
-        #: The close frame, once one has passed. Nothing passes after it.
+        #: The close frame, once there was one. Nothing is forwarded after it.
         self.close: Close | None = None
-        #: Messages that have ended.
+        #: Number of complete messages.
         self.messages = 0
-        #: Bytes that went out.
+        #: Number of forwarded bytes.
         self.octets = 0
 
     @property
     def inside_frame(self) -> bool:
-        """The beginning of a frame is out and its end is not: no other frame may go out now."""
+        """Whether a frame is forwarded in part, so that no other frame may be sent now."""
         return self._rest > 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come in, return what goes out: whole short frames, and of long ones what is there."""
+        """Return the bytes to forward after `data` has come: whole short frames, long ones as they come."""
         if self.close is not None:
             return b""
         if self._held:
@@ -100,7 +101,7 @@ class FrameTracker:
         return data
 
     def _follow(self, data: bytes) -> int:
-        """Where the part of `data` ends that may go out."""
+        """Return the length of the part of `data` that may be forwarded."""
         at, size = 0, len(data)
         while True:
             if self._rest:
@@ -146,5 +147,5 @@ class FrameTracker:
 
 
 def _masked(payload: bytes, key: bytes) -> bytes:
-    """`payload` with the mask laid over it, or taken off again (RFC 6455 section 5.3)."""
+    """Mask `payload`, or unmask it (RFC 6455 section 5.3)."""
     return bytes(byte ^ key[place & 3] for place, byte in enumerate(payload))

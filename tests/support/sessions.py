@@ -1,4 +1,4 @@
-"""WebSockets for tests, byte for byte: handshakes, frames, and both ends of a session through the proxy."""
+"""WebSocket helpers, byte for byte: handshakes, frames, and both ends of a session through the proxy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.web.server import Site
 
+from stream_proxy import ProxyResource
 from stream_proxy.flows import resource as resource_module
 from stream_proxy.flows.websocket import WebSocketRelay
-from stream_proxy.request_log import Outcome
+from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.websocket.frames import Close
 from tests.support.loopback import (
     Headers,
@@ -20,6 +22,7 @@ from tests.support.loopback import (
     Message,
     Stream,
     Upstream,
+    reactor,
     read_head,
     read_response,
     turns,
@@ -32,11 +35,17 @@ UPGRADE = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
 HANDSHAKE_KEY = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 VERSION = ("Sec-WebSocket-Version", "13")
 HANDSHAKE = (*UPGRADE, HANDSHAKE_KEY, VERSION)
+ABNORMAL = Close.of(1011, "upstream websocket disconnected abnormally")
+GOING_AWAY = Close.of(1001)
+QUIET = RequestLog(observer=cast(Any, lambda event: None))
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, key: bytes = b"", width: int = 0) -> bytes:
-    """The bytes of a frame; `width`: its length takes at least so many bytes, although fewer would do."""
+    """Return the bytes of a frame.
+
+    :param width: bytes that its length takes, although fewer would do.
+    """
     size = len(payload)
     mask = 0x80 if key else 0
     first = bytes((opcode | (0x80 if fin else 0),))
@@ -50,7 +59,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, key: bytes = b
 
 
 def masked(payload: bytes, key: bytes) -> bytes:
-    """`payload` under the mask, or without it."""
+    """Mask `payload`, or unmask it."""
     size = len(payload)
     mask = (key * (size // 4 + 1))[:size]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
@@ -67,7 +76,7 @@ class Frame:
 
 
 async def read_frame(stream: Stream) -> Frame:
-    """The next frame."""
+    """Read the next frame."""
     first, second = await stream.exactly(2)
     size = second & 0x7F
     if size > 125:
@@ -78,13 +87,13 @@ async def read_frame(stream: Stream) -> Frame:
 
 
 def close_frame(code: int | None = None, reason: str = "", *, client: bool = False) -> bytes:
-    """A close frame."""
+    """Return the bytes of a close frame."""
     payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
     return frame(CLOSE, payload, key=KEY if client else b"")
 
 
 def accepted(request: Message, headers: Headers = ()) -> bytes:
-    """The 101 that answers `request`."""
+    """Return the 101 that accepts `request`."""
     key = request.get("sec-websocket-key")
     digest = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode()).digest()).decode()
     fields = [*UPGRADE, ("Sec-WebSocket-Accept", digest), *headers]
@@ -93,7 +102,7 @@ def accepted(request: Message, headers: Headers = ()) -> bytes:
 
 
 def handshake(headers: Headers = HANDSHAKE, target: str = REALTIME, line: str | None = None) -> bytes:
-    """A client's handshake."""
+    """Return the bytes of a client's handshake."""
     fields = [("Host", "client.example"), *headers]
     lines = [line or f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
@@ -101,7 +110,7 @@ def handshake(headers: Headers = HANDSHAKE, target: str = REALTIME, line: str | 
 
 @dataclass
 class Pair:
-    """Both ends of one session, and what each said and heard in the handshake."""
+    """Both ends of one session, and the handshake between them."""
 
     client: Stream
     server: Stream
@@ -110,10 +119,10 @@ class Pair:
 
 
 class WebSocketTestCase(LoopbackTestCase):
-    """Sessions through the proxy; a test is over when they have ended."""
+    """Sessions through the proxy; a test ends when all of them have."""
 
     def setUp(self) -> None:
-        #: How each session or refused handshake has ended, in order.
+        #: Outcomes of sessions and refused handshakes, in order.
         self.outcomes: list[Outcome] = []
         self.relays: list[WebSocketRelay] = []
         self._ends: list[Deferred[None]] = []
@@ -137,7 +146,7 @@ class WebSocketTestCase(LoopbackTestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(self._all_ended()))
 
     async def ended(self) -> Outcome:
-        """Wait until all that began has ended; how the last one did."""
+        """Wait until all sessions have ended, and return the last outcome."""
         await self._all_ended()
         return self.outcomes[-1]
 
@@ -149,7 +158,7 @@ class WebSocketTestCase(LoopbackTestCase):
     async def accepting(
         self, answer: Callable[[Message], bytes] = accepted
     ) -> tuple[Upstream, DeferredQueue[tuple[Message, Stream]]]:
-        """An upstream that takes every handshake, and a queue of what came."""
+        """Start an upstream that accepts every handshake; return it, and a queue of what arrives."""
         came: DeferredQueue[tuple[Message, Stream]] = DeferredQueue()
 
         async def script(stream: Stream) -> None:
@@ -168,7 +177,7 @@ class WebSocketTestCase(LoopbackTestCase):
         prefix: str = "",
         **kwargs: Any,
     ) -> Pair:
-        """A session through a proxy of its own; `kwargs` are ProxyResource's.
+        """Open a session through a proxy of its own; `kwargs` are ProxyResource's.
 
         :param answer: makes the upstream's answer, and what it sends with it.
         :param pipelined: sent with the client's handshake.
@@ -177,8 +186,15 @@ class WebSocketTestCase(LoopbackTestCase):
         port = await self.proxy(upstream.url + prefix, **kwargs)
         return await self.join(port, came, handshake([*HANDSHAKE, *headers], target) + pipelined)
 
+    async def plain_site(self, upstream: Upstream) -> int:
+        """Serve a proxy in Twisted's own site, and return its port."""
+        site = Site(ProxyResource(upstream.url, reactor=reactor, log=QUIET), reactor=reactor)
+        site.noisy = False
+        site.log = lambda request: None  # type: ignore[method-assign]
+        return await self.listen(site)
+
     async def join(self, port: int, came: DeferredQueue[tuple[Message, Stream]], data: bytes = b"") -> Pair:
-        """One more session through the proxy on `port`."""
+        """Open one more session through the proxy on `port`."""
         client = await self.client(port)
         client.write(data or handshake())
         request, server = await came.get()
@@ -187,13 +203,13 @@ class WebSocketTestCase(LoopbackTestCase):
         return Pair(client, server, request, response)
 
     async def refused(self, port: int, data: bytes | None = None) -> Message:
-        """What a handshake is answered with that does not lead to a session."""
+        """Send a handshake that will be refused, and return the response."""
         client = await self.client(port)
         client.write(handshake() if data is None else data)
         return await read_response(client, "GET")
 
     def assert_error(self, response: Message, status: int, kind: str, message: str = ".") -> None:
-        """It is an error of ours, in the OpenAI envelope; `message` matches the text."""
+        """Expect an error of the proxy in OpenAI's envelope; `message` is a pattern for its text."""
         self.assertEqual(response.status, status, response)
         self.assertEqual(response.get("content-type"), "application/json")
         error = response.json()["error"]
@@ -201,11 +217,11 @@ class WebSocketTestCase(LoopbackTestCase):
         self.assertRegex(error["message"], message)
 
     async def assert_closed(self, stream: Stream, close: Close, *, masked: bool = False) -> None:
-        """The next frame is this close frame."""
+        """Expect this close frame next."""
         self.assertEqual(await read_frame(stream), Frame(CLOSE, close.payload, masked=masked))
 
     async def assert_passes(self, source: Stream, target: Stream, *data: bytes) -> None:
-        """What is written on one side arrives on the other as it was."""
+        """Write `data` on one side, and expect it unchanged on the other."""
         for piece in data:
             source.write(piece)
         expected = b"".join(data)
@@ -213,5 +229,20 @@ class WebSocketTestCase(LoopbackTestCase):
 
 
 def both(pair: Pair) -> Iterable[tuple[Stream, Stream, bytes]]:
-    """Each direction: who writes, who reads, and the key of the mask."""
+    """Return each direction: writer, reader, and the key of the mask."""
     return ((pair.client, pair.server, KEY), (pair.server, pair.client, b""))
+
+
+async def stuck(stream: Stream) -> int:
+    """Wait until a stream sends nothing more, and return how many bytes it has left."""
+    left = queued(stream.transport)
+    while True:
+        await turns(100)
+        before, left = left, queued(stream.transport)
+        if before == left:
+            return left
+
+
+def queued(transport: Any) -> int:
+    """Return how many bytes wait in a transport."""
+    return int(len(transport.dataBuffer) - transport.offset + transport._tempDataLen)

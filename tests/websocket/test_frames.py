@@ -1,4 +1,4 @@
-"""Where WebSocket frames end: the tracker that follows one direction of a session by its frame headers."""
+"""Frames of WebSockets: the tracker that follows one direction of a session by the frame headers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.sessions import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG,
 
 @dataclass(frozen=True)
 class Sent:
-    """One frame and what a reader of it knows."""
+    """One frame, and the result of reading it."""
 
     data: bytes
     ends_message: bool = False
     close: bytes | None = None
 
 
-#: The lengths at whose edges a header changes, or a frame becomes a long one.
+#: Lengths where the form of a header changes, or where a frame becomes a long one.
 EDGES = st.sampled_from([0, 1, 125, 126, 127, 65_535, WHOLE_BYTES, WHOLE_BYTES + 1, 70_000])
 SIZES = st.integers(0, 300) | EDGES
 KEYS = st.just(b"") | st.binary(min_size=4, max_size=4)
@@ -56,7 +56,7 @@ def message(draw: st.DrawFn) -> list[Sent]:
 
 @st.composite
 def traffic(draw: st.DrawFn) -> list[Sent]:
-    """What one side of a session may send: messages, control frames, and perhaps a close frame at the end."""
+    """Messages and control frames, and perhaps a close frame at the end."""
     frames: list[Sent] = []
     for part in draw(st.lists(message() | control().map(lambda one: [one]), max_size=4)):
         frames += part
@@ -76,17 +76,17 @@ def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 def fed(tracker: FrameTracker, data: bytes) -> bytes:
-    """What goes out when `data` comes in byte by byte."""
+    """Feed `data` byte by byte, and return what is forwarded."""
     return b"".join(tracker.feed(data[place : place + 1]) for place in range(len(data)))
 
 
 class SplittingTests(SynchronousTestCase):
-    """Whatever the network does to a sequence of frames, they are the same frames."""
+    """Frames in arbitrary pieces."""
 
     @settings(max_examples=100, deadline=None)
     @given(st.data())
     def test_legal_traffic(self, data: st.DataObject) -> None:
-        """However it is split, the same bytes go out, in order, with the same messages and the same close."""
+        """However they are split, the same bytes are forwarded, with the same messages and the same close."""
         frames = data.draw(traffic())
         whole = b"".join(one.data for one in frames)
         tracker = FrameTracker()
@@ -101,7 +101,7 @@ class SplittingTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     @given(st.data())
     def test_what_is_out_at_any_time(self, data: st.DataObject) -> None:
-        """After each piece the whole frames are out, and of an unfinished long one all that has come."""
+        """After each piece all whole frames are forwarded, and all that has arrived of a long one."""
         frames = [one.data for one in data.draw(traffic())]
         whole = b"".join(frames)
         tracker = FrameTracker()
@@ -115,7 +115,7 @@ class SplittingTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.binary(max_size=200) | EDGES.map(bytes), max_size=30))
     def test_arbitrary_bytes(self, garbage: list[bytes]) -> None:
-        """Bytes that are no frames never raise; nothing is made up, and what is held is at most one frame."""
+        """Arbitrary bytes never raise, nothing is added, and at most one frame is held."""
         tracker = FrameTracker()
         arrived = out = b""
         for piece in garbage:
@@ -128,7 +128,7 @@ class SplittingTests(SynchronousTestCase):
 
 
 def out_after(frames: list[bytes], arrived: int) -> tuple[int, bool]:
-    """How much of `frames` is to be out when `arrived` bytes are in, and whether that ends within one."""
+    """Return how much of `frames` is due when `arrived` bytes are in, and whether that ends inside one."""
     end = 0
     for data in frames:
         if end + len(data) <= arrived:
@@ -142,15 +142,15 @@ def out_after(frames: list[bytes], arrived: int) -> tuple[int, bool]:
 
 
 class HoldingTests(SynchronousTestCase):
-    """A short frame goes out whole, a long one as it comes."""
+    """Short frames are forwarded whole, long ones as they arrive."""
 
     def test_empty(self) -> None:
-        """Nothing comes of nothing."""
+        """No bytes yield no bytes."""
         tracker = FrameTracker()
         self.assertEqual((tracker.feed(b""), tracker.octets, tracker.messages), (b"", 0, 0))
 
     def test_longest_short_frame(self) -> None:
-        """Without its last byte, a frame of 65,536 bytes stays here whole."""
+        """Without its last byte, nothing of a frame of 65,536 bytes is forwarded."""
         for key in (b"", KEY):
             data = frame(BINARY, bytes(65_536), key=key)
             tracker = FrameTracker()
@@ -159,7 +159,7 @@ class HoldingTests(SynchronousTestCase):
             self.assertEqual(tracker.feed(data[-1:]), data)
 
     def test_shortest_long_frame(self) -> None:
-        """One of 65,537 bytes goes out as soon as its header is whole."""
+        """A frame of 65,537 bytes is forwarded as soon as its header is complete."""
         for key in (b"", KEY):
             data = frame(BINARY, bytes(65_537), key=key)
             header = 10 + len(key)
@@ -174,7 +174,7 @@ class HoldingTests(SynchronousTestCase):
             self.assertEqual((tracker.inside_frame, tracker.messages), (False, 1))
 
     def test_length_that_no_frame_has(self) -> None:
-        """A length of 2**64 - 1 is a long frame that never ends, and holds nothing."""
+        """A length of 2**64 - 1 makes a long frame that never ends, of which nothing is held."""
         tracker = FrameTracker()
         data = b"\x82\x7f" + b"\xff" * 8
         self.assertEqual(tracker.feed(data), data)
@@ -183,7 +183,7 @@ class HoldingTests(SynchronousTestCase):
         self.assertEqual(len(tracker._held), 0)
 
     def test_whole_frames_do_not_wait_for_the_next(self) -> None:
-        """Of a read that ends within a frame, everything before that frame goes out."""
+        """Of a read that ends inside a frame, everything before that frame is forwarded."""
         tracker = FrameTracker()
         first, second = frame(TEXT, b"one"), frame(TEXT, b"two")
         self.assertEqual(tracker.feed(first + second[:3]), first)
@@ -207,7 +207,7 @@ class HoldingTests(SynchronousTestCase):
         self.assertEqual(counts, [0, 0, 0, 0, 1, 2])
 
     def test_cost(self) -> None:
-        """Byte by byte, a frame costs a look per part of its header and one at its end, not one per byte."""
+        """Byte by byte, a frame is parsed once per part of its header and once at its end."""
         tracker = FrameTracker()
         data = frame(BINARY, bytes(5000), key=KEY) * 2
         looks = 0
@@ -220,15 +220,15 @@ class HoldingTests(SynchronousTestCase):
 
         with mock.patch.object(FrameTracker, "_follow", counted):
             self.assertEqual(fed(tracker, data), data)
-        # Of each frame: its first byte, its second, the end of the header, the end of the payload.
+        # For each frame: after its first byte, its second, its header, and its payload.
         self.assertEqual(looks, 8)
 
 
 class CloseTests(SynchronousTestCase):
-    """Close frames, which are the only ones that are read."""
+    """Close frames, the only ones whose payload is read."""
 
     def test_nothing_follows(self) -> None:
-        """What comes behind a close frame does not go out, in the same read or later."""
+        """Nothing after a close frame is forwarded, in the same read or later."""
         tracker = FrameTracker()
         close = Close.of(1000, "bye").frame(masked=False)
         self.assertEqual(
@@ -239,7 +239,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(len(tracker._held), 0)
 
     def test_unmasked(self) -> None:
-        """Code and reason are found under a mask."""
+        """Code and reason are unmasked."""
         for key in (b"", KEY, b"\0\0\0\0"):
             tracker = FrameTracker()
             fed(tracker, frame(CLOSE, b"\x10\xe1" + "ü".encode(), key=key))
@@ -258,7 +258,7 @@ class CloseTests(SynchronousTestCase):
         self.assertIsNone(Close(b"\x03").code)
 
     def test_payload_that_looks_like_a_close(self) -> None:
-        """The same bytes inside a payload are no close frame."""
+        """The same bytes inside a payload do not make a close frame."""
         for size in (100, 70_000):
             tracker = FrameTracker()
             fake = Close.of(1000).frame(masked=False)
@@ -268,7 +268,7 @@ class CloseTests(SynchronousTestCase):
             self.assertIsNone(tracker.close)
 
     def test_too_long(self) -> None:
-        """A close frame beyond what the standard allows ends the direction, and is known to be one."""
+        """A close frame that is too long ends the direction and is not legal."""
         tracker = FrameTracker()
         data = frame(CLOSE, b"\x03\xe8" + b"x" * 500)
         self.assertEqual(tracker.feed(data), data)
@@ -277,7 +277,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(len(Close.of(1000, "y" * 200).frame(masked=False)), 127)
 
     def test_legal(self) -> None:
-        """Only codes that endpoints may send, with a reason in UTF-8, make a close that may be echoed."""
+        """Only codes that endpoints may send, with a reason in UTF-8, are legal."""
         for code in (1000, 1003, 1007, 1014, 3000, 4999):
             self.assertTrue(Close.of(code, "Schluß").legal, code)
         self.assertTrue(Close().legal)
@@ -287,7 +287,7 @@ class CloseTests(SynchronousTestCase):
         self.assertFalse(Close(b"\x03\xe8\xff").legal)
 
     def test_round_trip(self) -> None:
-        """A frame of ours, masked or not, reads as what it was made of, and every mask is another."""
+        """A frame of ours, masked or not, is read back unchanged, and no mask is used twice."""
         for close in (Close(), Close.of(1001), Close.of(3000, "Schluß")):
             for masked in (False, True):
                 tracker = FrameTracker()
