@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
-from stream_proxy.service.config import Config, Rule, load_config, parse_config
+from stream_proxy.service.config import Config, Rule, _field_message, load_config, parse_config
 
 URL = "https://api.openai.com"
 
@@ -199,6 +200,57 @@ class ErrorTests(TestCase):
             with self.assertRaises(ConfigError) as caught:
                 parse_config(json.dumps({"rules": [{"listenPort": 1, "upstreamUrl": url}]}).encode(), "c")
             self.assertRegex(str(caught.exception), r"\Ac: rules\[0\]\.upstreamUrl: is not a valid URL: .+\Z")
+
+
+class MsgspecTests(TestCase):
+    """The messages of msgspec that are reworded. A version that words them otherwise fails here first."""
+
+    def test_messages(self) -> None:
+        """Each kind as it comes, and as it is logged."""
+        for keys, message, line in (
+            (
+                {"rules": None, "workers": 1},
+                "Expected `array`, got `null` - at `$.rules`",
+                "rules: expected array, got null",
+            ),
+            (
+                {"admin": 5},
+                "Expected `object | null`, got `int` - at `$.admin`",
+                "admin: expected object, got int",
+            ),
+            (
+                {"timeoutSeconds": 0},
+                "Expected `float` > 0.0 - at `$.timeoutSeconds`",
+                "timeoutSeconds: expected float > 0.0",
+            ),
+            (
+                {"rules": [{}]},
+                "Object missing required field `upstreamUrl` - at `$.rules[0]`",
+                "rules[0].upstreamUrl: is required",
+            ),
+            (
+                {"rules": [{"upstreamUrl": URL, "includeUsage": "`$"}]},
+                "Invalid enum value '`$' - at `$.rules[0].includeUsage`",
+                "rules[0].includeUsage: invalid enum value '$'",
+            ),
+            (
+                {"rules": [{"upstreamUrl": URL, "clientKeys": "key"}]},
+                "Expected `object | null`, got `str` - at `$.rules[0].clientKeys`",
+                'rules[0].clientKeys: keys do not stand in the config; use {"file": PATH} or '
+                '{"environment": NAME}',
+            ),
+            (
+                {"rules": [{"upstreamUrl": URL, "clientKeys": {}}]},
+                'must be {"file": PATH} or {"environment": NAME} - at `$.rules[0].clientKeys`',
+                'rules[0].clientKeys: must be {"file": PATH} or {"environment": NAME}',
+            ),
+        ):
+            data: dict[str, Any] = {"rules": [{"listenPort": 1, "upstreamUrl": URL}], **keys}
+            error = self.assertRaises(msgspec.ValidationError, msgspec.convert, data, Config)
+            self.assertEqual((str(error), _field_message(str(error))), (message, line))
+        error = self.assertRaises(msgspec.ValidationError, msgspec.convert, {}, Config)
+        self.assertEqual(str(error), "Object missing required field `rules`")
+        self.assertEqual(_field_message(str(error)), "rules: is required")
 
 
 class WarningTests(TestCase):
