@@ -369,3 +369,17 @@ class CertificateTests(ReloadTestCase):
         await self.hang_up(process, "names a key or certificate that cannot be used; the configuration stays")
         self.assertTrue(await renewed())
         self.assertNotIn("Traceback", process.output)
+
+    async def test_removed(self) -> None:
+        """The certificate of a rule may be removed together with the rule."""
+        upstream = await self.named(b"a")
+        directory = self.directory()
+        self.issue(directory, "old.example")
+        files = f"privateKey={directory}/key.pem:certKey={directory}/cert.pem"
+        plain = {"listenPort": free_port(), "upstreamUrl": upstream.url}
+        encrypted = {"listen": f"ssl:{free_port()}:{files}:interface=127.0.0.1", "upstreamUrl": upstream.url}
+        process = await self.begin(plain, encrypted)
+        (directory / "key.pem").unlink()
+        (directory / "cert.pem").unlink()
+        await self.reload(process, plain)
+        self.assertNotIn("stays as it was", process.output)
