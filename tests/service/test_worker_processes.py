@@ -19,10 +19,11 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
-from stream_proxy.service.workers import child as worker
-from stream_proxy.service.workers import supervisor as workers
-from stream_proxy.service.workers.child import COMMANDS, RECORDS
+from stream_proxy.service.workers import child, supervisor
 from stream_proxy.service.workers.messages import (
+    COMMANDS,
+    PARENTS_SIGNALS,
+    RECORDS,
     Abort,
     Command,
     CommandReceiver,
@@ -182,7 +183,7 @@ class WorkerTests(SynchronousTestCase):
         self.reactor = _Reactor()
         self.logged: list[str] = []
         log = RequestLog(observer=cast(Any, self.log))
-        self.service = WorkersService(self.reactor, CONFIG, self.places(CONFIG), log=log)
+        self.service = WorkersService(cast(Any, self.reactor), CONFIG, self.places(CONFIG), log=log)
         self.service.startService()
         self.addCleanup(self.close)
 
@@ -197,7 +198,7 @@ class WorkerTests(SynchronousTestCase):
 
     def close(self) -> None:
         """End what is open."""
-        for each in self.service._workers:
+        for each in self.service._slots:
             if each._commands is not None:
                 each._commands.close()
         for _, transport in self.reactor.spawned:
@@ -222,11 +223,11 @@ class WorkerTests(SynchronousTestCase):
 
     def test_start(self) -> None:
         """It is told all it needs to know, and no signal can hit it before it is prepared for that."""
-        (endpoint,) = self.service._places
+        (endpoint,) = self.service._listeners
         self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (endpoint,), "info")])
         self.assertEqual(len(self.last[1].descriptors), 1)
-        self.assertEqual(self.reactor.blocked & worker.PARENTS_SIGNALS, worker.PARENTS_SIGNALS)
-        self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & worker.PARENTS_SIGNALS)
+        self.assertEqual(self.reactor.blocked & PARENTS_SIGNALS, PARENTS_SIGNALS)
+        self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & PARENTS_SIGNALS)
 
     def test_reload(self) -> None:
         """It gets what is new alone; a process that comes after it gets all."""
@@ -234,7 +235,7 @@ class WorkerTests(SynchronousTestCase):
         second = Rule(listen_port=2, upstream_url="http://y")
         self.last[1].sent()
         config = Config(workers=1, rules=[first, second])
-        places = {**self.service._places, **self.places(Config(rules=[second]))}
+        places = {**self.service._listeners, **self.places(Config(rules=[second]))}
         self.service.reload(config, places)
         old, new = endpoint_of(first), endpoint_of(second)
         self.assertEqual(self.last[1].sent(), [Serve(config, (new,), "info")])
@@ -249,14 +250,14 @@ class WorkerTests(SynchronousTestCase):
         """What counts connections is divided between the workers."""
         rule = Rule(listen_port=1, upstream_url="http://x", max_connections=3)
         config = Config(workers=2, rules=[rule], max_connections=101, max_upstream_waiting=0)
-        shared = workers._share(config)
+        shared = supervisor._share(config)
         self.assertEqual((shared.rules[0].max_connections, shared.max_connections), (2, 51))
         self.assertEqual((shared.rules[0].max_upstream_waiting, shared.max_upstream_waiting), (None, 0))
 
     def test_reads_nothing(self) -> None:
         """One that has not read its commands for long does not work any more, and is replaced."""
         for _ in range(10_000):
-            self.service.reload(CONFIG, self.service._places)
+            self.service.reload(CONFIG, self.service._listeners)
             if self.last[1].signals:
                 break
         self.assertEqual(self.last[1].signals, ["KILL"])
@@ -350,7 +351,7 @@ class LogTests(SynchronousTestCase):
             return len(data[:50])
 
         self.patch(os, "write", write)
-        observe = worker._Observer()
+        observe = child._Observer()
         original = {"log_time": 5.0, "log_namespace": "n", "log_level": LogLevel.warn, "log_format": "{a}\nü"}
         for more in ({}, {"log_system": "s,1"}, {"log_failure": Failure(ValueError("x"))}):
             event = {**original, "a": "{}", **more}
@@ -370,7 +371,7 @@ class LogTests(SynchronousTestCase):
             raise BrokenPipeError
 
         self.patch(os, "write", broken)
-        worker._Observer()({"log_time": 5.0, "log_format": "text"})
+        child._Observer()({"log_time": 5.0, "log_format": "text"})
 
     def test_split(self) -> None:
         """Records may come in pieces, or several at once; one that is cut off by the end is none."""
