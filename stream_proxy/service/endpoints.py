@@ -128,9 +128,7 @@ class Adopter:
     def __getattr__(self, name: str) -> object:
         return getattr(self._reactor, name)
 
-    def listenTCP(
-        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
+    def listenTCP(self, port: int, factory: IProtocolFactory, *_: object, **__: object) -> IListeningPort:
         """Accept on the socket, whatever its family: systemd's is described as TCP."""
         server = self._server
         if server.family == socket.AF_UNIX:
@@ -142,20 +140,13 @@ class Adopter:
         port: int,
         factory: IProtocolFactory,
         contextFactory: IOpenSSLContextFactory,
-        backlog: int = 50,
-        interface: str = "",
+        *_: object,
+        **__: object,
     ) -> IListeningPort:
         """Accept TLS on the socket."""
         return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory))
 
-    def listenUNIX(
-        self,
-        address: str,
-        factory: IProtocolFactory,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> IListeningPort:
+    def listenUNIX(self, address: str, factory: IProtocolFactory, *_: object, **__: object) -> IListeningPort:
         """Accept on a UNIX socket."""
         port: _UNIXPort = _UNIXPort._fromListeningDescriptor(self._reactor, self._server.fileno(), factory)
         # The port sets the file's mode when it begins to listen; that must change nothing.

@@ -5,9 +5,8 @@ The rules are served by a part of it, in this process or in workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -17,36 +16,11 @@ from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, load_config
 from stream_proxy.service.health import AdminService, Status
-from stream_proxy.service.listening import Listener, endpoint_of, open_listeners
+from stream_proxy.service.listening import endpoint_of, open_listeners
 from stream_proxy.service.rules import ProxyService, listening
 from stream_proxy.service.signals import StoppableService
+from stream_proxy.service.workers.supervisor import WorkersService
 from stream_proxy.transport.reactor import IReactor
-
-
-class Serving(Protocol):
-    """A service for the rules, in this process or in workers."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it accepts requests."""
-
-    def privilegedStartService(self) -> object:
-        """Start what may need privileges."""
-
-    def startService(self) -> object:
-        """Start."""
-
-    def stopService(self) -> Deferred[None]:
-        """Stop listening, and wait for running requests."""
-
-    def abort(self) -> None:
-        """Abort running requests."""
-
-    def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
-        """Serve another configuration; `listeners` are all that are open.
-
-        :raises ConfigError: it cannot be served; then nothing has changed.
-        """
 
 
 class MainService(StoppableService):
@@ -75,6 +49,7 @@ class MainService(StoppableService):
         #: All TCP ports that we have listened on: workers may still be about to close them.
         self._ours = self._ports()
         try:
+            #: The rules, served by this process or by workers.
             self.serving = self._serve()
         except ConfigError:
             for listener in self._listeners.values():
@@ -82,11 +57,9 @@ class MainService(StoppableService):
             raise
         self._admin = self._make_admin()
 
-    def _serve(self) -> Serving:
+    def _serve(self) -> ProxyService | WorkersService:
         if self._config.workers == 1:
             return ProxyService(self._reactor, self._config, self._listeners, log=self._log)
-        from stream_proxy.service.workers.supervisor import WorkersService
-
         return WorkersService(self._reactor, self._config, self._listeners, log=self._log)
 
     def _ports(self) -> set[int]:

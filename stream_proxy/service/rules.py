@@ -170,15 +170,10 @@ class ProxyService(Service):
     """
 
     def __init__(
-        self,
-        reactor: IReactor,
-        config: Config,
-        listeners: Mapping[str, Listener],
-        *,
-        log: RequestLog | None = None,
+        self, reactor: IReactor, config: Config, listeners: Mapping[str, Listener], *, log: RequestLog
     ) -> None:
         self._reactor = reactor
-        self._log = log or RequestLog()
+        self._log = log
         self._grace = config.shutdown_grace_seconds
         #: What is served, by endpoint.
         self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}

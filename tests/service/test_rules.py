@@ -92,7 +92,7 @@ class PlanTests(SynchronousTestCase):
         self.guarded = self.rule(client_keys=KeySource(file=str(self.keys)))
         config = Config(rules=[self.plain, self.guarded])
         self.listeners: dict[str, Listener] = {}
-        self.service = ProxyService(cast(Any, self.reactor), config, self.opened(config))
+        self.service = ProxyService(cast(Any, self.reactor), config, self.opened(config), log=RequestLog())
         self.service.startService()
         self.addCleanup(self.close)
 

@@ -19,20 +19,7 @@ from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
 from stream_proxy.service.listening import Listener
-from stream_proxy.service.workers.messages import (
-    COMMANDS,
-    PARENTS_SIGNALS,
-    RECORDS,
-    Abort,
-    Command,
-    CommandReceiver,
-    Line,
-    Ready,
-    Record,
-    Serve,
-    Stop,
-    receive,
-)
+from stream_proxy.service.workers import messages
 from stream_proxy.transport.reactor import IReactor, installed_reactor
 
 if TYPE_CHECKING:
@@ -41,9 +28,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run a worker until its parent stops it or is gone."""
-    for number in PARENTS_SIGNALS:
+    for number in messages.PARENTS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)  # discards those that came since the start
+    # Signals that came since the start, while they were blocked, are discarded.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, messages.PARENTS_SIGNALS)
     globalLogBeginner.beginLoggingTo([_Observer()])
     try:
         namedModule(sys.argv[1]).install()
@@ -66,28 +54,28 @@ class Worker:
         self._service: ProxyService | None = None
         self._status = 0
         self._stopping = False
-        receive(reactor, COMMANDS, CommandReceiver(self._command, self._stop))
+        messages.receive(reactor, messages.COMMANDS, messages.CommandReceiver(self._command, self._stop))
         with open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), COMMANDS)  # the reactor has a duplicate
+            os.dup2(nothing.fileno(), messages.COMMANDS)  # the reactor has a duplicate
 
     def run(self) -> int:
         """Serve, and return the exit status."""
         self._reactor.run(installSignalHandlers=False)
         return self._status
 
-    def _command(self, command: Command, descriptors: list[int]) -> None:
+    def _command(self, command: messages.Command, descriptors: list[int]) -> None:
         match command:
-            case Serve():
+            case messages.Serve():
                 sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
                 named = zip(command.endpoints, sockets, strict=True)
                 self._serve(command, {endpoint: Listener(endpoint, [each]) for endpoint, each in named})
-            case Stop():
+            case messages.Stop():
                 self._stop()
-            case Abort():
+            case messages.Abort():
                 if self._service is not None:
                     self._service.abort()
 
-    def _serve(self, command: Serve, listeners: dict[str, Listener]) -> None:
+    def _serve(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         try:
             if self._service is None:
                 self._start(command, listeners)
@@ -103,7 +91,7 @@ class Worker:
             self._status = 1
             self._stop()
 
-    def _start(self, command: Serve, listeners: dict[str, Listener]) -> None:
+    def _start(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         from stream_proxy.request_log import RequestLog
         from stream_proxy.service.rules import ProxyService, settle
 
@@ -112,7 +100,7 @@ class Worker:
         service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
         settle()
-        _send(Ready())
+        _send(messages.Ready())
 
     def _stop(self) -> None:
         if not self._stopping:
@@ -129,7 +117,7 @@ class _Observer:
         if text:
             level = event.get("log_level")
             _send(
-                Line(
+                messages.Line(
                     time=event["log_time"],
                     level="info" if level is None else level.name,
                     namespace=event.get("log_namespace") or "-",
@@ -139,12 +127,12 @@ class _Observer:
             )
 
 
-def _send(record: Record) -> None:
+def _send(record: messages.Record) -> None:
     """Write a record at once and whole: nothing that was logged is lost, however the worker ends."""
     data = msgspec.json.encode(record) + b"\n"
     with contextlib.suppress(BrokenPipeError):  # the parent is gone, and the log with it
         while data:
-            data = data[os.write(RECORDS, data) :]
+            data = data[os.write(messages.RECORDS, data) :]
 
 
 if __name__ == "__main__":
