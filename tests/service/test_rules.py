@@ -1,4 +1,4 @@
-"""The service where no process is needed to see what it does."""
+"""The service in this process: signals, reloads, ports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class _Reactor(MemoryReactorClock):
-    """Runs at once what other threads, or signal handlers, ask for."""
+    """A reactor that runs calls from threads and signal handlers at once."""
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
         callable(*args, **kwargs)
@@ -138,7 +138,7 @@ class SettleTests(SynchronousTestCase):
     """`settle`."""
 
     def test_frozen(self) -> None:
-        """What exists is not looked at again by the garbage collector."""
+        """Objects that exist are exempt from later garbage collections."""
         self.addCleanup(gc.unfreeze)
         settle()
         self.assertGreater(gc.get_freeze_count(), 1000)
@@ -148,12 +148,12 @@ class PortTests(SynchronousTestCase):
     """`open_listeners` and `any_interface`."""
 
     def test_no_ipv6(self) -> None:
-        """Where no IPv6 socket can be made, IPv4 alone is listened on."""
+        """Only IPv4 is listened on if no IPv6 socket can be made."""
         with patch("socket.socket", side_effect=OSError("no IPv6 here")):
             self.assertEqual(any_interface(), "")
 
     def test_forbidden(self) -> None:
-        """Whatever the system has against a port is said, with the place that named it."""
+        """The system's objection to a port is quoted, with the key that names the port."""
         config = Config(rules=[Rule(listen_port=80, listen_address="::1", upstream_url="http://x")])
         with patch("socket.socket", side_effect=PermissionError(13, "Permission denied")):
             error = self.assertRaises(ConfigError, open_listeners, config, "c: {}".format)
