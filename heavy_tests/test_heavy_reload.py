@@ -16,23 +16,23 @@ _GROWTH = 3000
 
 
 def resident(pid: int) -> int:
-    """The memory that a process has, in kilobytes."""
+    """Return the resident memory of a process in kilobytes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1])
 
 
 class ManyReloadsTests(ReloadTestCase):
-    """What is left of them."""
+    """Resources after a thousand reloads."""
 
     timeout = 300
 
     def pids(self, process: Process) -> list[int]:
-        """The processes that serve, and the one that was started."""
+        """Return the process and its workers."""
         return [process.pid, *children(process.pid)]
 
     async def test_flat(self) -> None:
-        """No memory and no descriptors; each changes a rule, and opens or closes a port."""
+        """Reloads leak no memory and no descriptors; each changes a rule, and opens or closes a port."""
         upstream = await self.named(b"a")
         port, other = free_port(), free_port()
         rule = {"listenPort": port, "upstreamUrl": upstream.url}
@@ -42,7 +42,7 @@ class ManyReloadsTests(ReloadTestCase):
         before: list[tuple[int, int]] = []
         for number in range(_RELOADS):
             rules = [{**rule, "timeoutSeconds": 100 + number}, *([more] if number % 2 else [])]
-            # Written at once, so that no half of a file is ever read.
+            # Replaced atomically, so that an incomplete file is never read.
             new = self.path.with_suffix(".new")
             new.write_text(json.dumps({"workers": self.workers, "rules": rules}))
             new.replace(self.path)
@@ -67,6 +67,6 @@ class ManyReloadsTests(ReloadTestCase):
 
 
 class WorkersManyReloadsTests(ManyReloadsTests):
-    """The same with two workers."""
+    """A thousand reloads with two workers."""
 
     workers = 2

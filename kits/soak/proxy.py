@@ -1,4 +1,4 @@
-"""The real process: its config, what it takes of the machine, what it writes."""
+"""Proxy process under test: its config, resources and log."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CALM_LOOKS = 10
 
 
 class NotStarted(Exception):
-    """It did not start to listen; the text says why."""
+    """A process that did not start to listen; the text says why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process and its workers had at one time: bytes of memory (Pss), open descriptors."""
+    """Resources of the process and its workers at one time: bytes of memory (Pss), open descriptors."""
 
     seconds: float
     memory: int
@@ -36,8 +36,8 @@ class Sample:
 class Proxy:
     """``twistd openai-stream-proxy`` with a config of its own.
 
-    :param folder: for the config and the log.
-    :param config: what it says.
+    :param folder: where config and log are written.
+    :param config: the content of the config file.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Proxy:
         new.replace(self.config_path)
 
     def reload(self) -> None:
-        """Tell it that there is another config."""
+        """Make it read its config file again."""
         self._popen.send_signal(signal.SIGHUP)
 
     @property
@@ -76,9 +76,9 @@ class Proxy:
         return self._popen.poll() is None
 
     def wait_for(self, ports: list[int], seconds: float = 20) -> None:
-        """Return when it listens on all `ports`, and has long opened what it opens while it starts.
+        """Wait until it listens on all `ports`, and no longer opens descriptors.
 
-        :raises NotStarted: it does not.
+        :raises NotStarted: it did not listen in time.
         """
         end = time.monotonic() + seconds
         for port in ports:
@@ -94,7 +94,7 @@ class Proxy:
             last = descriptors
 
     def sample(self) -> Sample:
-        """What it has now."""
+        """Measure its resources."""
         memory = descriptors = 0
         for pid in _tree(self._popen.pid):
             try:
@@ -105,7 +105,7 @@ class Proxy:
         return Sample(time.monotonic() - self._began, memory, descriptors)
 
     def stop(self) -> int:
-        """End it in order; its exit status."""
+        """Stop it, and return its exit status."""
         if self.running:
             self._popen.terminate()
         try:
@@ -115,14 +115,14 @@ class Proxy:
             return self._popen.wait()
 
     def complaints(self) -> list[str]:
-        """The lines of the log that should not be there, each with some that follow."""
+        """Return the first errors in the log, each with some lines around it."""
         lines = self.log_path.read_text("utf-8", "replace").splitlines()
         found = [number for number, line in enumerate(lines) if _BAD.search(line)]
         return ["\n".join(lines[max(0, number - 2) : number + 25]) for number in found[:3]]
 
 
 def listens(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Report whether something accepts connections on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -131,7 +131,7 @@ def listens(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens on, out of the range from which connections get theirs."""
+    """Return ports that nothing listens on, outside the range of ephemeral ports."""
     found: list[int] = []
     port = 10_240 + os.getpid() % 10_000
     while len(found) < count:
@@ -161,7 +161,7 @@ def _tree(root: int) -> list[int]:
 
 
 def until(held: Callable[[], bool], seconds: float) -> bool:
-    """Wait until `held` says yes; whether it did."""
+    """Wait until `held` returns true, and report whether it did."""
     end = time.monotonic() + seconds
     while not held():
         if time.monotonic() > end:

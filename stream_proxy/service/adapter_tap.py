@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -14,6 +13,7 @@ from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.main import MainService
 from stream_proxy.service.tap import configured, start_up
+from stream_proxy.transport.reactor import IReactor
 
 _PORT = 28081
 _SERVICE = "http://127.0.0.1:28080/stream"
@@ -37,7 +37,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The service for `options`.
+    """Return the service for `options`.
 
     :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
     """
@@ -47,7 +47,7 @@ def makeService(options: Options) -> IService:
     return start_up(_default)
 
 
-def _default(reactor: Any, log: RequestLog) -> IService:
+def _default(reactor: IReactor, log: RequestLog) -> IService:
     rule = Rule(listen_port=_PORT, upstream_url=_SERVICE, adapter=AdapterConfig())
     reactor.callWhenRunning(log.info, f"the adapter's base URL is http://127.0.0.1:{_PORT}/v1")
     return MainService(

@@ -1,4 +1,4 @@
-"""``config.json``: what it may say, and what is said about it when it is wrong."""
+"""Schema of ``config.json``, and the messages about a file that does not follow it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ from stream_proxy.upstream.route import Route
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
+#: The form of msgspec's messages.
+_MESSAGE = re.compile(
+    r"(?s)(?P<text>Object missing required field `(?P<field>\w+)`|.*?)( - at `\$(?P<path>.*)`)?"
+)
+#: Messages that are replaced: a pattern for the key, one for msgspec's text, and the new text.
+_REWORDED = (
+    (r".*", r"Object missing required field .*", "is required"),
+    # Most likely somebody wrote the key itself.
+    (
+        r"(.*\.)?(clientKeys|upstreamKey)",
+        r"Expected .*",
+        'keys do not stand in the config; use {"file": PATH} or {"environment": NAME}',
+    ),
+)
+
 
 class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     """One listening port and the upstream behind it."""
@@ -34,17 +49,17 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     include_usage: IncludeUsage = "auto"
     adapter: AdapterConfig | None = None
 
-    # Who may call, and as whom the upstream is called.
+    # Keys: of the clients that may call, and the one that the upstream is sent.
     client_keys: KeySource | None = None
     upstream_key: UpstreamKeySource | None = None
 
-    # The way to the upstream.
+    # The connection to the upstream.
     proxy: str | None = None
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
 
-    # In place of the limits of the same name.
+    # Override the limits of the same name.
     timeout_seconds: Seconds | None = None
     keep_alive_seconds: NoSeconds | None = None
     max_connections: Count | None = None
@@ -53,19 +68,19 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
 
     @property
     def open_wallet(self) -> bool:
-        """Whether everyone who reaches it spends a key of the operator's."""
+        """Whether everyone who can connect spends a key of the operator's."""
         adapter = self.adapter
         injects = adapter is not None and any("${" in value for value in adapter.headers.values())
         return self.client_keys is None and (injects or self.upstream_key is not None)
 
     @property
     def route(self) -> Route:
-        """The way to the upstream."""
+        """How the upstream is reached."""
         return Route(self.proxy, self.ca_file, self.certificate_file, self.key_file)
 
 
 class Admin(Struct, frozen=True, rename="camel", kw_only=True):
-    """The port that tells how the process is."""
+    """The port with the health checks."""
 
     listen_port: Port
     listen_address: str = "127.0.0.1"
@@ -80,7 +95,7 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
 
     def limits_of(self, rule: Rule) -> Limits:
-        """The limits that hold for `rule`."""
+        """Return the limits of `rule`: its own, else the configuration's."""
         values = {name: getattr(self, name) for name in Limits.__struct_fields__}
         own = {name: value for name in values if (value := getattr(rule, name, None)) is not None}
         return Limits(**{**values, **own})
@@ -89,8 +104,8 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
 def load_config(path: Path) -> tuple[Config, list[str]]:
     """Read and check a configuration file.
 
-    :return: the configuration, and a warning for each key that means nothing.
-    :raises ConfigError: if it cannot be used.
+    :return: the configuration, and a warning for each unknown key and each key file that everyone can read.
+    :raises ConfigError: it cannot be used.
     """
     try:
         data = path.read_bytes()
@@ -104,7 +119,7 @@ def load_config(path: Path) -> tuple[Config, list[str]]:
 
 
 def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
-    """The same for the bytes of a file called `name`."""
+    """Check the content of a configuration file called `name`; see :func:`load_config`."""
     if not data.strip():
         raise ConfigError(f"{name}: the config file is empty; it must hold a JSON object with rules")
     try:
@@ -121,13 +136,13 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
         raise ConfigError(f"{name}: a key holds half of a surrogate pair, which is no text") from None
     ports: dict[int, str] = {}
     for index, rule in enumerate(config.rules):
-        place = f"rules[{index}]"
+        section = f"rules[{index}]"
         try:
             _check_rule(rule)
             if not isinstance(rule.listen_port, UnsetType):
-                _claim(ports, rule.listen_port, place)
+                _claim(ports, rule.listen_port, section)
         except ValueError as error:
-            raise ConfigError(f"{name}: {place}.{_one_line(error)}") from None
+            raise ConfigError(f"{name}: {section}.{_one_line(error)}") from None
     if config.admin is not None:
         try:
             _check_address(config.admin.listen_address)
@@ -137,9 +152,9 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
     return config, [f"{name}: {warning}" for warning in [*_unknown_keys(loaded), *_exposed(config)]]
 
 
-def _claim(ports: dict[int, str], port: int, place: str) -> None:
-    first = ports.setdefault(port, place)
-    if first != place:
+def _claim(ports: dict[int, str], port: int, section: str) -> None:
+    first = ports.setdefault(port, section)
+    if first != section:
         raise ValueError(f"listenPort: port {port} is already used by {first}")
 
 
@@ -220,18 +235,16 @@ def _unknown(given: dict[str, Any], struct: type[Struct], prefix: str) -> list[s
 
 
 def _field_message(message: str) -> str:
-    """msgspec's message with the place first: ``rules[0].listenPort: expected int, got str``."""
-    what, _, place = message.partition(" - at `")
-    where = place.rstrip("`").removeprefix("$").lstrip(".")
-    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
-    if missing:
-        where = f"{where}.{missing[1]}" if where else missing[1]
-        what = "is required"
-    if re.fullmatch(r"(.*\.)?(clientKeys|upstreamKey)", where) and what.startswith("Expected"):
-        what = 'Keys do not stand in the config; use {"file": PATH} or {"environment": NAME}'
-    what = what.replace("`", "").replace(" | null", "")
-    what = what[:1].lower() + what[1:]
-    return f"{where}: {what}" if where else what
+    """Reword a message of msgspec's, with the key first: ``rules[0].listenPort: expected int, got str``."""
+    found = _MESSAGE.fullmatch(message)
+    assert found is not None  # the pattern fits every text
+    key = ".".join(filter(None, ((found["path"] or "").lstrip("."), found["field"])))
+    for keys, texts, ours in _REWORDED:
+        if re.fullmatch(keys, key) and re.fullmatch(texts, found["text"]):
+            return f"{key}: {ours}"
+    text = found["text"].replace("`", "").replace(" | null", "")
+    text = text[:1].lower() + text[1:]
+    return f"{key}: {text}" if key else text
 
 
 def _json_type(value: object) -> str:
@@ -242,5 +255,5 @@ def _json_type(value: object) -> str:
 
 
 def _one_line(text: object) -> str:
-    # A key may hold half a surrogate pair, which no log takes.
+    # A key may contain half a surrogate pair, which cannot be written to a log.
     return " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())

@@ -1,7 +1,7 @@
-"""Twisted endpoints in two steps: one process opens the sockets, the same or another listens on them.
+"""Twisted endpoints in two steps: one process opens the sockets, the same or another one listens on them.
 
-An endpoint asks its reactor to listen. What stands in for the reactor here opens the sockets that this takes,
-or listens on those that are open.
+An endpoint asks its reactor to listen. The stand-ins for the reactor here use that request to open sockets
+(:class:`Opener`), or to listen on open ones (:class:`Adopter`).
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import os
 import socket
 import stat
 from collections.abc import Collection
-from typing import Any, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from stream_proxy.transport.ports import BACKLOG, address_family, probe
+from stream_proxy.transport.reactor import IReactor
 
 
-def listen(endpoint: str, reactor: Any, factory: Any) -> Any:
-    """Listen, and have the outcome at once."""
-    outcome: list[Any] = []
+def listen(endpoint: str, reactor: Opener | Adopter, factory: IProtocolFactory) -> IListeningPort | None:
+    """Listen, and return the port that `reactor` made; the endpoints in use here do not make one wait."""
+    outcome: list[IListeningPort | Failure | None] = []
     serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
-    if outcome and isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
-    return outcome[0] if outcome else None
+    port = outcome[0] if outcome else None
+    if isinstance(port, Failure):
+        port.raiseException()
+    return port
 
 
 class CannotOpenError(Exception):
-    """The system refuses, for this reason."""
+    """A socket that the system refuses to open, as opposed to an endpoint that makes no sense."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
@@ -39,56 +40,70 @@ class CannotOpenError(Exception):
 
 
 class Opener:
-    """Takes a reactor's place in an endpoint: opens the sockets, and leaves the listening to others."""
+    """Stand-in for an endpoint's reactor: opens the sockets and does not listen on them.
+
+    :param count: how many processes accept; none, if the endpoint is only checked.
+    :param ours: TCP ports that processes of ours listen on; they may be shared.
+    """
 
     def __init__(self, count: int, ours: Collection[int]) -> None:
         self.sockets: list[socket.socket] = []
+        #: The file of a UNIX socket.
         self.path: str | None = None
         self._count = count
         self._ours = ours
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
-        """The reactor's method of this name, as are the others."""
+    # The methods have the names and parameters of the reactor's.
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
+        """Open a TCP socket for each process."""
         try:
             if self._count and port not in self._ours:
                 probe(port, interface)
-            # Each process has a socket of its own, between which the system distributes the connections.
+            # The system distributes the connections between the sockets.
             for _ in range(self._count):
                 self.sockets.append(_tcp_socket(port, interface, max(backlog, BACKLOG)))
         except OSError as error:
             self._fail(error)
 
     def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: object,
+        contextFactory: IOpenSSLContextFactory,
+        backlog: int = 50,
+        interface: str = "",
     ) -> None:
-        contextFactory.getContext()  # whether key and certificate belong together
+        """Check that key and certificate belong together, and open TCP sockets."""
+        contextFactory.getContext()
         self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(
-        self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+        self, address: str, factory: object, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
     ) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sockets.append(listener)
+        """Open a UNIX socket, and replace a file that no process serves any more."""
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sockets.append(server)
         try:
             _remove_stale(address)
-            listener.bind(address)
+            server.bind(address)
             self.path = os.path.abspath(address)
             os.chmod(address, mode)
-            listener.listen(max(backlog, BACKLOG))
+            server.listen(max(backlog, BACKLOG))
         except OSError as error:
             self._fail(error)
-        listener.setblocking(False)
-        self._share(listener)
+        server.setblocking(False)
+        self._share(server)
 
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> None:
-        listener = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM)
-        listener.setblocking(False)
-        self.sockets.append(listener)
-        self._share(listener)
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: object) -> None:
+        """Take over a socket that was open before, such as systemd's."""
+        server = socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM)
+        server.setblocking(False)
+        self.sockets.append(server)
+        self._share(server)
 
-    def _share(self, listener: socket.socket) -> None:
-        """All processes accept on the one socket that there is."""
-        self.sockets += [listener.dup() for _ in range(self._count - 1)]
+    def _share(self, server: socket.socket) -> None:
+        """Let all processes accept on the one socket."""
+        self.sockets += [server.dup() for _ in range(self._count - 1)]
 
     def _fail(self, error: OSError) -> None:
         for each in self.sockets:
@@ -97,60 +112,66 @@ class Opener:
 
 
 class _UNIXPort(unix.Port):
-    """A UNIX socket that is shared: whoever opened it removes its file."""
+    """A UNIX socket shared with other processes; the one that opened it removes its file."""
 
     def connectionLost(self, reason: Failure) -> None:
-        tcp.Port.connectionLost(self, reason)
+        tcp.Port.connectionLost(self, reason)  # unix.Port's removes the file
 
 
 class Adopter:
-    """Takes a reactor's place in an endpoint: listens on a socket that is open."""
+    """Stand-in for an endpoint's reactor: listens on a socket that is open."""
 
-    def __init__(self, reactor: Any, listener: socket.socket) -> None:
+    def __init__(self, reactor: IReactor, server: socket.socket) -> None:
         self._reactor = reactor
-        self._listener = listener
+        self._server = server
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._reactor, name)
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
-        listener = self._listener
-        if listener.family == socket.AF_UNIX:
+    def listenTCP(self, port: int, factory: IProtocolFactory, *_: object, **__: object) -> IListeningPort:
+        """Accept on the socket, whatever its family: systemd's is described as TCP."""
+        server = self._server
+        if server.family == socket.AF_UNIX:
             return self.listenUNIX("", factory)
-        adopted: IListeningPort = self._reactor.adoptStreamPort(listener.fileno(), listener.family, factory)
-        return adopted
+        return self._reactor.adoptStreamPort(server.fileno(), server.family, factory)
 
     def listenSSL(
-        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: IOpenSSLContextFactory,
+        *_: object,
+        **__: object,
     ) -> IListeningPort:
+        """Accept TLS on the socket."""
         return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory))
 
-    def listenUNIX(
-        self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> IListeningPort:
-        port: Any = _UNIXPort._fromListeningDescriptor(self._reactor, self._listener.fileno(), factory)
-        port.mode = stat.S_IMODE(os.stat(self._listener.getsockname()).st_mode)  # what it listens with
+    def listenUNIX(self, address: str, factory: IProtocolFactory, *_: object, **__: object) -> IListeningPort:
+        """Accept on a UNIX socket."""
+        port: _UNIXPort = _UNIXPort._fromListeningDescriptor(self._reactor, self._server.fileno(), factory)
+        # The port sets the file's mode when it begins to listen; that must change nothing.
+        port.mode = stat.S_IMODE(os.stat(self._server.getsockname()).st_mode)
         port.startListening()
-        return cast(IListeningPort, port)
+        return port
 
 
 def _tcp_socket(port: int, interface: str, backlog: int) -> socket.socket:
-    listener = socket.socket(address_family(interface), socket.SOCK_STREAM)
+    server = socket.socket(address_family(interface), socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((interface, port))
-        listener.listen(backlog)
-        listener.setblocking(False)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind((interface, port))
+        server.listen(backlog)
+        server.setblocking(False)
     except OSError:
-        listener.close()
+        server.close()
         raise
-    return listener
+    return server
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the file of a UNIX socket that nobody listens on any more."""
+    """Remove the file of a UNIX socket that no process listens on any more."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return

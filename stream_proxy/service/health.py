@@ -1,9 +1,9 @@
-"""The port that tells load balancers and orchestrators how the process is."""
+"""Health checks for load balancers and orchestrators, on a port of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from twisted.application.service import Service
@@ -17,6 +17,7 @@ from stream_proxy.downstream.site import ProxySite
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import invalid_request
 from stream_proxy.service.listening import Listener
+from stream_proxy.transport.reactor import IReactor
 
 Status = Literal["starting", "ready", "draining"]
 _IDLE_SECONDS = 60.0
@@ -25,7 +26,7 @@ _IDLE_SECONDS = 60.0
 class AdminResource(Resource):
     """``/healthz``: the process runs. ``/readyz``: it takes requests, else 503.
 
-    :param status: how it is.
+    :param status: returns the state of the process.
     """
 
     isLeaf = True
@@ -35,7 +36,7 @@ class AdminResource(Resource):
         self._status = status
 
     def render(self, request: Request) -> int:
-        """Answer `request`."""
+        """Respond to `request`."""
         path = request.path
         if path not in (b"/healthz", b"/readyz"):
             respond_error(
@@ -59,22 +60,22 @@ class AdminResource(Resource):
 class AdminService(Service):
     """Serves :class:`AdminResource`.
 
-    :param place: where.
+    :param listener: where; it is closed when the service stops.
     """
 
-    def __init__(self, reactor: Any, place: Listener, status: Callable[[], Status]) -> None:
+    def __init__(self, reactor: IReactor, listener: Listener, status: Callable[[], Status]) -> None:
         self._reactor = reactor
-        self._place = place
+        self._listener = listener
         self._site = ProxySite(AdminResource(status), reactor=reactor, idle_seconds=_IDLE_SECONDS)
         self._port: IListeningPort | None = None
 
     def startService(self) -> None:
         """Listen."""
         super().startService()
-        self._port = self._place.listen(self._reactor, self._site)
+        self._port = self._listener.listen(self._reactor, self._site)
 
     def stopService(self) -> Deferred[None]:
-        """Stop, at once."""
+        """Stop at once."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -82,5 +83,5 @@ class AdminService(Service):
         port, self._port = self._port, None
         if port is not None:
             await maybeDeferred(port.stopListening)
-        self._place.close()
+        self._listener.close()
         await self._site.drain(0)

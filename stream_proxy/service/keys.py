@@ -1,4 +1,4 @@
-"""Where keys come from: files and the environment, never the config itself."""
+"""Sources of keys: files and the environment, never the config itself."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _KEY = re.compile(r"[\x21-\x7e]+")
 class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
     """A file with a key on each line, or an environment variable.
 
-    In the file, blank lines and those that begin with ``#`` are none; in the variable, blanks or commas stand
-    between keys. A relative path is one from the working directory.
+    In the file, blank lines and lines that begin with ``#`` are skipped; in the variable, blanks or commas
+    separate the keys. A relative path starts at the working directory.
     """
 
     file: str | None = None
@@ -29,22 +29,22 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError('must be {"file": PATH} or {"environment": NAME}')
 
     def read(self, environ: Mapping[str, str] | None = None) -> list[bytes]:
-        """The keys, at least one.
+        """Return the keys, at least one.
 
-        :raises ValueError: there are none; the text does not quote what was found instead.
+        :raises ValueError: there is none; the text does not quote what was found instead.
         """
         if self.file is not None:
-            place, found = self.file, self._lines(self.file)
+            source, found = self.file, self._lines(self.file)
         else:
-            place = f"the environment's {self.environment}"
+            source = f"the environment's {self.environment}"
             value = (os.environ if environ is None else environ).get(self.environment or "")
             if value is None:
                 raise ValueError(f"the environment has no {self.environment}")
             found = [key for key in re.split(r"[\s,]+", value) if key]
         if not found:
-            raise ValueError(f"{place} holds no key")
+            raise ValueError(f"{source} holds no key")
         if not all(_KEY.fullmatch(key) for key in found):
-            raise ValueError(f"{place} holds a key with characters that no key has, such as blanks")
+            raise ValueError(f"{source} holds a key with characters that no key has, such as blanks")
         return [key.encode("ascii") for key in found]
 
     def _lines(self, path: str) -> list[str]:
@@ -59,17 +59,17 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def exposed(self) -> bool:
-        """Whether everybody on this machine can read the file."""
+        """Whether every user of this machine can read the file."""
         return self.file is not None and bool(os.stat(self.file).st_mode & 0o004)
 
 
 class UpstreamKeySource(KeySource, frozen=True, forbid_unknown_fields=True):
-    """The same for exactly one key, and the header field that takes it instead of ``Authorization``."""
+    """A source of exactly one key, and the header field that it is sent in, if not ``Authorization``."""
 
     header: str | None = None
 
     def read(self, environ: Mapping[str, str] | None = None) -> list[bytes]:
-        """The key.
+        """Return the key.
 
         :raises ValueError: there is none, or more than one.
         """

@@ -1,8 +1,8 @@
-"""What is listened on: opened once, before anything else is begun, and kept open over reloads.
+"""Listeners: opened once, before anything else starts, and kept open over reloads.
 
-A place is a Twisted endpoint description (``tcp:8080``, ``ssl:443:…``, ``unix:…``, ``systemd:…``,
-``haproxy:tcp:8080``). Its sockets are opened by one process and listened on by the same or by others; the
-description then says how (TLS, the PROXY protocol).
+A listener is described by a Twisted endpoint (``tcp:8080``, ``ssl:443:…``, ``unix:…``, ``systemd:…``,
+``haproxy:tcp:8080``). One process opens its sockets; the same or other processes listen on them, and the
+endpoint tells them how (TLS, the PROXY protocol).
 """
 
 from __future__ import annotations
@@ -13,28 +13,33 @@ import re
 import socket
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
-from typing import Any
 
 from msgspec import UnsetType
 from OpenSSL import SSL, crypto
+from twisted.internet import tcp
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.service.config import Admin, Config, Rule
 from stream_proxy.service.endpoints import Adopter, CannotOpenError, Opener, listen
+from stream_proxy.transport.reactor import IReactor
 
-#: systemd's sockets can be taken over once; whoever has them afterwards listens on what they are.
+#: systemd's sockets can be taken over once; afterwards they are listened on like others.
 _SYSTEMD = re.compile(r"\b(systemd:.*)")
 
 
 class Listener:
-    """One place that is listened on.
+    """One endpoint and its open sockets.
 
-    :param endpoint: its description.
-    :param sockets: open and bound, one for each process that accepts there.
-    :param path: of a UNIX socket that is ours to remove.
+    :param endpoint: the endpoint's description.
+    :param sockets: bound sockets, one for each process that accepts.
+    :param path: the file of a UNIX socket that is ours to remove.
     """
 
     def __init__(self, endpoint: str, sockets: list[socket.socket], path: str | None = None) -> None:
@@ -44,29 +49,29 @@ class Listener:
 
     @property
     def port(self) -> int | None:
-        """Its TCP port, if it has one."""
+        """The TCP port, if it has one."""
         name = self.sockets[0].getsockname()
         return name[1] if isinstance(name, tuple) else None
 
     @property
     def encrypted(self) -> bool:
-        """Whether it takes a key and a certificate, which may be renewed while it is open."""
+        """Whether it has a key and a certificate, which may be renewed while it is open."""
         return bool(re.search(r"\bssl:", self.endpoint))
 
     @property
     def local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can connect."""
         name = self.sockets[0].getsockname()
         return not isinstance(name, tuple) or ip_address(name[0].partition("%")[0]).is_loopback
 
-    def listen(self, reactor: Any, factory: Any) -> IListeningPort:
+    def listen(self, reactor: IReactor, factory: IProtocolFactory) -> IListeningPort:
         """Accept connections on the first socket."""
-        adopter = Adopter(reactor, self.sockets[0])
-        port: IListeningPort = listen(_SYSTEMD.sub("tcp:0", self.endpoint), adopter, factory)
+        port = listen(_SYSTEMD.sub("tcp:0", self.endpoint), Adopter(reactor, self.sockets[0]), factory)
+        assert port is not None  # an endpoint of an open socket listens at once
         return port
 
     def close(self) -> None:
-        """Listen no more, in this process."""
+        """Close the sockets in this process; ports that listen on them have duplicates."""
         for each in self.sockets:
             each.close()
         if self._path is not None:
@@ -74,18 +79,18 @@ class Listener:
                 os.unlink(self._path)
 
 
-def endpoint_of(place: Rule | Admin) -> str:
-    """The description of where `place` is listened on."""
-    if isinstance(place, Rule) and place.listen is not None:
-        return place.listen
-    assert not isinstance(place.listen_port, UnsetType)
-    interface = place.listen_address or any_interface()
+def endpoint_of(section: Rule | Admin) -> str:
+    """Return the endpoint that a section of the config describes."""
+    if isinstance(section, Rule) and section.listen is not None:
+        return section.listen
+    assert not isinstance(section.listen_port, UnsetType)
+    interface = section.listen_address or any_interface()
     where = f":interface={quoteStringArgument(interface)}" if interface else ""
-    return f"tcp:{place.listen_port}{where}"
+    return f"tcp:{section.listen_port}{where}"
 
 
 def any_interface() -> str:
-    """All addresses: ``::`` takes IPv6 and IPv4, where there is IPv6."""
+    """Return the address that stands for all: ``::`` accepts IPv6 and IPv4, where there is IPv6."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
             probe.bind(("::", 0))
@@ -100,12 +105,12 @@ def open_listeners(
     held: Mapping[str, Listener] | None = None,
     ours: Collection[int] = (),
 ) -> dict[str, Listener]:
-    """Open what `config` wants to be listened on.
+    """Open the listeners of a configuration.
 
-    :param named: what an error calls the place of a key.
-    :param held: what is open already, and stays so.
+    :param named: returns the name that errors give to a key of the config.
+    :param held: listeners that are open already, and stay so.
     :param ours: TCP ports that processes of ours listen on, or did until just now.
-    :return: all places by their descriptions.
+    :return: all listeners of `config` by their endpoints.
     :raises ConfigError: one cannot be opened. Then none is.
     """
     held = held or {}
@@ -115,34 +120,34 @@ def open_listeners(
     ]
     if config.admin is not None:
         wanted.append(("admin.listenPort", config.admin))
-    places: dict[str, Listener] = {}
+    listeners: dict[str, Listener] = {}
     opened: list[Listener] = []
     try:
-        for key, each in wanted:
-            endpoint = endpoint_of(each)
-            place = held.get(endpoint)
-            if endpoint in places:
+        for key, section in wanted:
+            endpoint = endpoint_of(section)
+            listener = held.get(endpoint)
+            if endpoint in listeners:
                 raise ConfigError(f"{named(key)}: {endpoint} is used already")
-            if place is not None and place.encrypted:
+            if listener is not None and listener.encrypted:
                 _open_named(endpoint, 0, ours, named(key))  # whether its files are still good
-            if place is None:
-                count = config.workers if isinstance(each, Rule) else 1
-                place = _open_named(endpoint, count, ours, named(key))
-                opened.append(place)
-            if place.port is not None and any(place.port == other.port for other in places.values()):
-                raise ConfigError(f"{named(key)}: port {place.port} is used already")
-            if isinstance(each, Rule) and each.open_wallet and not place.local:
+            if listener is None:
+                count = config.workers if isinstance(section, Rule) else 1
+                listener = _open_named(endpoint, count, ours, named(key))
+                opened.append(listener)
+            if listener.port is not None and any(listener.port == each.port for each in listeners.values()):
+                raise ConfigError(f"{named(key)}: port {listener.port} is used already")
+            if isinstance(section, Rule) and section.open_wallet and not listener.local:
                 rule = named(key.partition(".")[0])
                 raise ConfigError(
                     f"{rule}.clientKeys: is required where a rule with a key of its own can be reached from "
                     "elsewhere; or set listenAddress to 127.0.0.1"
                 )
-            places[endpoint] = place
+            listeners[endpoint] = listener
     except ConfigError:
-        for place in opened:
-            place.close()
+        for each in opened:
+            each.close()
         raise
-    return places
+    return listeners
 
 
 def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> Listener:
@@ -157,12 +162,12 @@ def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> 
 
 
 def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Listener:
-    """Open a place.
+    """Open a listener.
 
-    :param count: for how many processes; for none, its description is only checked.
+    :param count: for how many processes; for none, the endpoint is only checked.
     :param ours: TCP ports that processes of ours listen on; they may be shared.
-    :raises ValueError: `endpoint` is no description of a place that can be listened on.
-    :raises OSError: it cannot be.
+    :raises ValueError: `endpoint` does not describe anything that can be listened on.
+    :raises OSError: the system refuses.
     """
     opener = Opener(count, ours)
     try:
@@ -181,19 +186,15 @@ def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> 
     return Listener(endpoint, opener.sockets, opener.path)
 
 
-def stop_accepting(port: Any) -> Any:
-    """Stop a port, once what waits to be accepted is: closing it resets these connections.
-
-    :return: a Deferred, or ``None``.
-    """
-    lost = port.connectionLost
-
-    def connection_lost(reason: Any) -> None:
-        # Twisted closes a port one turn after it was asked to. Many may come in that time.
-        before = None
-        while before != (before := getattr(port, "sessionno", None)):
-            port.doRead()
-        lost(reason)
-
-    port.connectionLost = connection_lost
-    return port.stopListening()
+async def stop_accepting(port: IListeningPort) -> None:
+    """Close a port, but first accept all connections that wait on it: closing would reset them."""
+    if not isinstance(port, tcp.Port):
+        await maybeDeferred(port.stopListening)
+        return
+    port.stopReading()
+    # Port.stopListening() would close it one turn later too, and reset the connections that came until then.
+    await deferLater(IReactorTime(port.reactor), 0)
+    before = None
+    while before != (before := port.sessionno):  # how many connections it has accepted
+        port.doRead()
+    port.connectionLost(Failure(ConnectionDone()))

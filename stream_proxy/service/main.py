@@ -1,10 +1,12 @@
-"""The process that was started: its signals, its config file, its admin port. What serves is a part of it."""
+"""Main service of the process: signals, config file, reload, admin port.
+
+The rules are served by a part of it, in this process or in workers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -14,45 +16,24 @@ from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, load_config
 from stream_proxy.service.health import AdminService, Status
-from stream_proxy.service.listening import Listener, endpoint_of, open_listeners
+from stream_proxy.service.listening import endpoint_of, open_listeners
 from stream_proxy.service.rules import ProxyService, listening
 from stream_proxy.service.signals import StoppableService
-
-
-class Serving(Protocol):
-    """What serves the rules, in this process or in others."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests are taken."""
-
-    def privilegedStartService(self) -> Any:
-        """Begin what may need privileges."""
-
-    def startService(self) -> Any:
-        """Begin."""
-
-    def stopService(self) -> Deferred[None]:
-        """End in order."""
-
-    def abort(self) -> None:
-        """End at once."""
-
-    def reload(self, config: Config, places: Mapping[str, Listener]) -> None:
-        """Serve another configuration; `places` are all that are open."""
+from stream_proxy.service.workers.supervisor import WorkersService
+from stream_proxy.transport.reactor import IReactor
 
 
 class MainService(StoppableService):
     """A configuration, served until a signal ends it.
 
-    :param name: what an error calls the place of a key.
-    :param path: the file that the configuration came from, and comes from again at SIGHUP.
-    :raises ConfigError: something of it cannot be listened on, or is not there.
+    :param named: returns the name that errors give to a key of the config.
+    :param path: the file that the configuration was read from, and is read from again at SIGHUP.
+    :raises ConfigError: a listener cannot be opened, or a rule needs something that does not exist.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         config: Config,
         log: RequestLog,
         named: Callable[[str], str],
@@ -64,46 +45,45 @@ class MainService(StoppableService):
         self._path = path
         self._config = config
         self._draining = False
-        self._places = open_listeners(config, named)
-        #: The TCP ports that ever were ours: workers may still be about to close them.
+        self._listeners = open_listeners(config, named)
+        #: All TCP ports that we have listened on: workers may still be about to close them.
         self._ours = self._ports()
         try:
+            #: The rules, served by this process or by workers.
             self.serving = self._serve()
         except ConfigError:
-            for place in self._places.values():
-                place.close()
+            for listener in self._listeners.values():
+                listener.close()
             raise
         self._admin = self._make_admin()
 
-    def _serve(self) -> Serving:
+    def _serve(self) -> ProxyService | WorkersService:
         if self._config.workers == 1:
-            return ProxyService(self._reactor, self._config, self._places, log=self._log)
-        from stream_proxy.service.workers.supervisor import WorkersService
-
-        return WorkersService(self._reactor, self._config, self._places, log=self._log)
+            return ProxyService(self._reactor, self._config, self._listeners, log=self._log)
+        return WorkersService(self._reactor, self._config, self._listeners, log=self._log)
 
     def _ports(self) -> set[int]:
-        return {place.port for place in self._places.values() if place.port is not None}
+        return {each.port for each in self._listeners.values() if each.port is not None}
 
     def _make_admin(self) -> AdminService | None:
         admin = self._config.admin
         if admin is None:
             return None
-        return AdminService(self._reactor, self._places[endpoint_of(admin)], self.status)
+        return AdminService(self._reactor, self._listeners[endpoint_of(admin)], self.status)
 
     def status(self) -> Status:
-        """How the process is."""
+        """Return the state of the process, for the admin port."""
         if self._draining:
             return "draining"
         return "ready" if self.serving.ready else "starting"
 
     def privilegedStartService(self) -> None:
-        """Begin what may need privileges."""
+        """Start what may need privileges."""
         super().privilegedStartService()
         self.serving.privilegedStartService()
 
     def startService(self) -> None:
-        """Begin to serve."""
+        """Start everything."""
         super().startService()
         self.serving.startService()
         if self._admin is not None:
@@ -112,11 +92,11 @@ class MainService(StoppableService):
             self._log.info(listening(rule))
 
     def abort(self) -> None:
-        """Wait no longer for requests under way."""
+        """Abort the requests that are running."""
         self.serving.abort()
 
     def reload(self) -> None:
-        """Read the config file again and do what it says; one that cannot be used changes nothing."""
+        """Serve what the config file says now; a file that cannot be used changes nothing."""
         if self._draining or self._path is None:
             return
         try:
@@ -136,19 +116,20 @@ class MainService(StoppableService):
         self._log.info(f"{self._path} was read again")
 
     def _change(self, config: Config) -> None:
-        places = open_listeners(config, self._named, self._places, self._ours)
+        listeners = open_listeners(config, self._named, self._listeners, self._ours)
         try:
-            self.serving.reload(config, places)
+            self.serving.reload(config, listeners)
         except BaseException:
-            for endpoint in places.keys() - self._places.keys():
-                places[endpoint].close()
+            for endpoint in listeners.keys() - self._listeners.keys():
+                listeners[endpoint].close()
             raise
+        # From here on nothing fails.
         for rule in config.rules:
-            if endpoint_of(rule) not in self._places:
+            if endpoint_of(rule) not in self._listeners:
                 self._log.info(listening(rule))
-        old_config, self._config, self._places = self._config, config, places
+        old_admin, admin = self._config.admin, config.admin
+        self._config, self._listeners = config, listeners
         self._ours |= self._ports()
-        old_admin, admin = old_config.admin, config.admin
         if (old_admin and endpoint_of(old_admin)) != (admin and endpoint_of(admin)):
             stopping, self._admin = self._admin, self._make_admin()
             if stopping is not None:
@@ -163,6 +144,6 @@ class MainService(StoppableService):
         await others
 
     def stopService(self) -> Deferred[None]:
-        """Serve no new requests, end what is under way, and be well until then."""
+        """Stop listening and wait for running requests; meanwhile the admin port goes on."""
         self._draining = True
         return Deferred.fromCoroutine(self._stop(maybeDeferred(super().stopService)))

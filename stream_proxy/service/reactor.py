@@ -12,18 +12,18 @@ from twisted.internet.process import reapAllProcesses
 
 
 class UvloopReactor(AsyncioSelectorReactor):
-    """That reactor on such a loop. `install` makes one."""
+    """The asyncio reactor on a loop of uvloop's, made by :func:`install`."""
 
 
 def install() -> None:
-    """Make it this process's reactor.
+    """Make a :class:`UvloopReactor` this process's reactor.
 
     :raises SystemExit: with one sentence, if uvloop is not installed.
     """
     try:
         import uvloop
     except ImportError as error:
-        # twistd would print its whole usage in front of the sentence of any other exception.
+        # For any other exception twistd prints its whole usage first.
         raise SystemExit(
             f"The uvloop reactor needs uvloop ({error}): pip install 'openai-stream-proxy[uvloop]'"
         ) from None
@@ -35,10 +35,10 @@ def install() -> None:
 
 
 def _watch_children(reactor: UvloopReactor) -> None:
-    """Notice children that end.
+    """Reap child processes when they end.
 
-    Twisted waits for SIGCHLD at the wake-up descriptor of signals, of which a process has one, and uvloop has
-    taken it for its own.
+    Twisted learns of SIGCHLD from the wake-up descriptor of signals (``signal.set_wakeup_fd``). A process has
+    only one, and uvloop uses it for itself.
     """
 
     def reap(number: int, frame: FrameType | None) -> None:

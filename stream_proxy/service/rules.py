@@ -1,10 +1,11 @@
-"""Rules become a service: each in its place, started, changed, drained and stopped."""
+"""Services of the rules: each with its listener, started, reloaded, drained and stopped."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 from msgspec import UnsetType
 from twisted.application.service import Service
@@ -22,169 +23,223 @@ from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
+from stream_proxy.transport.reactor import IReactor
+from stream_proxy.upstream.route import Route
+
+
+class _Options(TypedDict):
+    """The arguments that both kinds of resources take."""
+
+    reactor: IReactor
+    limits: Limits
+    log: RequestLog
+    access: Access
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A rule, its limits, and the resource that serves them."""
+
+    rule: Rule
+    limits: Limits
+    resource: ProxyResource | AdapterResource
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChange:
+    """One rule's part of a reload. Everything that can fail has been done when it exists.
+
+    :param served: serves new requests from now on; ``None`` if nothing changes.
+    :param port: listens already, with new certificates; ``None`` if the old port stays.
+    """
+
+    service: RuleService
+    served: Served | None
+    port: IListeningPort | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A reload of all rules.
+
+    :param services: what is served from now on, by endpoint.
+    :param rules: what changes for each of these.
+    :param retired: services of rules that no longer exist.
+    """
+
+    services: dict[str, RuleService]
+    rules: list[RuleChange]
+    retired: list[RuleService]
+    grace: float
 
 
 class RuleService:
-    """One rule in its place: the port, the site, the upstream.
+    """One rule: its port, its site, its upstream.
 
-    :param reactor: the reactor.
-    :param place: where it is; it is closed when the service has stopped.
-    :param rule: what to serve.
+    :param listener: where the rule is served; it is closed when the service stops.
     :param limits: those of the rule.
-    :param log: where requests are told.
-    :raises ConfigError: the rule needs something that is not there.
+    :param log: logs the requests.
+    :raises ConfigError: the rule needs something that does not exist, such as a file.
     """
 
-    def __init__(self, reactor: Any, place: Listener, rule: Rule, limits: Limits, log: RequestLog) -> None:
+    def __init__(
+        self, reactor: IReactor, listener: Listener, rule: Rule, limits: Limits, log: RequestLog
+    ) -> None:
         self._reactor = reactor
-        self._place = place
+        self._listener = listener
         self._log = log
-        self._serves = (rule, limits)
-        self.proxy = self._resource(rule, limits)
-        self.site = ProxySite(self.proxy, reactor=reactor, limits=limits, log=log)
+        #: Serves new requests.
+        self.served = self._make(rule, limits)
+        self.site = ProxySite(self.served.resource, reactor=reactor, limits=limits, log=log)
         self._port: IListeningPort | None = None
 
-    def _resource(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource:
-        common: dict[str, Any] = {
-            "reactor": self._reactor,
-            "limits": limits,
-            "log": self._log,
-            "route": rule.route,
-        }
+    def _make(self, rule: Rule, limits: Limits) -> Served:
+        resource: ProxyResource | AdapterResource
         try:
-            common["access"] = _access(rule)
+            options = _Options(
+                reactor=self._reactor, limits=limits, log=self._log, access=_access(rule), route=rule.route
+            )
             if rule.adapter is not None:
-                return AdapterResource(rule.upstream_url, rule.adapter, **common)
-            return ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **common)
-        except ValueError as error:  # all was well when the configuration was checked
+                resource = AdapterResource(rule.upstream_url, rule.adapter, **options)
+            else:
+                resource = ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **options)
+        except ValueError as error:  # the configuration was valid, but files may have changed since
             raise ConfigError(f"the rule at {endpoint_of(rule)} cannot be served any more: {error}") from None
+        return Served(rule, limits, resource)
 
     def start(self) -> None:
         """Listen, unless it does already."""
         if self._port is None:
-            self._port = self._place.listen(self._reactor, self.site)
+            self._port = self._listener.listen(self._reactor, self.site)
 
-    def renew(self) -> None:
-        """Read certificates again.
+    def plan(self, rule: Rule, limits: Limits) -> RuleChange:
+        """Prepare to serve `rule`, in place of the current one, and to use certificates that were renewed.
 
-        :raises ConfigError: they cannot be used; then the old ones still are.
+        :raises ConfigError: the rule needs something that does not exist; then nothing has changed.
         """
-        old = self._port
-        if old is None or not self._place.encrypted:
-            return
-        # Both ports have the same socket, so that whoever waits to be accepted meets the one or the other.
-        try:
-            self._port = self._place.listen(self._reactor, self.site)
-        except Exception as error:
-            raise ConfigError(f"{self._place.endpoint} cannot be used: {error}") from None
-        old.stopListening()
-
-    def changed(self, rule: Rule, limits: Limits) -> ProxyResource | AdapterResource | None:
-        """What would serve in future, or ``None`` where that is what serves now.
-
-        :raises ConfigError: the rule needs something that is not there.
-        """
+        # A service that does not listen yet was made for this very rule.
+        new = self._port is None
+        # What files and the environment hold may have changed under the same name.
         outside = rule.client_keys or rule.upstream_key or rule.ca_file or rule.certificate_file
-        if (rule, limits) == self._serves and not outside:
-            return None
-        return self._resource(rule, limits)
+        unchanged = (rule, limits) == (self.served.rule, self.served.limits) and not outside
+        served = None if new or unchanged else self._make(rule, limits)
+        if not new and not self._listener.encrypted:
+            return RuleChange(self, served, None)
+        # The old and the new port share a socket: a connection that waits there is accepted by either.
+        try:
+            return RuleChange(self, served, self._listener.listen(self._reactor, self.site))
+        except Exception as error:
+            raise ConfigError(f"{self._listener.endpoint} cannot be used: {error}") from None
 
-    def change(self, rule: Rule, limits: Limits, proxy: ProxyResource | AdapterResource) -> None:
-        """Serve new requests with `proxy`. Those under way end with the old one."""
-        old, self.proxy = self.proxy, proxy
-        self._serves = (rule, limits)
-        self.site.resource = proxy
-        self.site.change_limits(limits)
-        old.close()
+    def apply(self, change: RuleChange) -> None:
+        """Do what was planned. Requests that are running end with the old resource."""
+        if change.port is not None:
+            old_port, self._port = self._port, change.port
+            if old_port is not None:
+                old_port.stopListening()
+        if change.served is not None:
+            old, self.served = self.served, change.served
+            self.site.resource = change.served.resource
+            self.site.change_limits(change.served.limits)
+            old.resource.close()
 
     def abort(self) -> None:
-        """Wait no longer for requests under way."""
+        """Abort the requests that are running."""
         self.site.abort()
 
     async def stop(self, grace: float | None) -> None:
         """Stop listening, let running requests end, close everything.
 
-        :param grace: how many seconds they may take; ``None`` for as long as they like.
+        :param grace: how many seconds they may take; ``None``: any time.
         """
         port, self._port = self._port, None
-        self._place.close()  # the port has a duplicate
+        self._listener.close()  # the port has a duplicate of the socket
         if port is not None:
             await stop_accepting(port)
         await self.site.drain(grace)
-        await self.proxy.close()
+        await self.served.resource.close()
 
 
 class ProxyService(Service):
-    """All the rules of a configuration, served by this process.
+    """All rules of a configuration, served by this process.
 
-    :param places: what is open, by description; those of the rules belong to the service.
-    :param log: where requests are told.
-    :raises ConfigError: a rule needs something that is not there.
+    :param listeners: open listeners by endpoint; those of the rules belong to the service from now on.
+    :param log: logs the requests.
+    :raises ConfigError: a rule needs something that does not exist.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, places: Mapping[str, Listener], *, log: RequestLog | None = None
+        self, reactor: IReactor, config: Config, listeners: Mapping[str, Listener], *, log: RequestLog
     ) -> None:
         self._reactor = reactor
-        self._log = log or RequestLog()
+        self._log = log
         self._grace = config.shutdown_grace_seconds
-        #: What is served, by the descriptions of the places.
-        self.rules = {endpoint_of(rule): self._serve(config, rule, places) for rule in config.rules}
-        #: Rules that are no more, and end what they have begun.
+        #: What is served, by endpoint.
+        self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}
+        #: Services of removed rules that still have requests, with the Deferreds of their ends.
         self._retired: dict[RuleService, Deferred[None]] = {}
 
-    def _serve(self, config: Config, rule: Rule, places: Mapping[str, Listener]) -> RuleService:
-        return RuleService(self._reactor, places[endpoint_of(rule)], rule, config.limits_of(rule), self._log)
+    def _make(self, config: Config, rule: Rule, listeners: Mapping[str, Listener]) -> RuleService:
+        listener, limits = listeners[endpoint_of(rule)], config.limits_of(rule)
+        return RuleService(self._reactor, listener, rule, limits, self._log)
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
+        """Whether it accepts requests."""
         return bool(self.running)
 
     def privilegedStartService(self) -> None:
-        """Listen, while there may be privileges to read keys with."""
+        """Listen while there may be privileges, which reading the keys of certificates may need."""
         super().privilegedStartService()
         for rule in self.rules.values():
             rule.start()
 
     def startService(self) -> None:
-        """Listen, if that is still to be done."""
+        """Listen, unless it does already."""
         super().startService()
         for rule in self.rules.values():
             rule.start()
 
-    def reload(self, config: Config, places: Mapping[str, Listener]) -> None:
-        """Serve another configuration, without a connection being refused or cut.
+    def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
+        """Serve another configuration; no connection is refused or cut.
 
-        :param places: at least what was not open before.
-        :raises ConfigError: a rule needs something that is not there; then nothing has changed.
+        :param listeners: at least those that were not open before.
+        :raises ConfigError: a rule needs something that does not exist; then nothing has changed.
         """
-        now: dict[str, RuleService] = {}
-        new: list[RuleService] = []
-        changes: list[tuple[RuleService, Rule, Limits, ProxyResource | AdapterResource]] = []
-        for rule in config.rules:
-            endpoint, limits = endpoint_of(rule), config.limits_of(rule)
-            service = self.rules.get(endpoint)
-            if service is None:
-                service = self._serve(config, rule, places)
-                new.append(service)
-            elif (proxy := service.changed(rule, limits)) is not None:
-                changes.append((service, rule, limits, proxy))
-            now[endpoint] = service
-        for service in self.rules.values():
-            service.renew()
-        for service in new:
-            service.start()
-        for service, rule, limits, proxy in changes:
-            service.change(rule, limits, proxy)
-        gone = [service for endpoint, service in self.rules.items() if endpoint not in now]
-        self.rules = now
-        self._grace = config.shutdown_grace_seconds
-        for service in gone:
+        self.apply(self.plan(config, listeners))
+
+    def plan(self, config: Config, listeners: Mapping[str, Listener]) -> Change:
+        """Do all of a reload that can fail.
+
+        :raises ConfigError: as for :meth:`reload`.
+        """
+        services: dict[str, RuleService] = {}
+        changes: list[RuleChange] = []
+        try:
+            for rule in config.rules:
+                endpoint = endpoint_of(rule)
+                service = self.rules.get(endpoint) or self._make(config, rule, listeners)
+                services[endpoint] = service
+                changes.append(service.plan(rule, config.limits_of(rule)))
+        except BaseException:
+            for change in changes:
+                if change.port is not None:
+                    change.port.stopListening()
+            raise
+        retired = [service for endpoint, service in self.rules.items() if endpoint not in services]
+        return Change(services, changes, retired, config.shutdown_grace_seconds)
+
+    def apply(self, change: Change) -> None:
+        """Do what was planned."""
+        for each in change.rules:
+            each.service.apply(each)
+        self.rules, self._grace = change.services, change.grace
+        for service in change.retired:
             self._retire(service)
 
     def _retire(self, service: RuleService) -> None:
-        def ended(result: Any) -> Any:
+        def ended(result: object) -> object:
             del self._retired[service]
             return result
 
@@ -193,14 +248,14 @@ class ProxyService(Service):
         stopping.addBoth(ended)
 
     def abort(self) -> None:
-        """Wait no longer for requests under way."""
+        """Abort the requests that are running."""
         for service in (*self.rules.values(), *self._retired):
             service.abort()
 
     async def _stop(self) -> None:
         retired = list(self._retired.items())
         for service, _ in retired:
-            service.site.drain(self._grace)
+            service.site.drain(self._grace)  # until now they had any time
         await gatherResults(
             [
                 *(Deferred.fromCoroutine(service.stop(self._grace)) for service in self.rules.values()),
@@ -221,7 +276,7 @@ def _access(rule: Rule) -> Access:
 
 
 def listening(rule: Rule) -> str:
-    """What the log says of a rule that is listened for."""
+    """Return the line that is logged when a rule's listener opens."""
     if rule.adapter is not None:
         upstream = service_origin(rule.upstream_url)
     else:
@@ -233,6 +288,6 @@ def listening(rule: Rule) -> str:
 
 
 def settle() -> None:
-    """Leave what starting up has made out of every later garbage collection: it is there to stay."""
+    """Exempt what starting up has made from all later garbage collections: it is never freed anyway."""
     gc.collect()
     gc.freeze()

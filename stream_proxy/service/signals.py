@@ -1,24 +1,25 @@
-"""How a service that is a process of its own takes signals: the first asks it to stop, the second insists."""
+"""Signal handling for a service that is a process: the first SIGTERM drains it, the second ends it."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from twisted.application.service import MultiService
 
+from stream_proxy.transport.reactor import IReactor
+
 
 class StoppableService(MultiService):
-    """A service whose stopping can take a while, and can be cut short.
+    """A service that may take a while to stop, and can be told not to wait.
 
-    :param handle_signals: in a process of its own: a second SIGTERM or SIGINT ends the waiting of the first.
-    :param hang_up: what SIGHUP asks for; without it the signal has its usual meaning.
+    :param handle_signals: for the main service of a process: a second SIGTERM or SIGINT calls :meth:`abort`.
+    :param hang_up: called at SIGHUP; without it the signal has its usual effect.
     """
 
     def __init__(
-        self, reactor: Any, *, handle_signals: bool = False, hang_up: Callable[[], None] | None = None
+        self, reactor: IReactor, *, handle_signals: bool = False, hang_up: Callable[[], None] | None = None
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -27,17 +28,17 @@ class StoppableService(MultiService):
         self._signalled = False
 
     def startService(self) -> None:
-        """Start, and handle signals from when the reactor runs."""
+        """Start, and handle signals as soon as the reactor runs."""
         super().startService()
         hang_up = self._hang_up
         if hang_up is not None:
             signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(hang_up))
         if self._handle_signals:
-            # The reactor installs its own handlers when it starts to run; ours stand before them.
+            # The reactor installs its own handlers when it starts to run; ours replace and call them.
             self._reactor.callWhenRunning(self._install)
 
     def abort(self) -> None:
-        """Wait no longer for what is under way."""
+        """Abort what is still running."""
         raise NotImplementedError
 
     def _install(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from twisted.application.service import IService, Service
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.python import usage
@@ -17,6 +17,7 @@ from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule, load_config
 from stream_proxy.service.main import MainService
 from stream_proxy.service.rules import settle
+from stream_proxy.transport.reactor import IReactor, installed_reactor
 
 _DEMO_PORT = 8080
 _DEFAULT_CONFIG = Path("config.json")
@@ -32,7 +33,7 @@ class Options(usage.Options):
         ["config", "c", None, "The config file [default: $CONFIG_PATH, else config.json]."],
     ]
     longdesc = (
-        "Answers ordinary OpenAI-compatible calls out of an upstream event stream and passes everything else "
+        "Answers ordinary OpenAI-compatible calls from an upstream event stream and passes everything else "
         "through. The environment's LOG_LEVEL is debug, info (default), warn or error."
     )
 
@@ -42,20 +43,19 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The service for `options`.
+    """Return the service for `options`.
 
     :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
     """
     return start_up(lambda reactor, log: _make_service(options, reactor, log))
 
 
-def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
-    """The service that `make` makes of a reactor and a log.
+def start_up(make: Callable[[IReactor, RequestLog], IService]) -> IService:
+    """Return the service that `make` makes of a reactor and a log.
 
     :raises SystemExit: with one line, for a :class:`ConfigError`.
     """
-    from twisted.internet import reactor
-
+    reactor = installed_reactor()
     try:
         try:
             log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
@@ -68,10 +68,10 @@ def start_up(make: Callable[[Any, RequestLog], IService]) -> IService:
     return service
 
 
-def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
-    """The service of a config file.
+def configured(path: Path, reactor: IReactor, log: RequestLog) -> IService:
+    """Return the service of a config file.
 
-    :raises ConfigError: it cannot be used, or what its rules want cannot be listened on.
+    :raises ConfigError: the file cannot be used, or a listener cannot be opened.
     """
     config, warnings = load_config(path)
     for warning in warnings:
@@ -79,7 +79,7 @@ def configured(path: Path, reactor: Any, log: RequestLog) -> IService:
     return MainService(reactor, config, log, lambda key: f"{path}: {key}", path)
 
 
-def _make_service(options: Options, reactor: Any, log: RequestLog) -> IService:
+def _make_service(options: Options, reactor: IReactor, log: RequestLog) -> IService:
     if options["demo"]:
         if options["config"]:
             raise ConfigError("--demo takes no config file; leave out --demo or --config")
@@ -91,7 +91,7 @@ def _make_service(options: Options, reactor: Any, log: RequestLog) -> IService:
 
 
 class _Listening(Service):
-    """Owns a port that listens already."""
+    """A port that listens already, closed with its parent service."""
 
     def __init__(self, port: IListeningPort) -> None:
         self._port = port
@@ -100,14 +100,16 @@ class _Listening(Service):
         return self._port.stopListening()
 
 
-def _demo(reactor: Any, log: RequestLog) -> IService:
+def _demo(reactor: IReactor, log: RequestLog) -> IService:
     from stream_proxy.mock import mock_site
 
-    # Only a socket that is bound already can tell the rule the ephemeral port.
+    # The rule needs the number of the ephemeral port, so the mock has to listen before the proxy exists.
     site = mock_site(reactor)
     site.noisy = False
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{port.getHost().port}")
+    address = port.getHost()
+    assert isinstance(address, IPv4Address)
+    rule = Rule(listen_port=_DEMO_PORT, upstream_url=f"http://127.0.0.1:{address.port}")
     reactor.callWhenRunning(log.info, f"the demo's base URL is http://127.0.0.1:{_DEMO_PORT}/v1")
     upstream: IService = _Listening(port)
     try:

@@ -9,15 +9,16 @@ BACKLOG = 1024
 
 
 def probe(port: int, interface: str) -> None:
-    """See that nobody else listens on a port, which shared sockets would not notice.
+    """Check that nothing else listens on a port, which binding with ``SO_REUSEPORT`` would not notice.
 
-    :raises OSError: somebody does, or the port cannot be had.
+    :raises OSError: the port is in use or cannot be bound.
     """
-    with socket.socket(address_family(interface), socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((interface, port))
-        listener.listen(1)
+    with socket.socket(address_family(interface), socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((interface, port))
+        server.listen(1)
 
 
 def address_family(interface: str) -> socket.AddressFamily:
+    """Return the family of a numeric address; the empty one is IPv4's."""
     return socket.AF_INET6 if ":" in interface else socket.AF_INET

@@ -170,7 +170,7 @@ class TapTests(TestCase):
         service = tap._default(reactor, RequestLog())
         assert isinstance(service, MainService) and isinstance(service.serving, ProxyService)
         ((endpoint, rule),) = service.serving.rules.items()
-        adapter = rule.proxy
+        adapter = rule.served.resource
         assert isinstance(adapter, AdapterResource)
         request = adapter.dialect.request({"model": "m", "messages": []}, [])
         self.assertEqual(

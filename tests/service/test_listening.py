@@ -1,4 +1,4 @@
-"""Places that are listened on: TCP, TLS, UNIX sockets, systemd's sockets, and behind HAProxy."""
+"""Listeners: TCP, TLS, UNIX sockets, systemd's sockets, and behind HAProxy."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ PROXIED = b"PROXY TCP4 1.2.3.4 127.0.0.1 5 6\r\n"
 
 
 class ListenTests(WebSocketTestCase):
-    """Each kind of place carries everything: calls, uploads, answers that come early, WebSockets."""
+    """Each kind of listener carries everything: calls, uploads, early responses, WebSockets."""
 
     async def serve(self, endpoint: str) -> Listener:
-        """A proxy in front of the mock, in a place."""
-        place = open_listener(endpoint)
+        """Start a proxy in front of the mock, on a listener."""
+        listener = open_listener(endpoint)
         resource = ProxyResource(await self.mock(), reactor=reactor)
         site = ProxySite(resource, reactor=reactor)
-        port = place.listen(reactor, site)
+        port = listener.listen(reactor, site)
 
         async def finish() -> None:
             await maybeDeferred(stop_accepting, port)
-            place.close()
+            listener.close()
             await site.drain(0)
             await resource.close()
 
         self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
-        return place
+        return listener
 
     async def connect(self, endpoint: str, tls: Any = None) -> Stream:
-        """A client of it."""
+        """Connect a client."""
         stream = Stream()
         client = clientFromString(reactor, endpoint)
         await connectProtocol(client if tls is None else wrapClientTLS(tls, client), stream)
@@ -79,7 +79,7 @@ class ListenTests(WebSocketTestCase):
         return stream
 
     async def use(self, endpoint: str, tls: Any = None, first: bytes = b"") -> None:
-        """Do everything there."""
+        """Make requests of every kind."""
         client = await self.connect(endpoint, tls)
         client.write(first)
         for _ in range(2):
@@ -104,55 +104,55 @@ class ListenTests(WebSocketTestCase):
         session.abort()
 
     async def test_tcp(self) -> None:
-        """``tcp:``."""
-        place = await self.serve("tcp:0:interface=127.0.0.1")
-        self.assertTrue(place.local)
-        await self.use(f"tcp:127.0.0.1:{place.port}")
+        """``tcp:`` listens on a TCP port."""
+        listener = await self.serve("tcp:0:interface=127.0.0.1")
+        self.assertTrue(listener.local)
+        await self.use(f"tcp:127.0.0.1:{listener.port}")
 
     async def test_unix(self) -> None:
-        """``unix:``, with the mode that it asks for, until it is closed."""
+        """``unix:`` makes a socket file with the mode it asks for, until it is closed."""
         path = Path(self.mktemp())
-        place = await self.serve(f"unix:{path}:mode=600")
+        listener = await self.serve(f"unix:{path}:mode=600")
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
-        self.assertEqual((place.local, place.port), (True, None))
+        self.assertEqual((listener.local, listener.port), (True, None))
         await self.use(f"unix:{path}")
 
     async def test_ssl(self) -> None:
-        """``ssl:``; HTTP/1.1 is all that is offered."""
+        """``ssl:`` offers only HTTP/1.1."""
         certificate = CA.issue_cert("localhost")
         key, chain = self.mktemp(), self.mktemp()
         certificate.private_key_pem.write_to_path(key)
         certificate.cert_chain_pems[0].write_to_path(chain)
-        place = await self.serve(f"ssl:0:privateKey={key}:certKey={chain}:interface=127.0.0.1")
+        listener = await self.serve(f"ssl:0:privateKey={key}:certKey={chain}:interface=127.0.0.1")
         root = Certificate.loadPEM(CA.cert_pem.bytes())
         tls = optionsForClientTLS("localhost", root, acceptableProtocols=[b"h2", b"http/1.1"])
-        await self.use(f"tcp:127.0.0.1:{place.port}", tls)
+        await self.use(f"tcp:127.0.0.1:{listener.port}", tls)
 
     async def test_haproxy(self) -> None:
-        """``haproxy:``; the line of the PROXY protocol comes first."""
-        place = await self.serve("haproxy:tcp:0:interface=127.0.0.1")
-        await self.use(f"tcp:127.0.0.1:{place.port}", first=PROXIED)
+        """``haproxy:`` expects the line of the PROXY protocol first."""
+        listener = await self.serve("haproxy:tcp:0:interface=127.0.0.1")
+        await self.use(f"tcp:127.0.0.1:{listener.port}", first=PROXIED)
 
     async def test_systemd(self) -> None:
-        """``systemd:``: a socket that is open already; it is used and closed once."""
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            given = os.dup(listener.fileno())
+        """``systemd:`` uses a socket that is open already, and closes it once."""
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            given = os.dup(server.fileno())
             self.patch(systemdEndpointParser, "_sddaemon", ListenFDs([given], ["web"]))
-            place = await self.serve("systemd:domain=INET:name=web")
-        self.assertTrue(place.local)
-        await self.use(f"tcp:127.0.0.1:{place.port}")
+            listener = await self.serve("systemd:domain=INET:name=web")
+        self.assertTrue(listener.local)
+        await self.use(f"tcp:127.0.0.1:{listener.port}")
 
     async def test_waiting(self) -> None:
-        """Who has connected by the time it is closed is let in, before it was asked to stop or after."""
-        place = open_listener("tcp:0:interface=127.0.0.1")
+        """Clients that connect before a port closes are accepted, even after it was asked to stop."""
+        listener = open_listener("tcp:0:interface=127.0.0.1")
         site = ProxySite(ProxyResource(await self.mock(), reactor=reactor), reactor=reactor)
-        address = ("127.0.0.1", place.port)
+        address = ("127.0.0.1", listener.port)
         with socket.socket() as early, socket.socket() as late:
             early.connect(address)
-            port = place.listen(reactor, site)
-            place.close()
+            port = listener.listen(reactor, site)
+            listener.close()
             stopping = maybeDeferred(stop_accepting, port)
             late.connect(address)
             for client in (early, late):
@@ -166,16 +166,16 @@ class ListenTests(WebSocketTestCase):
 
 
 class OpenTests(SynchronousTestCase):
-    """What can be opened, and what is said of what cannot."""
+    """Listeners that can be opened, and the errors for those that cannot."""
 
     def assert_error(self, endpoint: str, problem: str) -> None:
-        """That is what is said."""
+        """Check the error for a rule that listens there."""
         config = Config(rules=[Rule(listen=endpoint, upstream_url=URL)])
         error = self.assertRaises(ConfigError, open_listeners, config, "c: {}".format)
         self.assertRegex(str(error), rf"\Ac: rules\[0\]\.listen: {problem}\Z")
 
     def test_errors(self) -> None:
-        """One line, whatever is wrong."""
+        """Each error is one line."""
         missing = self.mktemp()
         junk = self.mktemp()
         Path(junk).write_text("junk")
@@ -195,22 +195,24 @@ class OpenTests(SynchronousTestCase):
             self.assert_error(endpoint, problem)
 
     def test_in_use(self) -> None:
-        """Nobody shares a port by mistake: not with others, not with another rule."""
-        place = open_listener("tcp:0:interface=127.0.0.1", 2)
-        self.addCleanup(place.close)
-        self.assert_error(f"tcp:{place.port}", f"cannot listen on port {place.port}: Address already in use")
+        """No port is shared by mistake: not with other programs, not between rules."""
+        listener = open_listener("tcp:0:interface=127.0.0.1", 2)
+        self.addCleanup(listener.close)
+        self.assert_error(
+            f"tcp:{listener.port}", f"cannot listen on port {listener.port}: Address already in use"
+        )
         port = free_port()
         config = Config(
             rules=[Rule(listen_port=port, upstream_url=URL), Rule(listen=f"tcp:{port}", upstream_url=URL)]
         )
         error = self.assertRaises(ConfigError, open_listeners, config, str)
         self.assertIn(f"rules[1].listen: cannot listen on port {port}", str(error))
-        again = open_listeners(Config(rules=config.rules[:1]), str)  # nothing was left open
+        again = open_listeners(Config(rules=config.rules[:1]), str)  # the failure left nothing open
         for each in again.values():
             each.close()
 
     def test_stale_file(self) -> None:
-        """The file of a UNIX socket that nobody serves is replaced; no other is."""
+        """The file of a UNIX socket that no process serves is replaced; no other file is."""
         path = self.mktemp()
         first = open_listener(f"unix:{path}")
         self.assert_error(f"unix:{path}", f"cannot listen on unix:{path}: Address already in use")
@@ -222,14 +224,14 @@ class OpenTests(SynchronousTestCase):
         self.assertEqual(Path(path).read_text(), "data")
 
     def test_local(self) -> None:
-        """Loopback is local, all addresses are not."""
+        """Loopback addresses are local; all addresses together are not."""
         for interface, local in (("127.0.0.1", True), (r"\:\:1", True), ("", False), (r"\:\:", False)):
-            place = open_listener(f"tcp:0:interface={interface}")
-            self.assertEqual(place.local, local)
-            place.close()
+            listener = open_listener(f"tcp:0:interface={interface}")
+            self.assertEqual(listener.local, local)
+            listener.close()
 
     def test_descriptions(self) -> None:
-        """A rule's port and address as a description."""
+        """A rule's port and address become an endpoint."""
         rule = Rule(listen_port=5, listen_address="::1", upstream_url=URL)
         self.assertEqual(endpoint_of(rule), r"tcp:5:interface=\:\:1")
         self.assertEqual(endpoint_of(Rule(listen="unix:/x", upstream_url=URL)), "unix:/x")
@@ -239,7 +241,7 @@ class ProcessTests(ProcessTestCase):
     """``"listen"`` in the config."""
 
     async def reach(self, workers: int) -> None:
-        """Several places of several processes."""
+        """Listen in several ways, with several processes."""
         mock = await self.mock()
         path = self.directory() / "socket"
         port = free_port()
@@ -265,11 +267,11 @@ class ProcessTests(ProcessTestCase):
         self.assertFalse(path.exists())
 
     async def test_one_process(self) -> None:
-        """With one process."""
+        """One process serves all its listeners."""
         await self.reach(1)
 
     async def test_workers(self) -> None:
-        """With two workers."""
+        """Two workers serve all their listeners."""
         await self.reach(2)
 
     async def test_both(self) -> None:
@@ -278,5 +280,5 @@ class ProcessTests(ProcessTestCase):
         path = self.write_config({"rules": [rule]})
         process = self.twistd("-c", str(path))
         self.assertEqual(await process.ended(), 1)
-        words = "listen: stands in place of listenPort and listenAddress; leave these out"
+        words = "listen: stands in listener of listenPort and listenAddress; leave these out"
         self.assertEqual(process.output, f"{path}: rules[0].{words}\n")

@@ -1,4 +1,4 @@
-"""The real process: ``twistd openai-stream-proxy``, its configuration, its log and its end."""
+"""``twistd openai-stream-proxy`` as a process: configuration, log, stop."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ RULE: dict[str, Any] = {"listenPort": 8080, "upstreamUrl": URL}
 
 
 def rules(**changes: object) -> object:
-    """A configuration whose only rule has these members."""
+    """Return a configuration with one rule that has these members."""
     return {"rules": [{**RULE, **changes}]}
 
 
 class BadConfigTests(ProcessTestCase):
-    """What cannot be used ends the start with one line that names file, field and problem."""
+    """Invalid configurations: the process ends with one line that names file, field and problem."""
 
     async def refused(self, *cases: tuple[object, str]) -> None:
-        """Each content of a config file is answered with the line, which starts with the file's name."""
+        """Check the error for each content of a config file; it starts with the file's name."""
 
         async def one(content: object, expected: str) -> None:
             path = content if isinstance(content, Path) else self.write_config(content)
@@ -56,7 +56,7 @@ class BadConfigTests(ProcessTestCase):
         await gatherResults([Deferred.fromCoroutine(one(*case)) for case in cases], consumeErrors=True)
 
     async def test_file(self) -> None:
-        """A file that is not there, cannot be read or holds no JSON object."""
+        """A file that is missing, cannot be read, or is not a JSON object."""
         await self.refused(
             (self.directory() / "none.json", "the config file does not exist"),
             (self.directory(), "is a directory"),
@@ -68,7 +68,7 @@ class BadConfigTests(ProcessTestCase):
         )
 
     async def test_rules(self) -> None:
-        """No rules, rules that are none, and rules that lack what they need."""
+        """Missing rules, invalid ones, and rules without required keys."""
         await self.refused(
             ({"timeoutSeconds": 5}, "rules: is required"),
             ({"rules": []}, "rules: expected array of length >= 1"),
@@ -94,7 +94,7 @@ class BadConfigTests(ProcessTestCase):
         )
 
     async def test_ports(self) -> None:
-        """Ports that are none, and one that two rules want."""
+        """Invalid ports, and a port that two rules name."""
         await self.refused(
             (rules(listenPort=0), r"rules\[0\]\.listenPort: expected int >= 1"),
             (rules(listenPort=-1), r"rules\[0\]\.listenPort: expected int >= 1"),
@@ -103,7 +103,7 @@ class BadConfigTests(ProcessTestCase):
         )
 
     async def test_urls(self) -> None:
-        """URLs that say not, or not only, where the upstream is."""
+        """URLs that are invalid, or contain more than the upstream's address."""
         await self.refused(
             (rules(upstreamUrl=""), r"rules\[0\]\.upstreamUrl: must start with http:// or https://"),
             (rules(upstreamUrl="api.openai.com"), r"rules\[0\]\.upstreamUrl: must start with http://"),
@@ -122,20 +122,20 @@ class BadConfigTests(ProcessTestCase):
         self.assertEqual(process.output, expected)
 
     async def test_no_config(self) -> None:
-        """Where nothing names a config file and there is none, the line says what to do."""
+        """Without any config file, the error says what to do."""
         process = self.twistd()
         self.assertNotEqual(await process.ended(), 0)
         expected = "config.json: the config file does not exist; name one with --config, or try --demo\n"
         self.assertEqual(process.output, expected)
 
     async def test_demo_and_config(self) -> None:
-        """A config file beside --demo would do nothing, so it is refused."""
+        """A config file together with --demo is refused, because it would have no effect."""
         process = self.twistd("--demo", "-c", str(self.write_config(rules())))
         self.assertNotEqual(await process.ended(), 0)
         self.assertEqual(process.output, "--demo takes no config file; leave out --demo or --config\n")
 
     async def test_port_in_use(self) -> None:
-        """A port that is taken is one line as well, as a daemon too; no daemon and no pid file are left."""
+        """A port in use is an error of one line; as a daemon too, without a pid file left."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             directory = self.directory()
@@ -150,10 +150,10 @@ class BadConfigTests(ProcessTestCase):
 
 
 class StartTests(ProcessTestCase):
-    """Where the configuration comes from, and what it makes."""
+    """Sources of the configuration, and a service that starts."""
 
     async def test_config_file(self) -> None:
-        """Its name: -c, --config, --config-file, else CONFIG_PATH, else config.json right here."""
+        """The file is named by -c, --config or --config-file, else CONFIG_PATH, else it is config.json."""
 
         async def one(*arguments: str, env: dict[str, str] | None = None, path: Path | None = None) -> None:
             process = self.twistd(*arguments, env=env, path=path)
@@ -176,7 +176,7 @@ class StartTests(ProcessTestCase):
         await gatherResults([Deferred.fromCoroutine(start) for start in starts], consumeErrors=True)
 
     async def test_unknown_keys(self) -> None:
-        """A key that means nothing is a warning that names the nearest one that does; the service runs."""
+        """An unknown key is a warning that names the nearest known one; the service runs."""
         config = {"timeoutSecond": 5, "rules": [{**RULE, "listenPort": free_port(), "x_note": "mine"}]}
         path = self.write_config(config)
         process = self.twistd("-c", str(path))
@@ -210,7 +210,7 @@ class StartTests(ProcessTestCase):
             self.assertIn(option, process.output)
 
     async def ask(self, host: str, port: int, target: str = "/v1/models") -> Message:
-        """A GET through an address of our choice."""
+        """Make a GET request to an address."""
         stream = Stream()
         await connectProtocol(HostnameEndpoint(reactor, host, port), stream)
         send_request(stream, "GET", target, headers=[("Connection", "close")])
@@ -240,7 +240,7 @@ class StartTests(ProcessTestCase):
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_log(self) -> None:
-        """One line for each request with all that matters; no query, no header, no body. At error: none."""
+        """Each request is one line, without query, headers and body; LOG_LEVEL=error omits it."""
         upstream = await self.mock()
         loud, (port,) = await self.serve(upstream)
         quiet_port = free_port()
@@ -267,7 +267,7 @@ class StartTests(ProcessTestCase):
         self.assertNotIn("[stream_proxy#", quiet.output)
 
     async def test_log_failures(self) -> None:
-        """Where a request failed, its line says why."""
+        """The line of a failed request says why."""
         process, (port,) = await self.serve(f"http://127.0.0.1:{free_port()}")
         self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 502)
         await process.line(rf"POST {CHAT} 502 \w+ \S+ \d+ bytes \d+ ms: \S+ refused the connection")
@@ -277,7 +277,7 @@ class AddressTests(ProcessTestCase):
     """``listenAddress``."""
 
     async def reach(self, **config: object) -> None:
-        """A rule on one address is reached there, and nowhere else."""
+        """Check that a rule on one address is served there, and nowhere else."""
         mock = await self.mock()
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": mock, "listenAddress": "127.0.0.2"}
@@ -291,11 +291,11 @@ class AddressTests(ProcessTestCase):
         await self.assert_refused(port)
 
     async def test_one_process(self) -> None:
-        """With one process."""
+        """One process listens on the address alone."""
         await self.reach()
 
     async def test_workers(self) -> None:
-        """With two workers, as soon as one of them serves."""
+        """Two workers listen on the address alone."""
         await self.reach(workers=2)
 
 
@@ -303,7 +303,7 @@ class StopTests(ProcessTestCase):
     """SIGTERM and SIGINT. Every wait here is far shorter than the default grace of 25 seconds."""
 
     async def held(self) -> tuple[Upstream, Deferred[None], Deferred[None]]:
-        """An upstream that begins streams, a Deferred for when two have begun, and one to let them end."""
+        """Start a streaming upstream; return it, a Deferred for two begun streams, and one to end them."""
         begun: Deferred[None] = Deferred()
         go_on: Deferred[None] = Deferred()
         waiting: list[Deferred[None]] = []
@@ -329,13 +329,13 @@ class StopTests(ProcessTestCase):
         return await self.upstream(script), begun, go_on
 
     async def asking(self, port: int, body: object) -> Stream:
-        """A client that has sent a chat call."""
+        """Connect a client, and send a chat call."""
         client = await self.client(port)
         send_request(client, "POST", CHAT, body)
         return client
 
     async def test_idle(self) -> None:
-        """Idle connections of clients and to upstreams do not delay the end, whichever signal brings it."""
+        """Idle connections do not delay the stop at either signal."""
         for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
             process, (port,) = await self.serve(await self.mock())
             client = await self.asking(port, CHAT_BODY)
@@ -346,7 +346,7 @@ class StopTests(ProcessTestCase):
             self.assert_ended_by(number, process)
 
     async def test_running_requests_finish(self) -> None:
-        """A conversion and a stream under way end whole; meanwhile nobody new gets in."""
+        """A running conversion and a running stream end whole; meanwhile no connection is accepted."""
         upstream, begun, go_on = await self.held()
         process, (port,) = await self.serve(upstream.url)
         converted = await self.asking(port, CHAT_BODY)
@@ -367,7 +367,7 @@ class StopTests(ProcessTestCase):
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_second_signal(self) -> None:
-        """Who cannot wait sends the signal again: what still runs is broken off, and the process ends."""
+        """A second signal aborts the requests that are running, and the process ends."""
         for name, number in (("TERM", signal.SIGTERM), ("INT", signal.SIGINT)):
             upstream, begun, _ = await self.held()
             process, (port,) = await self.serve(upstream.url)
@@ -383,7 +383,7 @@ class StopTests(ProcessTestCase):
             self.assert_ended_by(number, process)
 
     async def test_grace(self) -> None:
-        """What does not end within shutdownGraceSeconds is broken off."""
+        """Requests that do not end within shutdownGraceSeconds are aborted."""
         upstream, begun, _ = await self.held()
         process, (port,) = await self.serve(upstream.url, shutdownGraceSeconds=0.2)
         clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
@@ -396,10 +396,10 @@ class StopTests(ProcessTestCase):
 
 
 class DaemonTests(ProcessTestCase):
-    """Without -n."""
+    """twistd without -n."""
 
     async def test_daemon(self) -> None:
-        """It listens when twistd returns, writes its pid and its log, and removes the pid when it ends."""
+        """It listens when twistd returns, writes pid file and log, and removes the pid file at its end."""
         port = free_port()
         directory = self.directory()
         rule = {"listenPort": port, "upstreamUrl": await self.mock()}

@@ -44,7 +44,7 @@ reactor.run()
 
 
 class UvloopTests(WebSocketTestCase, ProcessTestCase):
-    """What passes through, and what the process notices."""
+    """Traffic, signals and child processes."""
 
     twistd_options = UVLOOP
 
@@ -63,24 +63,24 @@ class UvloopTests(WebSocketTestCase, ProcessTestCase):
         self.assert_ended_by(signal.SIGINT, process)
 
     async def run_source(self, source: str) -> Process:
-        """A process that has run this."""
+        """Run a program in a process."""
         process = Process([sys.executable, "-c", source])
         self.addCleanup(process.kill)
         await process.ended()
         return process
 
     async def test_child(self) -> None:
-        """The end of a child is noticed, also where none of its pipes tells it."""
+        """The end of a child is noticed even if its pipes were closed before."""
         process = await self.run_source(CHILD)
         self.assertEqual((process.status, process.output), (0, "exited 7\n"))
 
     async def test_hangup(self) -> None:
-        """A handler of SIGHUP is called, and the process lives on."""
+        """A handler of SIGHUP is called, and the process goes on."""
         process = await self.run_source(HANGUP)
         self.assertEqual((process.status, process.output), (0, "hung up\n"))
 
     async def test_not_installed(self) -> None:
-        """Without uvloop one sentence says what to install."""
+        """Without uvloop the error is one sentence that says what to install."""
         directory = self.directory()
         (directory / "uvloop.py").write_text("""raise ImportError("No module named 'uvloop'")""")
         process = self.twistd("--demo", env={"PYTHONPATH": str(directory)})
@@ -90,12 +90,12 @@ class UvloopTests(WebSocketTestCase, ProcessTestCase):
 
 
 class UvloopStopTests(test_process.StopTests):
-    """SIGTERM and SIGINT, once and twice."""
+    """SIGTERM and SIGINT on uvloop."""
 
     twistd_options = UVLOOP
 
 
 class UvloopDaemonTests(test_process.DaemonTests):
-    """The loop is made before the daemon is."""
+    """A daemon on uvloop: the loop is made before the process forks."""
 
     twistd_options = UVLOOP

@@ -1,4 +1,4 @@
-"""SIGHUP: another configuration, without a connection refused or cut."""
+"""Reloads at SIGHUP: no connection is refused or cut."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
 
 
 def descriptors(pid: int) -> int:
-    """How many a process has open."""
+    """Count the open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class ReloadTestCase(ProcessTestCase):
-    """Starts twistd with a config file that is written again."""
+    """Starts twistd with a config file that changes."""
 
     async def begin(self, *rules: dict[str, Any], **config: Any) -> Process:
-        """Start with these rules, and wait until they are listened for."""
+        """Start with these rules, and wait until they are served."""
         self.path = self.write_config({"workers": self.workers, **config, "rules": rules})
         process = self.twistd("-c", str(self.path))
         await process.line("listening on")
@@ -47,7 +47,7 @@ class ReloadTestCase(ProcessTestCase):
         return process
 
     async def reload(self, process: Process, *rules: dict[str, Any], **config: Any) -> None:
-        """Write the file again, and have it read."""
+        """Write the config file again, and wait until it is read."""
         content = {"workers": self.workers, **config, "rules": rules}
         self.write_config(content, self.path.parent)
         await self.hang_up(process)
@@ -59,7 +59,7 @@ class ReloadTestCase(ProcessTestCase):
         await process.times(line, before + 1)
 
     async def named(self, name: bytes) -> Upstream:
-        """An upstream that answers each request with its name and the target."""
+        """Start an upstream that responds with its name and the request's target."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -69,7 +69,7 @@ class ReloadTestCase(ProcessTestCase):
         return await self.upstream(script)
 
     async def held(self) -> tuple[Upstream, Deferred[None]]:
-        """An upstream that answers "ok" when told."""
+        """Start an upstream that responds "ok" once the Deferred fires."""
         go_on: Deferred[None] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -80,7 +80,7 @@ class ReloadTestCase(ProcessTestCase):
         return await self.upstream(script), go_on
 
     async def connected(self, upstream: Upstream) -> None:
-        """Wait until a request has come to an upstream."""
+        """Wait until a request has reached an upstream."""
 
         async def look() -> bool:
             return any(stream.received for stream in upstream.connections)
@@ -88,12 +88,12 @@ class ReloadTestCase(ProcessTestCase):
         await eventually(look)
 
     async def ask(self, stream: Stream, target: str = "/x") -> bytes:
-        """The body of the next answer on a connection."""
+        """Make a request on a connection, and return the response's body."""
         send_request(stream, "GET", target)
         return (await read_response(stream, "GET")).body
 
     async def asks(self, port: int, name: bytes) -> None:
-        """Wait until new requests on a port are answered by the upstream called so."""
+        """Wait until new requests on a port reach the upstream called `name`."""
 
         async def look() -> bool:
             return (await self.request(port, "GET", "/x")).body == name + b" /x"
@@ -102,10 +102,10 @@ class ReloadTestCase(ProcessTestCase):
 
 
 class ReloadTests(ReloadTestCase):
-    """What changes with the file, and what does not."""
+    """Reloads that change rules and ports, or nothing."""
 
     async def test_upstream(self) -> None:
-        """New requests go to the new upstream, on kept connections too; a stream under way goes on."""
+        """New requests go to the new upstream, on kept connections too; a running stream goes on."""
         (old, go_on), new = await self.streaming(), await self.named(b"new")
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": old}
@@ -120,7 +120,7 @@ class ReloadTests(ReloadTestCase):
         self.assertEqual(await self.ask(client), b"new /x")
 
     async def test_ports(self) -> None:
-        """A port that is new is listened on; one that is gone lets no one in and ends what it has begun."""
+        """A new port is opened; a removed one accepts nothing, and its requests end."""
         first, second = free_port(), free_port()
         (upstream, go_on), other = await self.held(), await self.named(b"other")
         process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
@@ -148,7 +148,7 @@ class ReloadTests(ReloadTestCase):
         await process.line(rf"listening on port {port} of 127\.0\.0\.1 for")
 
     async def test_invalid(self) -> None:
-        """A file that cannot be used is one line in the log, and changes nothing."""
+        """An invalid file is one line in the log, and changes nothing."""
         upstream = await self.named(b"a")
         port, taken = free_port(), free_port()
         await self.listen_on(taken)
@@ -169,14 +169,14 @@ class ReloadTests(ReloadTestCase):
         self.assertNotIn("Traceback", process.output)
 
     async def listen_on(self, port: int) -> None:
-        """Take a port."""
+        """Occupy a port."""
         listener = socket.socket()
         self.addCleanup(listener.close)
         listener.bind(("127.0.0.1", port))
         listener.listen()
 
     async def test_unchanged(self) -> None:
-        """What has not changed goes on as it was: connections to the upstream are still used."""
+        """An unchanged rule keeps its connections to the upstream."""
         upstream = await self.named(b"a")
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": upstream.url}
@@ -188,7 +188,7 @@ class ReloadTests(ReloadTestCase):
         self.assertEqual(len(upstream.connections), 1)
 
     async def test_stop(self) -> None:
-        """What a removed port still serves is waited for at the end, too."""
+        """Stopping waits for the requests of removed ports, too."""
         upstream, go_on = await self.held()
         first, second = free_port(), free_port()
         process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
@@ -205,7 +205,7 @@ class ReloadTests(ReloadTestCase):
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_nobody_is_refused(self) -> None:
-        """While the file is read again and again, everyone who comes is answered."""
+        """During many reloads every request gets its response."""
         upstream = await self.named(b"a")
         port, other = free_port(), free_port()
         rule = {"listenPort": port, "upstreamUrl": upstream.url}
@@ -225,12 +225,12 @@ class ReloadTests(ReloadTestCase):
 
 
 class WorkersReloadTests(ReloadTests):
-    """The same with two workers."""
+    """Reloads with two workers."""
 
     workers = 2
 
     async def test_dead_worker(self) -> None:
-        """A worker that is replaced after a reload serves what the file says now."""
+        """A worker that is replaced after a reload serves the new configuration."""
         upstream, other = await self.named(b"a"), await self.named(b"b")
         first, second = free_port(), free_port()
         process = await self.begin({"listenPort": first, "upstreamUrl": upstream.url})
@@ -243,7 +243,7 @@ class WorkersReloadTests(ReloadTests):
         self.assertEqual((await self.request(second, "GET", "/x")).body, b"b /x")
 
     async def test_number(self) -> None:
-        """Another number of workers is for the next start, as the log says."""
+        """Another number of workers takes effect at the next start, as the log says."""
         upstream = await self.named(b"a")
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": upstream.url}
@@ -257,7 +257,7 @@ class AdminTests(ReloadTestCase):
     """The admin port of the process."""
 
     async def test_health(self) -> None:
-        """It is ready, then draining while a request is under way, and well all the time."""
+        """The process is ready, then draining while a request runs, and healthy all the time."""
         upstream, go_on = await self.held()
         port, admin = free_port(), free_port()
         process = await self.begin(
@@ -278,14 +278,14 @@ class AdminTests(ReloadTestCase):
         self.assertNotIn("healthz", process.output)
 
     async def assert_health(self, port: int, status: int, word: str) -> None:
-        """What is answered."""
+        """Check both health checks."""
         health = await self.request(port, "GET", "/healthz")
         self.assertEqual((health.status, health.json()), (200, {"status": "ok"}))
         ready = await self.request(port, "GET", "/readyz")
         self.assertEqual((ready.status, ready.json()), (status, {"status": word}))
 
     async def test_reload(self) -> None:
-        """It comes, moves and goes with the file."""
+        """The admin port is opened, moved and closed by reloads."""
         upstream = await self.named(b"a")
         first, second = free_port(), free_port()
         rule = {"listenPort": free_port(), "upstreamUrl": upstream.url}
@@ -301,7 +301,7 @@ class AdminTests(ReloadTestCase):
         await process.line(rf"TCP Port {second} Closed")
 
     async def test_port_in_use(self) -> None:
-        """A port that is taken ends the start like that of a rule."""
+        """An invalid admin port prevents the start, like that of a rule."""
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": "http://127.0.0.1:9"}
         for admin, problem in (
@@ -317,22 +317,22 @@ class AdminTests(ReloadTestCase):
 
 
 class WorkersAdminTests(AdminTests):
-    """The same with two workers: the port is that of the process that was started."""
+    """The admin port of a process with two workers: the supervisor's."""
 
     workers = 2
 
 
 class CertificateTests(ReloadTestCase):
-    """Certificates of ``ssl:`` places."""
+    """Certificates of ``ssl:`` listeners."""
 
     def issue(self, directory: Path, name: str) -> None:
-        """A certificate for `name` in place of the old one."""
+        """Replace the certificate by one for `name`."""
         certificate = CA.issue_cert(name)
         certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
         certificate.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
 
     async def connect(self, port: int, name: str) -> Stream:
-        """A client that takes a certificate for `name` alone."""
+        """Connect a client that accepts only a certificate for `name`."""
         stream = Stream()
         options = optionsForClientTLS(name, Certificate.loadPEM(CA.cert_pem.bytes()))
         endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "127.0.0.1", port))
@@ -347,7 +347,7 @@ class CertificateTests(ReloadTestCase):
         return stream
 
     async def test_renewed(self) -> None:
-        """New connections meet the new one, old ones go on; one that cannot be used changes nothing."""
+        """New connections get the new certificate, old ones go on; an invalid one changes nothing."""
         upstream = await self.named(b"a")
         directory = self.directory()
         self.issue(directory, "old.example")
@@ -369,3 +369,17 @@ class CertificateTests(ReloadTestCase):
         await self.hang_up(process, "names a key or certificate that cannot be used; the configuration stays")
         self.assertTrue(await renewed())
         self.assertNotIn("Traceback", process.output)
+
+    async def test_removed(self) -> None:
+        """The certificate of a rule may be removed together with the rule."""
+        upstream = await self.named(b"a")
+        directory = self.directory()
+        self.issue(directory, "old.example")
+        files = f"privateKey={directory}/key.pem:certKey={directory}/cert.pem"
+        plain = {"listenPort": free_port(), "upstreamUrl": upstream.url}
+        encrypted = {"listen": f"ssl:{free_port()}:{files}:interface=127.0.0.1", "upstreamUrl": upstream.url}
+        process = await self.begin(plain, encrypted)
+        (directory / "key.pem").unlink()
+        (directory / "cert.pem").unlink()
+        await self.reload(process, plain)
+        self.assertNotIn("stays as it was", process.output)

@@ -1,30 +1,33 @@
-"""The service where no process is needed to see what it does."""
+"""The service in this process: signals, reloads, ports."""
 
 from __future__ import annotations
 
 import gc
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 from unittest.mock import patch
 
+import msgspec
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
-from stream_proxy.service.listening import any_interface, open_listeners
+from stream_proxy.service.keys import KeySource
+from stream_proxy.service.listening import Listener, any_interface, open_listeners
 from stream_proxy.service.main import MainService
-from stream_proxy.service.rules import settle
+from stream_proxy.service.rules import ProxyService, Served, settle
 from tests.support.twistd import free_port
 
 Handler = Callable[[int, FrameType | None], object]
 
 
 class _Reactor(MemoryReactorClock):
-    """Runs at once what other threads, or signal handlers, ask for."""
+    """A reactor that runs calls from threads and signal handlers at once."""
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
         callable(*args, **kwargs)
@@ -35,12 +38,13 @@ class SignalTests(SynchronousTestCase):
 
     def test_twice_at_once(self) -> None:
         """The reactor is stopped once, even when the second signal comes before it has begun to stop."""
-        reactor, stopped, handlers = _Reactor(), list[int](), dict[int, Handler]()
+        reactor: Any = _Reactor()  # provides what is used here of IReactor
+        stopped, handlers = list[int](), dict[int, Handler]()
         config = Config(rules=[Rule(listen_port=free_port(), upstream_url="http://x")])
         log = RequestLog(observer=cast(Any, lambda _: None))
         service = MainService(reactor, config, log, str)
-        for place in service._places.values():
-            self.addCleanup(place.close)
+        for listener in service._listeners.values():
+            self.addCleanup(listener.close)
         with (
             patch("signal.getsignal", lambda number: lambda *_: stopped.append(number)),
             patch("signal.signal", handlers.__setitem__),
@@ -55,11 +59,86 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual((stopped, len(aborted)), ([signal.SIGTERM], 2))
 
 
+class _Port:
+    """A port that was opened."""
+
+    stopped = False
+
+    def stopListening(self) -> None:
+        """Remember it."""
+        self.stopped = True
+
+
+class _Ports(MemoryReactorClock):
+    """Opens ports that accept nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: list[_Port] = []
+
+    def adoptStreamPort(self, *_: object) -> _Port:
+        self.ports.append(_Port())
+        return self.ports[-1]
+
+
+class PlanTests(SynchronousTestCase):
+    """`ProxyService.plan` and `apply`: a reload happens as a whole, or not at all."""
+
+    def setUp(self) -> None:
+        self.keys = Path(self.mktemp())
+        self.keys.write_text("key\n")
+        self.reactor = _Ports()
+        self.plain = self.rule()
+        self.guarded = self.rule(client_keys=KeySource(file=str(self.keys)))
+        config = Config(rules=[self.plain, self.guarded])
+        self.listeners: dict[str, Listener] = {}
+        self.service = ProxyService(cast(Any, self.reactor), config, self.opened(config), log=RequestLog())
+        self.service.startService()
+        self.addCleanup(self.close)
+
+    def rule(self, **more: Any) -> Rule:
+        """A rule on a free port."""
+        port = free_port()
+        return Rule(listen_port=port, listen_address="127.0.0.1", upstream_url="http://x", **more)
+
+    def opened(self, config: Config) -> dict[str, Listener]:
+        """The listeners of a configuration, with those that are open already."""
+        self.listeners |= open_listeners(config, str, self.listeners)
+        return self.listeners
+
+    def close(self) -> None:
+        """Close them."""
+        for listener in self.listeners.values():
+            listener.close()
+
+    def served(self) -> dict[str, Served]:
+        """What is served, by endpoint."""
+        return {endpoint: rule.served for endpoint, rule in self.service.rules.items()}
+
+    def test_failure(self) -> None:
+        """A rule that fails undoes those before it: a change, and a listener that is new."""
+        before = self.served()
+        self.keys.unlink()
+        config = Config(rules=[self.plain, self.rule(), self.guarded], timeout_seconds=5)
+        self.assertRaises(ConfigError, self.service.reload, config, self.opened(config))
+        self.assertEqual(self.served(), before)
+        self.assertEqual([port.stopped for port in self.reactor.ports], [False, False, True])
+
+    def test_apply(self) -> None:
+        """A plan changes nothing until it is applied."""
+        before, new = self.served(), self.rule()
+        config = Config(rules=[msgspec.structs.replace(self.plain, upstream_url="http://y"), new])
+        change = self.service.plan(config, self.opened(config))
+        self.assertEqual(self.served(), before)
+        self.service.apply(change)
+        self.assertEqual([each.rule for each in self.served().values()], config.rules)
+
+
 class SettleTests(SynchronousTestCase):
     """`settle`."""
 
     def test_frozen(self) -> None:
-        """What exists is not looked at again by the garbage collector."""
+        """Objects that exist are exempt from later garbage collections."""
         self.addCleanup(gc.unfreeze)
         settle()
         self.assertGreater(gc.get_freeze_count(), 1000)
@@ -69,12 +148,12 @@ class PortTests(SynchronousTestCase):
     """`open_listeners` and `any_interface`."""
 
     def test_no_ipv6(self) -> None:
-        """Where no IPv6 socket can be made, IPv4 alone is listened on."""
+        """Only IPv4 is listened on if no IPv6 socket can be made."""
         with patch("socket.socket", side_effect=OSError("no IPv6 here")):
             self.assertEqual(any_interface(), "")
 
     def test_forbidden(self) -> None:
-        """Whatever the system has against a port is said, with the place that named it."""
+        """The system's objection to a port is quoted, with the key that names the port."""
         config = Config(rules=[Rule(listen_port=80, listen_address="::1", upstream_url="http://x")])
         with patch("socket.socket", side_effect=PermissionError(13, "Permission denied")):
             error = self.assertRaises(ConfigError, open_listeners, config, "c: {}".format)

@@ -1,4 +1,4 @@
-"""Marked keys in every place, through success and failure: none is in a log, an error or a health answer."""
+"""Secrets: marked keys, sent everywhere, never appear in logs, errors or health checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.loopback import (
 from tests.support.sessions import HANDSHAKE, accepted, handshake
 from tests.support.twistd import Process, ProcessTestCase, free_port
 
-#: What all keys have in common.
+#: The part that all keys have in common.
 MARK = "s3cret"
 CLIENT = f"client-{MARK}"
 ENVIRONMENT = {
@@ -45,13 +45,13 @@ CREDENTIALS = [
 ]
 BODY = {**CHAT_BODY, "model": "gpt-3.5-turbo", "user": MARK}
 QUERY = f"?api-key={MARK}&x={MARK}"
-#: What an upstream says of an error goes to the client in its own words, though not into the log.
+#: An upstream's error text reaches the client unchanged, but not the log.
 TOLD = f"told-{MARK}"
 EVENTS = ("Content-Type", "text/event-stream")
 
 
 def closes(data: bytes) -> Callable[[Stream], None]:
-    """An upstream that says this and hangs up."""
+    """Return the behaviour of an upstream that sends `data` and closes the connection."""
 
     def answer(stream: Stream) -> None:
         stream.write(data)
@@ -61,7 +61,7 @@ def closes(data: bytes) -> Callable[[Stream], None]:
 
 
 ERROR_EVENT = b'data: {"error": {"message": "' + TOLD.encode() + b'", "code": "invalid_api_key"}}\n\n'
-#: What upstreams do with a request.
+#: The behaviours of upstreams, with a request.
 ANSWERS: dict[str, Callable[[Stream], None]] = {
     "stream": closes(event_stream_head() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HELLO), HELLO)),
     "refusal": lambda stream: respond(stream, 401, json.dumps({"error": {"message": TOLD}}).encode(), [JSON]),
@@ -76,12 +76,12 @@ ANSWERS: dict[str, Callable[[Stream], None]] = {
 
 
 class SecretTests(ProcessTestCase):
-    """One process for all of it, at LOG_LEVEL=debug."""
+    """One process for all requests, at LOG_LEVEL=debug."""
 
     timeout = 60
 
     async def scripted(self, answer: Callable[[Stream], None]) -> str:
-        """An upstream that always does the same; WebSockets are accepted."""
+        """Start an upstream with one behaviour; the one that streams accepts WebSockets too."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -94,7 +94,7 @@ class SecretTests(ProcessTestCase):
         return (await self.upstream(script)).url
 
     async def begin(self) -> tuple[Process, list[int], int]:
-        """A proxy with two rules for each upstream: an ordinary one, and one that adapts it."""
+        """Start a proxy with two rules for each upstream: an ordinary one, and one with an adapter."""
         directory = self.directory()
         (directory / "keys").write_text(f"{CLIENT}\n")
         (directory / "keys").chmod(0o600)
@@ -123,12 +123,12 @@ class SecretTests(ProcessTestCase):
         return process, [rule["listenPort"] for rule in rules], admin
 
     def assert_clean(self, answer: Message) -> None:
-        """There is no key in an error."""
+        """Check that an error contains no key."""
         if answer.status >= 400:
             self.assertNotIn(MARK.encode(), answer.body.replace(TOLD.encode(), b""))
 
     async def use(self, port: int) -> None:
-        """Requests of every kind to one rule."""
+        """Make requests of every kind to one rule."""
         for method, target, body in (
             ("POST", CHAT + QUERY, BODY),
             ("POST", CHAT + QUERY, {**BODY, "stream": True}),
@@ -169,7 +169,7 @@ class SecretTests(ProcessTestCase):
             self.assertNotIn(MARK.encode(), await stream.rest())
 
     async def test_nothing_comes_out(self) -> None:
-        """Requests of every kind, good and bad, to upstreams of every kind."""
+        """No key appears after requests of every kind, good and bad, to upstreams of every kind."""
         process, ports, admin = await self.begin()
         await gatherResults([Deferred.fromCoroutine(self.use(port)) for port in ports], consumeErrors=True)
         for target in ("/healthz", "/readyz", f"/x{QUERY}"):

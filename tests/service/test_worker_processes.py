@@ -1,4 +1,4 @@
-"""What the parent does with its workers, where no process is needed to see it."""
+"""The supervisor and its messages, without processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
-from stream_proxy.service.workers import child as worker
-from stream_proxy.service.workers import supervisor as workers
-from stream_proxy.service.workers.child import COMMANDS, RECORDS
+from stream_proxy.service.workers import child, supervisor
 from stream_proxy.service.workers.messages import (
+    COMMANDS,
+    PARENTS_SIGNALS,
+    RECORDS,
     Abort,
     Command,
     CommandReceiver,
@@ -44,7 +45,7 @@ READY = b'["ready"]\n'
 
 
 class _Transport:
-    """The process of a protocol."""
+    """The transport of a process that does not exist."""
 
     pid = 42
 
@@ -56,7 +57,7 @@ class _Transport:
         self.dead = False
 
     def sent(self) -> list[Command]:
-        """The commands that came since the last look."""
+        """Return the commands that came since the last call."""
         assert self.commands is not None
         self.commands.setblocking(False)
         found: list[Command] = []
@@ -77,7 +78,7 @@ class _Transport:
         return found
 
     def close(self) -> None:
-        """Let go of what was received."""
+        """Close everything that was received."""
         if self.commands is not None:
             self.commands.close()
         for descriptor in self.descriptors:
@@ -96,13 +97,13 @@ class _Transport:
 
 
 class _Reactor(Clock):
-    """A clock that starts processes which are none."""
+    """A clock that pretends to start processes."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: What was started.
+        #: The processes that were started.
         self.spawned: list[tuple[Any, _Transport]] = []
-        #: Why nothing can be.
+        #: Why no process can be started.
         self.failure: OSError | None = None
         self.blocked: set[int] = set()
 
@@ -121,7 +122,7 @@ class _Reactor(Clock):
 
 
 def end(process: tuple[WorkerProcess, _Transport], number: int | None = signal.SIGKILL) -> None:
-    """A process ends, by that signal or in order."""
+    """End a process, by a signal or normally."""
     protocol, transport = process
     transport.dead = True
     reason = Failure(ProcessDone(0) if number is None else ProcessTerminated(None, number, number))
@@ -130,10 +131,10 @@ def end(process: tuple[WorkerProcess, _Transport], number: int | None = signal.S
 
 
 class CommandTests(SynchronousTestCase):
-    """What a worker is told, and how."""
+    """Commands."""
 
     def test_adapter(self) -> None:
-        """An adapter's rule arrives as it was."""
+        """An adapter's rule arrives unchanged."""
         config = Config(
             workers=2,
             rules=[
@@ -153,10 +154,10 @@ class CommandTests(SynchronousTestCase):
 
 
 class DescriptorTests(SynchronousTestCase):
-    """Open sockets on their way to a worker."""
+    """Descriptors that are sent to a worker."""
 
     def test_many(self) -> None:
-        """More than one message can carry all arrive, in their order, before the command."""
+        """Descriptors too many for one message arrive in order, before the command."""
         ours, theirs = socket.socketpair()
         with ours, theirs, open(os.devnull) as nothing:
             config = Config(rules=[Rule(listen_port=1, upstream_url="http://x")])
@@ -176,35 +177,35 @@ class DescriptorTests(SynchronousTestCase):
 
 
 class WorkerTests(SynchronousTestCase):
-    """A worker's processes, one after the other."""
+    """A worker and its processes, one after the other."""
 
     def setUp(self) -> None:
         self.reactor = _Reactor()
         self.logged: list[str] = []
         log = RequestLog(observer=cast(Any, self.log))
-        self.service = WorkersService(self.reactor, CONFIG, self.places(CONFIG), log=log)
+        self.service = WorkersService(cast(Any, self.reactor), CONFIG, self.listeners(CONFIG), log=log)
         self.service.startService()
         self.addCleanup(self.close)
 
-    def places(self, config: Config) -> dict[str, Listener]:
-        """What would be open for `config`."""
-        places = {}
+    def listeners(self, config: Config) -> dict[str, Listener]:
+        """Return listeners for `config`."""
+        listeners = {}
         for rule in config.rules:
-            listener = socket.socket()
-            self.addCleanup(listener.close)
-            places[endpoint_of(rule)] = Listener(endpoint_of(rule), [listener])
-        return places
+            server = socket.socket()
+            self.addCleanup(server.close)
+            listeners[endpoint_of(rule)] = Listener(endpoint_of(rule), [server])
+        return listeners
 
     def close(self) -> None:
-        """End what is open."""
-        for each in self.service._workers:
+        """Close all connections."""
+        for each in self.service._slots:
             if each._commands is not None:
                 each._commands.close()
         for _, transport in self.reactor.spawned:
             transport.close()
 
     def log(self, event: LogEvent) -> None:
-        """Remember what is logged."""
+        """Record a log entry."""
         self.logged.append(formatEvent(event))
 
     @property
@@ -213,7 +214,7 @@ class WorkerTests(SynchronousTestCase):
         return self.reactor.spawned[-1]
 
     def started_after(self, seconds: float) -> None:
-        """A process is started then, and none before."""
+        """Check that a process is started then, and not before."""
         count = len(self.reactor.spawned)
         self.reactor.advance(seconds - 0.01)
         self.assertEqual(len(self.reactor.spawned), count)
@@ -221,48 +222,48 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(len(self.reactor.spawned), count + 1)
 
     def test_start(self) -> None:
-        """It is told all it needs to know, and no signal can hit it before it is prepared for that."""
-        (endpoint,) = self.service._places
+        """A process gets its configuration, and starts with the parent's signals blocked."""
+        (endpoint,) = self.service._listeners
         self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (endpoint,), "info")])
         self.assertEqual(len(self.last[1].descriptors), 1)
-        self.assertEqual(self.reactor.blocked & worker.PARENTS_SIGNALS, worker.PARENTS_SIGNALS)
-        self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & worker.PARENTS_SIGNALS)
+        self.assertEqual(self.reactor.blocked & PARENTS_SIGNALS, PARENTS_SIGNALS)
+        self.assertFalse(signal.pthread_sigmask(signal.SIG_BLOCK, ()) & PARENTS_SIGNALS)
 
     def test_reload(self) -> None:
-        """It gets what is new alone; a process that comes after it gets all."""
+        """A running process gets only the new sockets; its replacement gets all."""
         (first,) = CONFIG.rules
         second = Rule(listen_port=2, upstream_url="http://y")
         self.last[1].sent()
         config = Config(workers=1, rules=[first, second])
-        places = {**self.service._places, **self.places(Config(rules=[second]))}
-        self.service.reload(config, places)
+        listeners = {**self.service._listeners, **self.listeners(Config(rules=[second]))}
+        self.service.reload(config, listeners)
         old, new = endpoint_of(first), endpoint_of(second)
         self.assertEqual(self.last[1].sent(), [Serve(config, (new,), "info")])
         end(self.last)
         self.reactor.advance(1)
         self.assertEqual(self.last[1].sent(), [Serve(config, (old, new), "info")])
-        self.service.reload(Config(workers=1, rules=[second]), {new: places[new]})
+        self.service.reload(Config(workers=1, rules=[second]), {new: listeners[new]})
         self.assertEqual(self.last[1].sent(), [Serve(Config(workers=1, rules=[second]), (), "info")])
-        self.assertEqual([places[each].sockets[0].fileno() < 0 for each in (old, new)], [True, False])
+        self.assertEqual([listeners[each].sockets[0].fileno() < 0 for each in (old, new)], [True, False])
 
     def test_shares(self) -> None:
-        """What counts connections is divided between the workers."""
+        """Limits on connections are divided between the workers."""
         rule = Rule(listen_port=1, upstream_url="http://x", max_connections=3)
         config = Config(workers=2, rules=[rule], max_connections=101, max_upstream_waiting=0)
-        shared = workers._share(config)
+        shared = supervisor._share(config)
         self.assertEqual((shared.rules[0].max_connections, shared.max_connections), (2, 51))
         self.assertEqual((shared.rules[0].max_upstream_waiting, shared.max_upstream_waiting), (None, 0))
 
     def test_reads_nothing(self) -> None:
-        """One that has not read its commands for long does not work any more, and is replaced."""
+        """A process that no longer reads its commands is killed."""
         for _ in range(10_000):
-            self.service.reload(CONFIG, self.service._places)
+            self.service.reload(CONFIG, self.service._listeners)
             if self.last[1].signals:
                 break
         self.assertEqual(self.last[1].signals, ["KILL"])
 
     def test_replaced_at_once(self) -> None:
-        """A process that has served is replaced without delay, as often as it takes."""
+        """A process that was ready is replaced without delay, every time."""
         for count in range(1, 5):
             self.last[0].childDataReceived(RECORDS, READY)
             end(self.last)
@@ -271,7 +272,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.logged[:2], ["worker 1 of 1 is process 42", expected])
 
     def test_dies_at_start(self) -> None:
-        """One that does not even get so far is tried again more and more slowly, until it does."""
+        """A process that dies before it is ready is replaced more and more slowly."""
         for delay in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0):
             end(self.last)
             self.started_after(delay)
@@ -281,7 +282,7 @@ class WorkerTests(SynchronousTestCase):
         self.started_after(0.25)
 
     def test_cannot_be_started(self) -> None:
-        """Neither does it give up when the system refuses a process."""
+        """A process that the system refuses is tried again."""
         self.reactor.failure = OSError(11, "Resource temporarily unavailable")
         self.last[0].childDataReceived(RECORDS, READY)
         end(self.last)
@@ -290,7 +291,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertIn("worker 1 of 1 cannot be started: [Errno 11]", self.logged[-1])
 
     def test_stop(self) -> None:
-        """It is told to stop; the service has stopped when it has, and nothing is started any more."""
+        """Stopping waits for the process, and starts no other."""
         stopped = self.service.stopService()
         self.assertEqual(self.last[1].sent()[1:], [Stop()])
         self.assertNoResult(stopped)
@@ -299,13 +300,13 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual((len(self.reactor.spawned), self.reactor.getDelayedCalls()), (1, []))
 
     def test_stop_between(self) -> None:
-        """There is nothing to wait for where no process runs."""
+        """Stopping does not wait if no process runs."""
         end(self.last)
         self.successResultOf(self.service.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_killed(self) -> None:
-        """One that does not stop although its time is long over is killed."""
+        """A process that does not stop in time is killed."""
         self.service.stopService()
         self.reactor.advance(11.9)
         self.assertEqual(self.last[1].signals, [])
@@ -313,7 +314,7 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.last[1].signals, ["KILL"])
 
     def test_abort(self) -> None:
-        """A second signal leaves it less time."""
+        """A second signal shortens the time to stop."""
         self.service.stopService()
         self.service.abort()
         self.assertEqual(self.last[1].sent()[1:], [Stop(), Abort()])
@@ -324,7 +325,7 @@ class WorkerTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """What a process says, on the way to the log."""
+    """Records and output of a process, on their way to the log."""
 
     def setUp(self) -> None:
         self.events: list[LogEvent] = []
@@ -341,16 +342,16 @@ class LogTests(SynchronousTestCase):
         self.process.makeConnection(self.transport)
 
     def test_events(self) -> None:
-        """An event has the time, the level, the system and the text that it has in the worker."""
+        """An event keeps its time, level, system and text."""
         written: list[bytes] = []
 
         def write(descriptor: int, data: bytes) -> int:
-            """Not more than a few bytes at once."""
+            """Write only a few bytes at once."""
             written.append(data[:50])
             return len(data[:50])
 
         self.patch(os, "write", write)
-        observe = worker._Observer()
+        observe = child._Observer()
         original = {"log_time": 5.0, "log_namespace": "n", "log_level": LogLevel.warn, "log_format": "{a}\nü"}
         for more in ({}, {"log_system": "s,1"}, {"log_failure": Failure(ValueError("x"))}):
             event = {**original, "a": "{}", **more}
@@ -364,16 +365,16 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(written, [])
 
     def test_nobody_reads(self) -> None:
-        """A worker whose parent is gone logs into the void."""
+        """A worker whose parent is gone discards its log."""
 
         def broken(descriptor: int, data: bytes) -> int:
             raise BrokenPipeError
 
         self.patch(os, "write", broken)
-        worker._Observer()({"log_time": 5.0, "log_format": "text"})
+        child._Observer()({"log_time": 5.0, "log_format": "text"})
 
     def test_split(self) -> None:
-        """Records may come in pieces, or several at once; one that is cut off by the end is none."""
+        """Records may come in pieces, or several at once; one that is cut off by the end is dropped."""
         line = b'["line",1.0,"info","n",null,"text"]\n'
         for piece in (line[:9], line[9:] + line + line[:5], line[5:] + READY, line[:-2]):
             self.process.childDataReceived(RECORDS, piece)
@@ -382,7 +383,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((self.ready, self.process.ready), ([self.process], True))
 
     def test_stray(self) -> None:
-        """What is written past the log, by a Python that cannot start for example, is an error in the log."""
+        """Output that is not a record, such as that of a Python that cannot start, is logged as an error."""
         self.process.childDataReceived(2, b"No module named \xff\nand")
         self.process.childDataReceived(RECORDS, b"no record\n")
         end((self.process, self.transport))
@@ -397,7 +398,7 @@ class LogTests(SynchronousTestCase):
         )
 
     def test_pauses(self) -> None:
-        """After each look there is a pause, but none once the process has exited: its end is not held up."""
+        """Each read is followed by a pause, but not after the exit, whose processing would be delayed."""
         self.process.childDataReceived(RECORDS, READY)
         self.assertTrue(self.transport.paused)
         self.reactor.advance(0.03)

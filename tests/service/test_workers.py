@@ -18,7 +18,7 @@ from tests.support.loopback import (
 )
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
 
-#: A module that cannot be imported in a worker, and is the real one elsewhere.
+#: A module that cannot be imported in a worker, and imports the real one elsewhere.
 BROKEN = """
 import sys
 if "stream_proxy.service.workers.child" in sys.orig_argv:
@@ -30,7 +30,7 @@ import treq
 
 
 def sockets(pid: int) -> int:
-    """How many sockets a process has open."""
+    """Count the open sockets of a process."""
     count = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -41,12 +41,12 @@ def sockets(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, with those that have ended but are not waited for."""
+    """Return the child processes of a process, including zombies."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def gone(pid: int) -> None:
-    """Wait for the end of a process that is no child of ours."""
+    """Wait for the end of a process that is not our child."""
 
     async def look() -> bool:
         try:
@@ -64,21 +64,21 @@ class WorkersTestCase(ProcessTestCase):
     workers = 2
 
     async def serve(self, *upstream_urls: str, **config: object) -> tuple[Process, list[int]]:
-        """The same, once the workers accept."""
+        """Start it, and wait until both workers accept."""
         process, ports = await super().serve(*upstream_urls, **config)
         await self.pids(process)
         return process, ports
 
     async def pids(self, process: Process) -> list[int]:
-        """The numbers of the first two workers' processes."""
+        """Return the process ids of the first two processes."""
         return [int((await process.line(rf"worker {n} of 2 is process (\d+)"))[1]) for n in (1, 2)]
 
 
 class ServingTests(WorkersTestCase):
-    """Two workers, and what the log says of them."""
+    """Two workers and their log."""
 
     async def test_both_work(self) -> None:
-        """Both get connections; the parent gets none, and has no other children."""
+        """Both workers get connections; the parent gets none, and has no other children."""
         process, (port,) = await self.serve("http://127.0.0.1:9")
         pids = await self.pids(process)
         parent = process.pid
@@ -97,7 +97,7 @@ class ServingTests(WorkersTestCase):
         self.assertTrue(all(grown[1:]), grown)
 
     async def test_log(self) -> None:
-        """Each request is one line in the parent's log, whole, and without anything secret."""
+        """Each request is one whole line in the parent's log, without secrets."""
         process, (port,) = await self.serve(await self.mock())
         key = [("Authorization", "Bearer header-secret")]
         body = {**CHAT_BODY, "user": "body-secret"}
@@ -120,7 +120,7 @@ class ServingTests(WorkersTestCase):
         self.assertEqual(len(re.findall(rf"listening on port {port} for", process.output)), 1)
 
     async def test_quiet(self) -> None:
-        """LOG_LEVEL is the workers' as well."""
+        """LOG_LEVEL applies to the workers as well."""
         port = free_port()
         rule = {"listenPort": port, "upstreamUrl": await self.mock()}
         path = self.write_config({"workers": 2, "rules": [rule]})
@@ -132,7 +132,7 @@ class ServingTests(WorkersTestCase):
         self.assertNotIn("[stream_proxy#", process.output)
 
     async def test_port_in_use(self) -> None:
-        """A port that other workers listen on is taken, although they share it with each other."""
+        """A port that other workers share counts as in use."""
         _, (port,) = await self.serve("http://127.0.0.1:9")
         rule = {"listenPort": port, "upstreamUrl": "http://127.0.0.1:9"}
         path = self.write_config({"workers": 2, "rules": [rule]})
@@ -143,17 +143,17 @@ class ServingTests(WorkersTestCase):
 
 
 class DeathTests(WorkersTestCase):
-    """What is killed."""
+    """Processes that are killed."""
 
     async def begin(self, port: int) -> Stream:
-        """A client in the middle of a stream."""
+        """Connect a client, and read the beginning of a stream."""
         client = await self.client(port)
         client.write(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
         await client.until(b"Hel")
         return client
 
     async def test_worker(self) -> None:
-        """It is replaced at once, no connection is refused meanwhile, and the other worker goes on."""
+        """A worker is replaced at once; no connection is refused meanwhile, and the other goes on."""
         url, go_on = await self.streaming()
         process, (port, other) = await self.serve(url, await self.mock())
         pids = await self.pids(process)
@@ -175,7 +175,7 @@ class DeathTests(WorkersTestCase):
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_start(self) -> None:
-        """A worker that cannot start says why in the parent's log, and is tried again."""
+        """A worker that cannot start logs the reason, and is started again."""
         directory = self.directory()
         (directory / "treq.py").write_text(BROKEN.format(directory=str(directory)))
         port = free_port()
@@ -190,7 +190,7 @@ class DeathTests(WorkersTestCase):
         self.assertEqual((await self.request(port, body=CHAT_BODY)).status, 200)
 
     async def test_parent(self) -> None:
-        """Workers without a parent stop listening, end what they have begun, and are gone."""
+        """Workers without a parent stop listening, serve their requests, and exit."""
         url, go_on = await self.streaming()
         process, (port,) = await self.serve(url)
         client = await self.begin(port)
@@ -211,7 +211,7 @@ class DeathTests(WorkersTestCase):
             await gone(pid)
 
     async def test_signals_to_all(self) -> None:
-        """What a terminal or a service manager sends to every process at once counts once."""
+        """A signal that a terminal or service manager sends to all processes counts once."""
         url, go_on = await self.streaming()
         process, (port,) = await self.serve(url)
         client = await self.begin(port)
@@ -227,7 +227,7 @@ class DeathTests(WorkersTestCase):
 
 
 class WorkersStopTests(WorkersTestCase, test_process.StopTests):
-    """SIGTERM and SIGINT are as with one process."""
+    """SIGTERM and SIGINT, as with one process."""
 
 
 class WorkersDaemonTests(WorkersTestCase, test_process.DaemonTests):
@@ -240,7 +240,7 @@ class WorkersReactorTests(WorkersTestCase):
     twistd_options = ("--reactor", "uvloop")
 
     async def test_uvloop(self) -> None:
-        """Workers on uvloop serve, are replaced, and end."""
+        """Workers on uvloop serve, are replaced, and stop."""
         process, (port,) = await self.serve(await self.mock())
         pids = await self.pids(process)
         for pid in pids:

@@ -1,4 +1,4 @@
-"""Real processes for tests: started on the reactor, read line by line, gone when the test is."""
+"""Processes for tests: started on the reactor, read line by line, and killed after the test."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from tests.support.loopback import LoopbackTestCase, Stream, chunk, event_stream_head, reactor, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
-#: How long to wait for what has no event: the time between two looks, and how many of them.
-_LOOK_SECONDS, _LOOKS = 0.02, 500
+#: Polling for conditions that have no event: the interval, and the number of tries.
+_POLL_SECONDS, _POLLS = 0.02, 500
 
 
 class Process(ProcessProtocol):
@@ -32,15 +32,15 @@ class Process(ProcessProtocol):
 
     :param command: its arguments, the program first.
     :param path: its working directory.
-    :param env: what its environment has besides ours, without our ``CONFIG_PATH`` and ``LOG_LEVEL``.
+    :param env: added to our environment, which is passed on without ``CONFIG_PATH`` and ``LOG_LEVEL``.
     """
 
     def __init__(
         self, command: Sequence[str], *, path: str | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        #: What it wrote, on both of its outputs.
+        #: Its output, standard error included.
         self.output = ""
-        #: The exit status once it has ended; of a signal, negative.
+        #: The exit status once it has ended, or the negative number of the signal.
         self.status: int | None = None
         self._waiting: list[Deferred[None]] = []
         environment = {
@@ -71,7 +71,7 @@ class Process(ProcessProtocol):
         await waiter
 
     async def line(self, pattern: str) -> re.Match[str]:
-        """Wait until it has written what matches.
+        """Wait until its output matches, and return the match.
 
         :raises AssertionError: it ended before.
         """
@@ -82,20 +82,20 @@ class Process(ProcessProtocol):
         return found
 
     async def times(self, pattern: str, count: int) -> None:
-        """Wait until it has written what matches that often."""
+        """Wait until its output matches `count` times."""
         while len(re.findall(pattern, self.output)) < count:
             if self.status is not None:
                 raise AssertionError(f"ended with {self.status} before {count} {pattern!r}:\n{self.output}")
             await self._news()
 
     async def ended(self) -> int:
-        """Wait for its end; the exit status is returned."""
+        """Wait for its end, and return the exit status."""
         while self.status is None:
             await self._news()
         return self.status
 
     def signal(self, name: str) -> None:
-        """Send ``SIG`+ name``."""
+        """Send ``SIG`` + `name`."""
         if self.transport is not None:
             self.transport.signalProcess(name)
 
@@ -105,7 +105,7 @@ class Process(ProcessProtocol):
         await self.ended()
 
     def kill(self) -> Deferred[None]:
-        """End it if it still runs."""
+        """Kill it if it still runs."""
         return Deferred.fromCoroutine(self._kill())
 
 
@@ -114,19 +114,19 @@ class ProcessTestCase(LoopbackTestCase):
 
     plugin = "openai-stream-proxy"
 
-    #: What stands between ``twistd`` and its other options in every test of the class.
+    #: The first options of ``twistd`` in every test of the class.
     twistd_options: Sequence[str] = ()
-    #: How many processes serve in every test of the class.
+    #: The number of workers in every test of the class.
     workers = 1
 
     def directory(self) -> Path:
-        """A new directory."""
+        """Make a new directory."""
         path = Path(self.mktemp()).absolute()
         path.mkdir(parents=True)
         return path
 
     def write_config(self, content: object, directory: Path | None = None) -> Path:
-        """A ``config.json``; content that is no text is encoded."""
+        """Write a ``config.json``; content that is not text is encoded."""
         path = (directory or self.directory()) / "config.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
@@ -138,7 +138,7 @@ class ProcessTestCase(LoopbackTestCase):
         path: Path | None = None,
         options: Sequence[str] = ("-n", "--pidfile="),
     ) -> Process:
-        """Start it with `arguments`, in a directory of its own unless there is a `path`."""
+        """Start it with `arguments`, in `path` or a directory of its own."""
         process = Process(
             [TWISTD, *self.twistd_options, *options, self.plugin, *arguments],
             path=str(path or self.directory()),
@@ -148,7 +148,7 @@ class ProcessTestCase(LoopbackTestCase):
         return process
 
     async def serve(self, *upstream_urls: str, **config: object) -> tuple[Process, list[int]]:
-        """Start it with a rule for each upstream and wait until it listens; the ports are returned too."""
+        """Start it with a rule for each upstream, wait until it listens, and return the ports too."""
         ports = [free_port() for _ in upstream_urls]
         rules = [
             {"listenPort": port, "upstreamUrl": url} for port, url in zip(ports, upstream_urls, strict=True)
@@ -160,7 +160,7 @@ class ProcessTestCase(LoopbackTestCase):
         return process, ports
 
     async def streaming(self) -> tuple[str, Deferred[None]]:
-        """An upstream that begins a stream and ends it when told."""
+        """Start an upstream that begins a stream, and ends it when the Deferred fires."""
         go_on: Deferred[None] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -174,22 +174,22 @@ class ProcessTestCase(LoopbackTestCase):
         return (await self.upstream(script)).url, go_on
 
     async def closed(self, process: Process, port: int) -> None:
-        """It no longer listens."""
+        """Wait until it no longer listens on a port."""
         await process.times(f"TCP Port {port} Closed", self.workers)
 
     async def assert_refused(self, port: int) -> None:
-        """Nothing listens there."""
+        """Check that nothing listens on a port."""
         with self.assertRaises(ConnectionRefusedError):
             await self.client(port)
 
     def assert_ended_by(self, number: signal.Signals, process: Process) -> None:
-        """It has ended in order, by that signal."""
+        """Check that it has stopped properly, by that signal."""
         self.assertEqual(process.status, -number, process.output)
         self.assertNotIn("Traceback", process.output)
 
 
 def free_port() -> int:
-    """A port that nothing listens on, out of the range from which the system gives ports to others."""
+    """Return a port that nothing listens on, outside the system's range of ephemeral ports."""
     while True:
         port = random.randrange(10_240, 32_000)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -201,12 +201,12 @@ def free_port() -> int:
 
 
 async def eventually(call: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until `call` says yes, for what tells nobody when it happens.
+    """Wait until `call` returns true, for conditions that have no event.
 
     :raises AssertionError: it never did.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_POLLS):
         if await call():
             return
-        await deferLater(reactor, _LOOK_SECONDS)
+        await deferLater(reactor, _POLL_SECONDS)
     raise AssertionError("it did not happen")

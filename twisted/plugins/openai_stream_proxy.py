@@ -1,11 +1,11 @@
-"""What twistd finds of this package."""
+"""Plugins for ``twistd``: the proxy, the adapter and the mock."""
 
 from twisted.application.service import ServiceMaker
 
 openai_stream_proxy = ServiceMaker(
     "openai-stream-proxy",
     "stream_proxy.service.tap",
-    "A transparent proxy that answers ordinary OpenAI calls out of an upstream stream.",
+    "A transparent proxy that answers ordinary OpenAI calls from an upstream event stream.",
     "openai-stream-proxy",
 )
 

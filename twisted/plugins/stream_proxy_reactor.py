@@ -1,4 +1,4 @@
-"""What ``twistd --reactor`` finds of this package."""
+"""Plugin for ``twistd --reactor``: the asyncio reactor on uvloop."""
 
 from twisted.application.reactors import Reactor
 

@@ -1,63 +1,93 @@
-"""What the process that was started tells its workers: commands, and with them open sockets.
+"""Messages between the process that was started and its workers, in both directions.
 
-A command is MessagePack, which can say what JSON cannot, such as infinity, behind its length. Sockets travel
-over the same UNIX connection (SCM_RIGHTS), those of a command before its end.
+Commands go to the worker as MessagePack, which can hold infinity, unlike JSON; each follows its length. Open
+sockets travel over the same UNIX connection (SCM_RIGHTS), those of a command before its end. Records come
+back through a pipe, each as a line of JSON.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct
-from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.internet.interfaces import IAddress, IFileDescriptorReceiver
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from stream_proxy.service.config import Config
+from stream_proxy.transport.reactor import IReactor
 
-#: How many bytes say how many follow.
+#: The worker's descriptor of the connection for commands. If it ends, the parent is gone.
+COMMANDS = 0
+#: The worker's descriptor of the pipe for records.
+RECORDS = 3
+
+#: Signals that the parent handles and the workers ignore: terminals and service managers send them to all
+#: processes of a service at once.
+PARENTS_SIGNALS = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+
+#: The size of the length in front of a command.
 _HEAD = 4
-#: How many descriptors one message carries: the system's limit is 253.
+#: How many descriptors one message carries; the system's limit is 253.
 _MOST_DESCRIPTORS = 200
 
 
 class Serve(Struct, frozen=True, tag="serve"):
-    """Serve this configuration from now on.
+    """Serve a configuration from now on.
 
-    ``places``: the descriptions of the sockets that come with it, in their order. What is listened on already
-    does not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`.
+    ``endpoints`` describe the sockets that come with the command, in their order; sockets that the worker has
+    already do not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`.
     """
 
     config: Config
-    places: tuple[str, ...]
+    endpoints: tuple[str, ...]
     log_level: str
 
 
 class Stop(Struct, frozen=True, tag="stop"):
-    """End what is under way, and then yourself."""
+    """Let running requests end, then exit."""
 
 
 class Abort(Struct, frozen=True, tag="abort"):
-    """Wait no longer for what is under way."""
+    """Abort running requests."""
 
 
 Command = Serve | Stop | Abort
 
-_decoder = msgspec.msgpack.Decoder(Command)
+
+class Line(Struct, frozen=True, array_like=True, tag="line"):
+    """An entry of the log; its text may have several lines."""
+
+    time: float
+    level: str
+    namespace: str
+    system: str | None
+    text: str
+
+
+class Ready(Struct, frozen=True, array_like=True, tag="ready"):
+    """The worker listens."""
+
+
+Record = Line | Ready
+
+_decode_command = msgspec.msgpack.Decoder(Command).decode
+#: Raises :class:`msgspec.DecodeError`.
+decode_record = msgspec.json.Decoder(Record).decode
 
 
 def packed(command: Command) -> bytes:
-    """A command as it travels."""
+    """Encode a command, with its length."""
     data = msgspec.msgpack.encode(command)
     return len(data).to_bytes(_HEAD) + data
 
 
 class CommandSender:
-    """The parent's end.
+    """The parent's end of the connection for commands.
 
     :param connection: one end of a socket pair.
     """
@@ -69,7 +99,7 @@ class CommandSender:
     def send(self, command: Command, descriptors: Sequence[int] = ()) -> None:
         """Send a command; `descriptors` may be closed afterwards.
 
-        :raises OSError: the worker is gone, or has not read for so long that it no longer works.
+        :raises OSError: the worker is gone, or has not read for so long that it must be broken.
         """
         data = packed(command)
         rest = list(descriptors)
@@ -83,13 +113,13 @@ class CommandSender:
             raise BlockingIOError("the worker reads no commands")
 
     def close(self) -> None:
-        """The worker is gone."""
+        """Close the connection when the worker is gone."""
         self._connection.close()
 
 
 @implementer(IFileDescriptorReceiver)
 class CommandReceiver(Protocol):
-    """The worker's end.
+    """The worker's end of the connection for commands.
 
     :param command: called with each command and the descriptors that came with it.
     :param lost: called when the parent is gone.
@@ -110,9 +140,9 @@ class CommandReceiver(Protocol):
             end = _HEAD + int.from_bytes(self._data[:_HEAD])
             if len(self._data) < end:
                 break
-            command = _decoder.decode(self._data[_HEAD:end])
+            command = _decode_command(self._data[_HEAD:end])
             self._data = self._data[end:]
-            count = len(command.places) if isinstance(command, Serve) else 0
+            count = len(command.endpoints) if isinstance(command, Serve) else 0
             taken, self._descriptors = self._descriptors[:count], self._descriptors[count:]
             self._command(command, taken)
 
@@ -120,10 +150,19 @@ class CommandReceiver(Protocol):
         self._lost()
 
 
-def receive(reactor: Any, descriptor: int, receiver: CommandReceiver) -> None:
-    """Let `receiver` have what comes on one end of a socket pair."""
-    factory = Factory()
-    factory.noisy = False
-    factory.buildProtocol = lambda _: receiver  # type: ignore[method-assign, assignment]
+class _ReceiverFactory(Factory):
+    """A factory for the one connection that there is."""
+
+    noisy = False
+
+    def __init__(self, receiver: CommandReceiver) -> None:
+        self._receiver = receiver
+
+    def buildProtocol(self, addr: IAddress | None) -> CommandReceiver:
+        return self._receiver
+
+
+def receive(reactor: IReactor, descriptor: int, receiver: CommandReceiver) -> None:
+    """Connect `receiver` to one end of a socket pair."""
     os.set_blocking(descriptor, False)
-    reactor.adoptStreamConnection(descriptor, socket.AF_UNIX, factory)
+    reactor.adoptStreamConnection(descriptor, socket.AF_UNIX, _ReceiverFactory(receiver))

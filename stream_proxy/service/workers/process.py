@@ -1,65 +1,62 @@
-"""A worker's process as its parent sees it: log records come out, and one day it ends."""
+"""Process of a worker, seen from its parent: it sends records, and ends."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.process import Process
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
-from stream_proxy.service.workers.child import RECORDS, Line, Ready
+from stream_proxy.service.workers.messages import RECORDS, Line, decode_record
 
-#: After each look at what a worker has logged its lines wait in the pipe for so long, because being woken up
-#: for each of them would cost several times what the line itself costs.
-_LOOK_SECONDS = 0.025
-
-_records = msgspec.json.Decoder(Line | Ready)
+#: After each read the records wait in the pipe for this long: being woken up for each single one would cost
+#: several times as much as the record itself.
+_PAUSE_SECONDS = 0.025
 
 
 class WorkerProcess(ProcessProtocol):
     """One process of a worker.
 
-    :param reactor: for its timer.
-    :param name: what the log calls the worker.
+    :param name: the worker's name in the log.
     :param ready: called when the process listens.
-    :param ended: called when it is gone and all that it had to say is in the log, with how it ended.
-    :param observer: where what it logs goes, each event with the time at which it was logged there.
+    :param ended: called when it has ended and all its output is in the log, with how it ended.
+    :param observer: receives what the process logs, with the times at which it did.
     """
 
-    transport: Any
+    transport: Process
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         name: str,
         *,
         ready: Callable[[WorkerProcess], None],
         ended: Callable[[WorkerProcess, str], None],
         observer: ILogObserver = globalLogPublisher,
     ) -> None:
-        #: Whether it has got so far as to listen.
+        #: Whether it has begun to listen.
         self.ready = False
-        #: Its number, which it keeps when it is gone.
+        #: Its process id, kept after its end.
         self.pid: int | None = None
         self._reactor = reactor
         self._name = name
         self._on_ready = ready
         self._on_end = ended
         self._observer = observer
-        #: The beginnings of lines, by descriptor.
+        #: Beginnings of lines whose ends have not come, by descriptor.
         self._partial: dict[int, bytes] = {}
         self._paused: IDelayedCall | None = None
         self._exited = False
 
     def kill(self) -> None:
-        """End it without its help."""
+        """Kill it, if it still runs."""
         with contextlib.suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 
@@ -73,26 +70,21 @@ class WorkerProcess(ProcessProtocol):
             self._line(childFD, line)
         if self._paused is None and not self._exited:
             self.transport.pauseProducing()
-            self._paused = self._reactor.callLater(_LOOK_SECONDS, self._resume)
+            self._paused = self._reactor.callLater(_PAUSE_SECONDS, self._resume)
 
     def _resume(self) -> None:
         self._paused = None
         self.transport.resumeProducing()
 
     def _line(self, descriptor: int, line: bytes) -> None:
-        if descriptor == RECORDS:
-            try:
-                record = _records.decode(line)
-            except msgspec.DecodeError:
-                pass
-            else:
-                self._record(record)
-                return
-        # Not what the worker logs, but what Python or a library has to say when something goes badly wrong.
-        text = f"{self._name} (process {self.pid}) said: {line.decode('utf-8', 'replace')}"
-        self._publish(Line(time.time(), LogLevel.error.name, "stream_proxy", None, text))
-
-    def _record(self, record: Line | Ready) -> None:
+        try:
+            record = decode_record(line) if descriptor == RECORDS else None
+        except msgspec.DecodeError:
+            record = None
+        if record is None:
+            # Output of Python or a library itself, when something goes badly wrong.
+            text = f"{self._name} (process {self.pid}) said: {line.decode('utf-8', 'replace')}"
+            record = Line(time.time(), LogLevel.error.name, "stream_proxy", None, text)
         if isinstance(record, Line):
             self._publish(record)
         else:
@@ -121,7 +113,8 @@ class WorkerProcess(ProcessProtocol):
         for descriptor, rest in self._partial.items():
             if rest and descriptor != RECORDS:
                 self._line(descriptor, rest)
-        value: Any = reason.value
+        value = reason.value
+        assert isinstance(value, ProcessDone | ProcessTerminated)
         if value.signal is not None:
             how = f"was ended by signal {value.signal}"
         else:

@@ -1,8 +1,8 @@
-"""Several processes behind the same ports: this process opens them, its workers serve them.
+"""Supervisor of the workers: this process opens the ports, several processes serve them.
 
-Each worker has sockets of its own, between which the system distributes the connections (``SO_REUSEPORT``).
-They stay open here as well, although nothing is accepted here: when a worker dies, the connections that wait
-for it are taken by its replacement, and none is refused meanwhile.
+Each worker has sockets of its own, and the system distributes the connections between them
+(``SO_REUSEPORT``). They stay open here as well, although this process accepts nothing: when a worker dies,
+its replacement accepts the connections that wait, and meanwhile none is refused.
 """
 
 from __future__ import annotations
@@ -13,106 +13,115 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config
+from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
-from stream_proxy.service.workers.child import COMMANDS, PARENTS_SIGNALS, RECORDS
-from stream_proxy.service.workers.messages import Abort, Command, CommandSender, Serve, Stop
+from stream_proxy.service.workers.messages import (
+    COMMANDS,
+    PARENTS_SIGNALS,
+    RECORDS,
+    Abort,
+    Command,
+    CommandSender,
+    Serve,
+    Stop,
+)
 from stream_proxy.service.workers.process import WorkerProcess
+from stream_proxy.transport.reactor import IReactor
 
-#: A worker that dies before it listens is started again after this long, then twice as long, up to the limit.
+#: A worker that dies before it listens is restarted after this long, then twice as long, up to the limit.
 _RETRY_SECONDS, _RETRY_LIMIT = 0.25, 8.0
-#: How long a worker may take to end when there is nothing left to wait for.
+#: How long a worker may take to exit once its requests have ended.
 _KILL_SECONDS = 5.0
-#: Limits that count what all processes have together.
+#: Limits on what all processes have together.
 _SHARED = ("max_connections", "max_upstream_connections", "max_upstream_waiting")
 
 
 class WorkersService(Service):
     """The rules of a configuration, served by as many processes as it says.
 
-    :param places: what is open, by description, with a socket for each worker.
-    :param log: where the workers' fate is told; what they log themselves, with the same level, goes to
-        Twisted's log as it is.
+    :param listeners: open listeners by endpoint, with a socket for each worker.
+    :param log: logs the starts and ends of workers. Their own entries, of the same level, go to Twisted's log
+        unchanged.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, places: Mapping[str, Listener], *, log: RequestLog
+        self, reactor: IReactor, config: Config, listeners: Mapping[str, Listener], *, log: RequestLog
     ) -> None:
         self._reactor = reactor
         self._config = config
-        self._places = _rules_places(config, places)
+        self._listeners = _rules_listeners(config, listeners)
         self._log = log
-        serve = self._serve(config, self._places)
-        self._workers = [
-            _Worker(reactor, f"worker {number + 1} of {config.workers}", serve, self._sockets(number), log)
+        serve = self._serve()
+        self._slots = [
+            WorkerSlot(reactor, f"worker {number + 1} of {config.workers}", serve, self._sockets(number), log)
             for number in range(config.workers)
         ]
 
-    def _serve(self, config: Config, places: Iterable[str]) -> Serve:
-        return Serve(_share(config), tuple(places), self._log.level)
+    def _serve(self) -> Serve:
+        return Serve(_share(self._config), tuple(self._listeners), self._log.level)
 
     def _sockets(self, number: int) -> dict[str, socket.socket]:
-        return {endpoint: place.sockets[number] for endpoint, place in self._places.items()}
+        return {endpoint: listener.sockets[number] for endpoint, listener in self._listeners.items()}
 
     @property
     def ready(self) -> bool:
-        """Whether there is a worker that takes requests."""
-        return any(worker.ready for worker in self._workers)
+        """Whether at least one worker accepts requests."""
+        return any(slot.ready for slot in self._slots)
 
     def startService(self) -> None:
-        """Start the workers as soon as the reactor runs: before that it does not see them end."""
+        """Start the workers as soon as the reactor runs; before that it does not notice when they end."""
         super().startService()
-        for worker in self._workers:
-            self._reactor.callWhenRunning(worker.start)
+        for slot in self._slots:
+            self._reactor.callWhenRunning(slot.start)
 
-    def reload(self, config: Config, places: Mapping[str, Listener]) -> None:
-        """Have the workers serve another configuration.
+    def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
+        """Let the workers serve another configuration.
 
-        :param places: all that are open.
+        :param listeners: all that are open.
         """
-        before, self._config = self._places, config
-        self._places = _rules_places(config, places)
-        serve = self._serve(config, self._places)
-        for number, worker in enumerate(self._workers):
-            worker.reload(serve, self._sockets(number))
-        for endpoint, place in before.items():
-            if endpoint not in self._places:
-                place.close()
+        before, self._config = self._listeners, config
+        self._listeners = _rules_listeners(config, listeners)
+        serve = self._serve()
+        for number, slot in enumerate(self._slots):
+            slot.reload(serve, self._sockets(number))
+        for endpoint, listener in before.items():
+            if endpoint not in self._listeners:
+                listener.close()
 
     def abort(self) -> None:
-        """Wait no longer for requests under way."""
-        for worker in self._workers:
-            worker.abort()
+        """Abort the requests that are running."""
+        for slot in self._slots:
+            slot.abort()
 
     async def _stop(self) -> None:
-        for place in self._places.values():
-            place.close()
-        ends = [worker.stop(self._config.shutdown_grace_seconds) for worker in self._workers]
+        for listener in self._listeners.values():
+            listener.close()
+        ends = [slot.stop(self._config.shutdown_grace_seconds) for slot in self._slots]
         for end in ends:
             await end
 
     def stopService(self) -> Deferred[None]:
-        """Close the ports, and wait until the workers have ended what they have begun."""
+        """Close the ports, and wait until the workers have served their requests and exited."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
 
-def _rules_places(config: Config, places: Mapping[str, Listener]) -> dict[str, Listener]:
-    return {endpoint: places[endpoint] for endpoint in map(endpoint_of, config.rules)}
+def _rules_listeners(config: Config, listeners: Mapping[str, Listener]) -> dict[str, Listener]:
+    return {endpoint: listeners[endpoint] for endpoint in map(endpoint_of, config.rules)}
 
 
 def _share(config: Config) -> Config:
-    """What one worker is told: its part of the connections."""
+    """Return the configuration of one worker, with its share of the limits on connections."""
 
-    def parts(limits: Any) -> dict[str, int]:
+    def parts(limits: Limits | Rule) -> dict[str, int]:
         values = {name: getattr(limits, name) for name in _SHARED}
         return {name: math.ceil(v / config.workers) for name, v in values.items() if v is not None}
 
@@ -120,16 +129,16 @@ def _share(config: Config) -> Config:
     return msgspec.structs.replace(config, rules=rules, **parts(config))
 
 
-class _Worker:
-    """One worker, whichever process that is at the time.
+class WorkerSlot:
+    """One worker through all its processes: a process that dies is replaced.
 
-    :param name: what the log calls it.
-    :param serve: what each process is told first.
-    :param sockets: where it listens, by description.
+    :param name: the worker's name in the log.
+    :param serve: the first command to each process.
+    :param sockets: the sockets that it accepts on, by endpoint.
     """
 
     def __init__(
-        self, reactor: Any, name: str, serve: Serve, sockets: dict[str, socket.socket], log: RequestLog
+        self, reactor: IReactor, name: str, serve: Serve, sockets: dict[str, socket.socket], log: RequestLog
     ) -> None:
         self._reactor = reactor
         self._name = name
@@ -146,7 +155,7 @@ class _Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether its process takes requests."""
+        """Whether its process accepts requests."""
         return self._process is not None and self._process.ready and not self._stopping
 
     def start(self) -> None:
@@ -166,12 +175,12 @@ class _Worker:
         else:
             self._process = process
             self._commands = CommandSender(ours)
-            self._tell(self._serve, self._sockets.values())
+            self._send(self._serve, self._sockets.values())
 
     def _spawn(self, process: WorkerProcess, commands: socket.socket) -> None:
         descriptors: dict[int, int | str] = {COMMANDS: commands.fileno(), 1: "r", 2: "r", RECORDS: "r"}
-        # -P: what lies in the working directory is no module of ours. The process begins with the signals
-        # blocked, because one that it is sent while Python starts would end it.
+        # -P: modules in the working directory must not be imported. The process starts with the signals
+        # blocked, because one that arrives while Python starts would kill it.
         module = type(self._reactor).__module__
         command = [sys.executable, "-P", "-m", "stream_proxy.service.workers.child", module]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
@@ -180,7 +189,7 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def _tell(self, command: Command, sockets: Iterable[socket.socket] = ()) -> None:
+    def _send(self, command: Command, sockets: Iterable[socket.socket] = ()) -> None:
         if self._commands is None or self._process is None:
             return
         try:
@@ -189,13 +198,14 @@ class _Worker:
             self._process.kill()  # if it is not gone anyway
 
     def reload(self, serve: Serve, sockets: dict[str, socket.socket]) -> None:
-        """Serve something else.
+        """Serve another configuration.
 
-        :param serve: as for a new process, which would be told just that.
+        :param serve: the first command to a new process; the running one gets only the sockets it lacks.
+        :param sockets: the sockets of all its endpoints.
         """
-        new = {endpoint: sockets[endpoint] for endpoint in serve.places if endpoint not in self._sockets}
+        new = {endpoint: sockets[endpoint] for endpoint in serve.endpoints if endpoint not in self._sockets}
         self._serve, self._sockets = serve, sockets
-        self._tell(msgspec.structs.replace(serve, places=tuple(new)), new.values())
+        self._send(msgspec.structs.replace(serve, endpoints=tuple(new)), new.values())
 
     def _ready(self, process: WorkerProcess) -> None:
         self._failures = 0
@@ -223,9 +233,9 @@ class _Worker:
         self._retry = self._reactor.callLater(delay, self.start)
 
     def stop(self, grace: float) -> Deferred[None]:
-        """Let running requests end for `grace` seconds, then end.
+        """Give running requests `grace` seconds to end, and let the process exit.
 
-        :return: fires when the process is gone.
+        :return: fires when the process has ended.
         """
         self._stopping = True
         if self._retry is not None:
@@ -233,18 +243,18 @@ class _Worker:
         if self._process is None:
             self._end.callback(None)
         else:
-            self._tell(Stop())
+            self._send(Stop())
             self._kill_after(grace + _KILL_SECONDS)
         return self._end
 
     def abort(self) -> None:
-        """Wait no longer for its requests."""
+        """Abort its requests."""
         if self._process is not None:
-            self._tell(Abort())
+            self._send(Abort())
             self._kill_after(_KILL_SECONDS)
 
     def _kill_after(self, seconds: float) -> None:
-        """A process that no longer does what it is told has to end all the same."""
+        """Kill the process if it still runs then: it may be broken, and ignore commands."""
         assert self._process is not None
         if self._limit is None or not self._limit.active():
             self._limit = self._reactor.callLater(seconds, self._process.kill)
