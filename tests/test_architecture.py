@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
 
 #: Modules at the top that every package may import.
-GROUND = {"errors", "lenient_json", "limits", "request_log"}
+GROUND = {"environment", "errors", "lenient_json", "limits", "request_log"}
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
+    "environment": set(),
     "errors": set(),
     "lenient_json": set(),
     "limits": set(),
@@ -48,6 +49,7 @@ SANS_IO = {
     "adapter.translation",
     "adapter.usage",
     "aggregate",
+    "environment",
     "errors",
     "flows.aggregation",
     "flows.call",

@@ -18,6 +18,7 @@ from stream_proxy.adapter.payloads import PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
+from stream_proxy.environment import expand, has_reference, variable
 from stream_proxy.errors import invalid_request
 from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
@@ -28,7 +29,6 @@ _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
 _TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
 _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # Framing and connections are the proxy's own.
 _RESERVED = HOP_BY_HOP | {b"content-length", b"host"}
 # Shorter values of the environment are no keys.
@@ -171,13 +171,10 @@ def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str
     if name.lower().encode("ascii") in _RESERVED:
         raise DialectError(f"{place}: is set by the proxy itself")
 
-    def variable(match: re.Match[str]) -> str:
-        found = environ.get(match[1])
-        if not found:
-            raise DialectError(f"{place}: the environment has no {match[1]}")
+    def secret(name: str) -> str:
+        found = variable(name, environ)
         if not _FIELD.fullmatch(found):
-            problem = f"the environment's {match[1]} has characters that no header may hold"
-            raise DialectError(f"{place}: {problem}")
+            raise ValueError(f"the environment's {name} has characters that no header may hold")
         secrets.append(found)
         return found
 
@@ -187,9 +184,12 @@ def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str
         template = TextTemplate(value, place)
     except TemplateError as error:
         raise DialectError(str(error)) from None
-    if any(_VARIABLE.search(expression.source) for expression in template.expressions):
+    if any(has_reference(expression.source) for expression in template.expressions):
         raise DialectError(f"{place}: a variable of the environment cannot stand inside of {{{{ }}}}")
-    return template.with_literals(lambda literal: _VARIABLE.sub(variable, literal))
+    try:
+        return template.with_literals(lambda literal: expand(literal, secret))
+    except ValueError as error:
+        raise DialectError(f"{place}: {error}") from None
 
 
 def _field_value(text: str) -> bytes:
