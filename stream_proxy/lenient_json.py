@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import msgspec
+
+#: A decoded JSON value, and one that is an object.
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+JSONObject: TypeAlias = dict[str, JSON]
 
 _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -92,6 +96,11 @@ def encode_json(value: Any) -> bytes:
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return text.encode("utf-8", "backslashreplace")
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Report whether `value` is an integer; Python counts booleans among these, JSON does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _spelled(value: Any) -> Any:

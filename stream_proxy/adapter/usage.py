@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stream_proxy.lenient_json import is_integer
+
 _PROMPT = (
     "prompt_tokens",
     "input_tokens",
@@ -72,6 +74,6 @@ def _first(counts: dict[str, Any], names: tuple[str, ...]) -> int | None:
 def _count(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+    if is_integer(value) and 0 <= value < 2**63:
         return value
     return None
