@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream_proxy.adapter import shapes
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.payloads import Payload
+from stream_proxy.adapter.shapes import search, signals
 from stream_proxy.aggregate.stream_errors import chat_stream_error
 from stream_proxy.errors import upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
@@ -126,9 +126,9 @@ class Reader:
         if error is not None:
             raise chat_stream_error(error)
         reading = self._reading(value, plain)
-        if "content" not in self._given and shapes.is_aside(payload.event, value):
+        if "content" not in self._given and signals.is_aside(payload.event, value):
             reading.text = None
-        reading.announces_end = shapes.announces_end(value)
+        reading.announces_end = signals.announces_end(value)
         reading.done = self._ends(payload) or self._is_done(value)
         return reading
 
@@ -167,13 +167,13 @@ class Reader:
             return None
         if kind == "auto" and not isinstance(value, dict | list | str):
             return data.decode("utf-8", "replace"), True  # a text can be made of digits
-        if kind == "auto" and after_text and not shapes.speaks(value):
+        if kind == "auto" and after_text and not search.is_about_response(value):
             return data.decode("utf-8", "replace"), True
         return value, False
 
     def _error(self, value: Any) -> object:
         if "error" not in self._given:
-            return shapes.error_of(value)
+            return search.error_of(value)
         found = self._given["error"].search(value)
         if _says_no(found):
             return None
@@ -183,9 +183,9 @@ class Reader:
         given = self._given
         reading = Reading(plain=plain)
         if not ({"content", "reasoning", "tool_calls"} <= given.keys()):
-            said = shapes.said(value)
-            reading.text, reading.reasoning = said.text, said.reasoning
-            reading.tool_calls = said.tool_calls or []
+            found = search.extract(value)
+            reading.text, reading.reasoning = found.text, found.reasoning
+            reading.tool_calls = found.tool_calls or []
         if "content" in given:
             reading.text = _text(given["content"].search(value), "content", given["content"])
         if "reasoning" in given:
@@ -193,12 +193,12 @@ class Reader:
         if "tool_calls" in given:
             calls = given["tool_calls"].search(value)
             reading.tool_calls = calls if isinstance(calls, list) else [calls] if calls else []
-        finish = self._find("finish_reason", shapes.finish_of, value)
+        finish = self._find("finish_reason", signals.finish_of, value)
         if isinstance(finish, str) and finish.lower() == "error":
             raise upstream_error("The service ended its answer with an error, and did not say which.")
         reading.finish_reason = openai_finish(finish)
-        reading.whole = "content" not in given and shapes.is_whole(value)
-        usage = self._find("usage", shapes.usage_of, value)
+        reading.whole = "content" not in given and signals.may_repeat(value)
+        usage = self._find("usage", signals.usage_of, value)
         reading.usage = usage if isinstance(usage, dict) else None
         return reading
 
@@ -212,7 +212,7 @@ class Reader:
         if "done" in self._given:
             return not _says_no(self._given["done"].search(value))
         # Where the configuration names another end, the shapes' guess does not count.
-        return not self.announces_end and shapes.done_of(value)
+        return not self.announces_end and signals.ends(value)
 
 
 def openai_finish(reason: object) -> str | None:

@@ -13,8 +13,9 @@ from stream_proxy import APIError, ChatCompletionsAccumulator, ServerSentEvent
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.reader import openai_finish
-from stream_proxy.adapter.shapes import error_of, said
+from stream_proxy.adapter.shapes.search import error_of, extract
 from stream_proxy.adapter.usage import openai_usage
+from stream_proxy.lenient_json import JSON
 
 SSE = b"text/event-stream"
 IDENTITY = ("chatcmpl-1", 1750000000, "m")
@@ -86,7 +87,7 @@ class ShapeTests(TestCase):
 
     def test_texts(self) -> None:
         """The common shapes."""
-        payloads: tuple[object, ...] = (
+        payloads: tuple[JSON, ...] = (
             {"choices": [{"index": 0, "delta": {"content": "x"}}]},
             {"choices": [{"message": {"role": "assistant", "content": "x"}}]},
             {"choices": [{"text": "x"}]},
@@ -117,11 +118,11 @@ class ShapeTests(TestCase):
             "x",
         )
         for payload in payloads:
-            self.assertEqual(said(payload).text, "x", payload)
+            self.assertEqual(extract(payload).text, "x", payload)
 
     def test_no_text(self) -> None:
         """What has no place for a text says none, and what has one may say nothing there."""
-        nothing: tuple[object, ...] = (
+        nothing: tuple[JSON, ...] = (
             {"type": "ping"},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
             {"type": "response.created", "response": {"output": []}},
@@ -137,32 +138,33 @@ class ShapeTests(TestCase):
             5,
         )
         for payload in nothing:
-            self.assertIsNone(said(payload).text, payload)
-        empty: tuple[object, ...] = (
+            self.assertIsNone(extract(payload).text, payload)
+        empty: tuple[JSON, ...] = (
             {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
             {"choices": []},
             {"choices": [{"delta": {"role": "assistant"}}]},
             {"content": ""},
         )
         for payload in empty:
-            self.assertEqual(said(payload).text, "", payload)
+            self.assertEqual(extract(payload).text, "", payload)
 
     def test_reasoning(self) -> None:
         """Thoughts are told from the answer."""
-        for payload in (
+        payloads: tuple[JSON, ...] = (
             {"choices": [{"delta": {"reasoning_content": "t"}}]},
             {"choices": [{"delta": {"reasoning": "t", "content": ""}}]},
             {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "t"}},
             {"message": {"role": "assistant", "content": "", "thinking": "t"}},
             {"candidates": [{"content": {"parts": [{"text": "t", "thought": True}]}}]},
             {"type": "response.reasoning_summary_text.delta", "delta": "t"},
-        ):
-            found = said(payload)
+        )
+        for payload in payloads:
+            found = extract(payload)
             self.assertEqual((found.reasoning, found.text or ""), ("t", ""), payload)
 
     def test_errors(self) -> None:
         """Errors in the common shapes, and what only looks like one."""
-        errors: tuple[object, ...] = (
+        errors: tuple[JSON, ...] = (
             {"error": {"message": "m"}},
             {"error": "m"},
             {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
@@ -174,7 +176,7 @@ class ShapeTests(TestCase):
         )
         for payload in errors:
             self.assertIsNotNone(error_of(payload), payload)
-        others: tuple[object, ...] = (
+        others: tuple[JSON, ...] = (
             {"error": None, "content": "x"},
             {"error": "", "content": "x"},
             {"error": False},
