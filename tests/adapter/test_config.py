@@ -12,6 +12,7 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect, DialectError
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.errors import ConfigError
+from stream_proxy.lenient_json import JSONObject
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service import adapter_tap as tap
@@ -140,7 +141,7 @@ class ConfigTests(TestCase):
             ("http://service/a?x=1&y={{model}}", b"/a?x=1&y=m%2Fn"),
         ):
             dialect = Dialect(url, AdapterConfig())
-            call = {"model": "m/n", "messages": []}
+            call: JSONObject = {"model": "m/n", "messages": []}
             self.assertEqual(dialect.request(call, []).target, target)
             self.assertEqual(dialect.url.origin, "http://service")
         for url, line in (

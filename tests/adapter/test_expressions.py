@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.helpers import content_text, helper
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate
+from stream_proxy.lenient_json import JSON, JSONObject
 
 CALL: dict[str, Any] = {
     "model": "m",
@@ -43,7 +44,7 @@ class ExpressionTests(TestCase):
         self.assertEqual(Expression("from_json(a).b").search({"a": '{"b": "c"}'}), "c")
         self.assertIsNone(Expression("from_json(a).b").search({"a": '{"b'}))
         self.assertIsNone(Expression("from_json(a)").search({}))
-        self.assertEqual(Expression("messages[*].text(content)").search(CALL)[-1], "Who\nare you?")
+        self.assertEqual(Expression("messages[*].text(content) | [-1]").search(CALL), "Who\nare you?")
 
     def test_errors(self) -> None:
         """What is wrong is said with its column."""
@@ -109,7 +110,7 @@ class ConversationTests(TestCase):
 
     def test_little(self) -> None:
         """A single message is its own history; without any there is nothing to say."""
-        one = {"messages": [{"role": "user", "content": "Hi"}]}
+        one: JSONObject = {"messages": [{"role": "user", "content": "Hi"}]}
         self.assertEqual(helper("history", one), "Hi")
         self.assertIsNone(helper("system_prompt", one))
         self.assertEqual(helper("last_user_message", {"messages": [{"role": "system", "content": "x"}]}), "")
@@ -166,13 +167,14 @@ class TemplateTests(TestCase):
 
     def test_errors(self) -> None:
         """A mistake is told with its place."""
-        for value, said in (
+        cases: tuple[tuple[JSON, str], ...] = (
             ({"a": ["x", "{{mesages}}"]}, "messages?"),
             ("{{session}}", "write @.session"),
             ("{{model", "column 1: {{ without its }}"),
             ("a {{}}", "is empty"),
             ("{{model.}}", "column 7: it ends too early, in model."),
-        ):
+        )
+        for value, said in cases:
             with self.assertRaises(TemplateError) as caught:
                 Template(value, "request")
             self.assertIn(said, str(caught.exception))
