@@ -12,7 +12,6 @@ from stream_proxy.adapter.shapes.fields import (
     has_remark,
     is_error_code,
     is_success_word,
-    object_at,
     with_message,
 )
 from stream_proxy.adapter.shapes.vendors import VENDORS
@@ -72,7 +71,8 @@ def usage_of(payload: JSON) -> JSONObject | None:
     """Return the token counts, under the service's own names."""
     parts = list(_parts(payload))
     found: JSONObject = {}
-    for part in (*parts, *(object_at(part, key) for key in ("metadata", "meta") for part in parts)):
+    nested = (part[key] for key in ("metadata", "meta") for part in parts if key in part)
+    for part in (*parts, *(each for each in nested if isinstance(each, dict))):
         for key in _USAGES:
             if isinstance(counts := part.get(key), dict):
                 if isinstance(tokens := counts.get("tokens"), dict):  # Cohere's, beside what it bills
@@ -139,8 +139,9 @@ def _parts(payload: JSON, depth: int = 0) -> Iterator[JSONObject]:
     if not isinstance(payload, dict) or depth > MAX_DEPTH:
         return
     for key in ("choices", "candidates"):
-        if (first := first_object(payload, key)) is not None:
+        if key in payload and (first := first_object(payload, key)) is not None:
             yield first
     yield payload
     for key in _ENVELOPES:
-        yield from _parts(payload.get(key), depth + 1)
+        if key in payload:
+            yield from _parts(payload[key], depth + 1)
