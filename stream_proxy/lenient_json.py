@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import msgspec
 
+#: A decoded JSON value, and one that is an object.
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+JSONObject: TypeAlias = dict[str, JSON]
 #: The byte order mark of UTF-8, which some servers put before JSON and event streams.
 BOM = b"\xef\xbb\xbf"
 
@@ -95,6 +98,11 @@ def encode_json(value: Any) -> bytes:
     except RecursionError as error:
         raise ValueError("nested too deep") from error
     return text.encode("utf-8", "backslashreplace")
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Report whether `value` is an integer; Python counts booleans among these, JSON does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _spelled(value: Any) -> Any:

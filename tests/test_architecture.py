@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
 
 #: Modules at the top that every package may import.
-GROUND = {"error_codes", "errors", "lenient_json", "limits", "request_log"}
+GROUND = {"environment", "error_codes", "errors", "lenient_json", "limits", "request_log"}
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
+    "environment": set(),
     "error_codes": set(),
     "errors": set(),
     "lenient_json": set(),
@@ -49,6 +50,7 @@ SANS_IO = {
     "adapter.translation",
     "adapter.usage",
     "aggregate",
+    "environment",
     "error_codes",
     "errors",
     "flows.aggregation",

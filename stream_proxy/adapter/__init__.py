@@ -1,6 +1,6 @@
-"""The facade: a third-party streaming service, in the clothes of an OpenAI model.
+"""Adapter: an OpenAI API in front of a streaming service that speaks a format of its own.
 
-What a rule's ``"adapter"`` says is a :class:`~stream_proxy.adapter.config.AdapterConfig`; compiled, it is a
-:class:`~stream_proxy.adapter.dialect.Dialect`: what to send, and how to read what comes back. All but
-``call`` and ``resource`` is sans-I/O.
+The ``"adapter"`` of a rule is an :class:`~stream_proxy.adapter.config.AdapterConfig`; compiled, it is a
+:class:`~stream_proxy.adapter.dialect.Dialect`: the request to send, and how to read the response. All but
+``flow`` and ``resource`` is sans-I/O.
 """

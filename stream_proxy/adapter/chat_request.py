@@ -1,30 +1,29 @@
-"""What clients ask of an adapter, and what is wrong with it: OpenAI's requests and OpenAI's errors."""
+"""Chat requests of clients, checked, and OpenAI's errors for those that the adapter cannot serve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, invalid_request, proxy_error
-from stream_proxy.lenient_json import decode_json
+from stream_proxy.lenient_json import JSONObject, decode_json
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion request, as far as the adapter itself looks at it."""
+    """A chat completion request, with the fields that the adapter itself needs."""
 
-    body: dict[str, Any]
+    body: JSONObject
     model: str
     stream: bool
     include_usage: bool
 
 
 def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
-    """Read the body of a chat completion request for one of `models`.
+    """Parse the body of a chat completion request for one of `models`.
 
-    :raises APIError: 400 for a malformed one, 404 for an unknown model.
+    :raises APIError: 400 for a malformed request, 404 for an unknown model.
     """
     try:
         body = decode_json(data)
@@ -62,7 +61,7 @@ def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
 
 
 def unknown_model(model: str, models: Sequence[str]) -> APIError:
-    """404: there is no such model."""
+    """Return a 404 for a model that the adapter does not offer."""
     return proxy_error(
         ErrorCode.MODEL_NOT_FOUND,
         f"The model {model[:100]!r} does not exist; there is {', '.join(models[:10])}.",
@@ -72,7 +71,7 @@ def unknown_model(model: str, models: Sequence[str]) -> APIError:
 
 
 def unknown_path(method: str, path: str) -> APIError:
-    """404: nothing is served there."""
+    """Return a 404 for a path that the API does not have."""
     return proxy_error(
         ErrorCode.UNKNOWN_URL,
         f"Invalid URL ({method} {path}); the base URL of this server ends with /v1, and it serves "
@@ -81,7 +80,7 @@ def unknown_path(method: str, path: str) -> APIError:
 
 
 def wrong_method(method: str, path: str, allowed: str) -> APIError:
-    """405: that path takes other methods."""
+    """Return a 405 for a path that takes other methods."""
     return proxy_error(ErrorCode.METHOD_NOT_SUPPORTED, f"Not allowed to {method} on {path}; use {allowed}.")
 
 

@@ -1,31 +1,29 @@
-"""What a service says, as the chunks of an OpenAI chat completion stream.
+"""Writer of the chunks of an OpenAI chat completion stream.
 
-Shapes are those of the OpenAI API reference, "Chat completion chunk object".
+Their shapes are those of the OpenAI API reference, "Chat completion chunk object".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any
 
 from stream_proxy.adapter.reader import Reading
 from stream_proxy.adapter.usage import openai_usage
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import upstream_error
-from stream_proxy.lenient_json import encode_json
+from stream_proxy.lenient_json import JSON, JSONObject, encode_json, is_integer
 
-_Chunk = dict[str, Any]
 # A text that is cut inside a character ends with one of these until the rest of the character has come.
 _UNFINISHED = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
 
 
 class ChunkWriter:
-    """Writes the chunks of one answer.
+    """A writer of the chunks of one response.
 
     :param identity: the completion's ``id``, ``created`` (Unix seconds) and ``model``.
     :param cumulative: readings hold the whole text so far instead of what is new.
-    :param include_usage: the usage goes into a chunk of its own at the end, and is ``null`` before it.
+    :param include_usage: a last chunk holds the usage, which is ``null`` in those before it.
     """
 
     def __init__(
@@ -36,17 +34,17 @@ class ChunkWriter:
         self._text: _Cumulated | None = _Cumulated("text") if cumulative else None
         self._reasoning: _Cumulated | None = _Cumulated("reasoning") if cumulative else None
         self._calls = _ToolCalls(cumulative)
-        self._said = _Said()
+        self._sent = _SentText()
         self._finish_reason: str | None = None
-        self._usage: dict[str, Any] = {}
+        self._usage: JSONObject = {}
         self._begun = False
-        #: Something of an answer was in what was read, if only an empty text.
+        #: A payload had a place for text, reasoning or tool calls, if only an empty one.
         self.answered = False
 
-    def add(self, reading: Reading) -> Iterator[_Chunk]:
-        """The chunks for what one payload says.
+    def add(self, reading: Reading) -> Iterator[JSONObject]:
+        """Yield the chunks for one payload.
 
-        :raises APIError: a cumulative text does not begin with what was sent of it already.
+        :raises APIError: a cumulative text does not begin with the text that has been sent.
         """
         if reading.text is not None or reading.reasoning is not None or reading.tool_calls:
             self.answered = True
@@ -58,7 +56,7 @@ class ChunkWriter:
         if reasoning:
             yield from self._delta({"reasoning_content": reasoning})
         text = _new(self._text, reading.text)
-        if text and self._text is None and self._said.repeats(text, reading.whole):
+        if text and self._text is None and self._sent.repeats(text, reading.may_repeat):
             text = ""
         if text:
             yield from self._delta({"content": text})
@@ -66,8 +64,8 @@ class ChunkWriter:
         if calls:
             yield from self._delta({"tool_calls": calls})
 
-    def end(self) -> Iterator[_Chunk]:
-        """The chunks that end the answer."""
+    def end(self) -> Iterator[JSONObject]:
+        """Yield the chunks that end the stream."""
         for held, key in ((self._reasoning, "reasoning_content"), (self._text, "content")):
             if held is not None and (rest := held.rest()):
                 yield from self._delta({key: rest})
@@ -76,7 +74,7 @@ class ChunkWriter:
         finish = self._finish_reason
         if self._calls.any:
             finish = "tool_calls" if finish in (None, "stop") else finish
-        elif finish in (None, "tool_calls"):  # calls of a kind that cannot be told are none
+        elif finish in (None, "tool_calls"):  # the calls were of no known kind
             finish = "stop"
         yield self._choice({}, finish)
         usage = openai_usage(self._usage)
@@ -85,21 +83,21 @@ class ChunkWriter:
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the service says that the answer ended, as far as it has said so."""
+        """OpenAI's finish reason, once the service has given one."""
         return self._finish_reason
 
-    def _delta(self, delta: _Chunk) -> Iterator[_Chunk]:
+    def _delta(self, delta: JSONObject) -> Iterator[JSONObject]:
         if not self._begun:
             self._begun = True
             yield self._choice({"role": "assistant", "content": None if "tool_calls" in delta else ""})
         if delta:
             yield self._choice(delta)
 
-    def _choice(self, delta: _Chunk, finish: str | None = None) -> _Chunk:
+    def _choice(self, delta: JSONObject, finish: str | None = None) -> JSONObject:
         return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
 
-    def _chunk(self, choices: list[_Chunk]) -> _Chunk:
-        chunk = {
+    def _chunk(self, choices: list[JSON]) -> JSONObject:
+        chunk: JSONObject = {
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
@@ -112,7 +110,7 @@ class ChunkWriter:
 
 
 class _Cumulated:
-    """A text of which each reading holds all, and of which only the new part is to go out."""
+    """A text that each payload repeats from the start, and of which only the new part is sent."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -122,7 +120,7 @@ class _Cumulated:
     def new(self, text: str) -> str:
         whole = text.rstrip(_UNFINISHED)
         if not whole.startswith(self._sent):
-            if self._sent.startswith(text):  # a last payload without the text, or with less of it
+            if self._sent.startswith(text):  # the last payload often has no text, or less of it
                 return ""
             raise upstream_error(
                 f"The service changed {self._name} that it had sent already; in cumulative mode each payload "
@@ -138,8 +136,8 @@ class _Cumulated:
         return held
 
 
-class _Said:
-    """The text so far, as a length and a hash: some services say all of it again at the end."""
+class _SentText:
+    """The text sent so far, as a length and a hash: some services repeat all of it at the end."""
 
     def __init__(self) -> None:
         self._pieces = 0
@@ -147,7 +145,10 @@ class _Said:
         self._hash = blake2b()
 
     def repeats(self, text: str, whole: bool) -> bool:
-        """Whether `text`, if it may be the whole, is just what has been said; else it is said now."""
+        """Report whether `text` repeats all that has been sent, else add it to that.
+
+        :param whole: the payload is of a kind that may repeat the text.
+        """
         data = text.encode("utf-8", "surrogatepass")
         if (
             whole
@@ -169,7 +170,7 @@ def _new(cumulated: _Cumulated | None, text: str | None) -> str:
 
 
 class _Call:
-    """One tool call, as far as it has been told."""
+    """One tool call, as far as it has come."""
 
     def __init__(self, index: int, identity: str | None) -> None:
         self.index = index
@@ -181,50 +182,50 @@ class _Call:
 class _ToolCalls:
     """Tool calls of OpenAI's shape: pieces with an ``index``, or whole calls without one.
 
-    Indexes of chunks count from 0 without a gap, as clients expect, whatever the service's are.
+    Indexes of the chunks count from 0 without a gap, as clients expect, whatever the service's are.
     """
 
     def __init__(self, cumulative: bool) -> None:
         self._cumulative = cumulative
         self._calls: list[_Call] = []
-        self._places: dict[int, _Call] = {}  # by the service's own index
+        self._by_index: dict[int, _Call] = {}  # by the service's index
 
     @property
     def any(self) -> bool:
         return bool(self._calls)
 
-    def deltas(self, calls: list[Any]) -> list[_Chunk]:
+    def deltas(self, calls: list[JSON]) -> list[JSON]:
         known = [(position, call) for position, call in enumerate(calls) if isinstance(call, dict)]
         return [delta for position, call in known if (delta := self._delta(position, call)) is not None]
 
-    def _delta(self, position: int, told: _Chunk) -> _Chunk | None:
-        function = told.get("function")
+    def _delta(self, position: int, piece: JSONObject) -> JSONObject | None:
+        function = piece.get("function")
         if not isinstance(function, dict):
             return None
-        name, identity = _word(function.get("name")), _word(told.get("id"))
-        call, new = self._call(position, told.get("index"), identity, name)
+        name, identity = _word(function.get("name")), _word(piece.get("id"))
+        call, new = self._call(position, piece.get("index"), identity, name)
         arguments = function.get("arguments")
         if arguments is None:
             arguments = ""
         elif not isinstance(arguments, str):  # Ollama's are an object
             arguments = encode_json(arguments).decode()
-        said: _Chunk = {"arguments": _new(call.arguments if self._cumulative else None, arguments)}
+        changed: JSONObject = {"arguments": _new(call.arguments if self._cumulative else None, arguments)}
         if name is not None and not call.named:
             call.named = True
-            said = {"name": name, **said}
+            changed = {"name": name, **changed}
         if new:
-            said = {"name": "", **said}
-            return {"index": call.index, "id": call.identity, "type": "function", "function": said}
-        if not said["arguments"] and "name" not in said:
+            changed = {"name": "", **changed}
+            return {"index": call.index, "id": call.identity, "type": "function", "function": changed}
+        if not changed["arguments"] and "name" not in changed:
             return None
-        return {"index": call.index, "function": said}
+        return {"index": call.index, "function": changed}
 
-    def _call(self, position: int, own: object, identity: str | None, name: str | None) -> tuple[_Call, bool]:
-        """The call that a piece belongs to, and whether it begins it."""
-        if self._cumulative and type(own) is not int:
-            own = position
-        known = self._places.get(own) if type(own) is int else None
-        if known is None and type(own) is not int:
+    def _call(self, position: int, index: JSON, identity: str | None, name: str | None) -> tuple[_Call, bool]:
+        """Return the call that a piece belongs to, and whether the piece begins it."""
+        if not is_integer(index):
+            index = position if self._cumulative else None
+        known = None if index is None else self._by_index.get(index)
+        if known is None and index is None:
             if identity is not None:
                 known = next((call for call in self._calls if call.identity == identity), None)
             elif name is None and self._calls:
@@ -235,10 +236,10 @@ class _ToolCalls:
             return known, False
         call = _Call(len(self._calls), identity or f"call_{len(self._calls)}")
         self._calls.append(call)
-        if type(own) is int:
-            self._places[own] = call
+        if index is not None:
+            self._by_index[index] = call
         return call, True
 
 
-def _word(value: object) -> str | None:
+def _word(value: JSON) -> str | None:
     return value if isinstance(value, str) and value else None

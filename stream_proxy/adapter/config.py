@@ -1,4 +1,4 @@
-"""``"adapter": {…}`` in a rule: what it may say."""
+"""Schema of ``"adapter": {…}`` in a rule."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
-    """A rule's ``adapter``; README and docs/adapter.md say what each key means."""
+    """The ``adapter`` of a rule; docs/adapter.md explains each key."""
 
     models: Annotated[tuple[Name, ...], Meta(min_length=1)] = ("gpt-3.5-turbo",)
 
-    # What to send.
+    # The request to the service.
     method: Literal["POST", "GET"] = "POST"
     headers: dict[Name, str] = msgspec.field(default_factory=dict)
     request: dict[str, Any] | UnsetType = UNSET
     forward_authorization: bool = False
 
-    # How the answer comes.
+    # The format of its response.
     format: Format = "auto"
     payload: Literal["auto", "json", "text"] = "auto"
     mode: Literal["delta", "cumulative"] = "delta"
@@ -33,7 +33,7 @@ class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
     end_events: tuple[Name, ...] = ()
     end_marker: Name | None = None
 
-    # What to take out of it.
+    # Expressions for what a payload holds; without one, the usual places are searched.
     content: str | None = None
     reasoning: str | None = None
     tool_calls: str | None = None

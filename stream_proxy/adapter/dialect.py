@@ -1,4 +1,4 @@
-"""An adapter's configuration, compiled: what to send to its service, and how to read the answer."""
+"""Compiled configuration of an adapter: the request to its service, and the reading of the response."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from msgspec import UnsetType
@@ -18,31 +17,31 @@ from stream_proxy.adapter.payloads import PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate, helpers_of
 from stream_proxy.adapter.translation import Translation
+from stream_proxy.environment import expand, has_reference, variable
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import invalid_request
 from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
-from stream_proxy.lenient_json import encode_json
+from stream_proxy.lenient_json import JSON, JSONObject, encode_json
 
-# The scheme and the host, which take no expressions, and the rest.
+# Scheme and host, in which expressions are not allowed, and the rest.
 _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
 _TARGET = re.compile(r"[\x21-\x22\x24-\x7e]*")
 _FIELD = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-# Framing and connections are the proxy's own.
+# Framing and connections are up to the proxy.
 _RESERVED = HOP_BY_HOP | {b"content-length", b"host"}
-# Shorter values of the environment are no keys.
+# Shorter values of environment variables are no keys, and may be part of any text.
 _SECRET_LENGTH = 8
 
 
 class DialectError(ValueError):
-    """A configuration that cannot be used; the text begins with the key at fault."""
+    """A configuration that cannot be used; the message begins with the key at fault."""
 
 
 @dataclass(frozen=True)
 class ServiceRequest:
-    """What to send to a service."""
+    """A request to a service."""
 
     method: bytes
     target: bytes
@@ -51,12 +50,12 @@ class ServiceRequest:
 
 
 class Dialect:
-    """How to talk with one service.
+    """The requests to one service and the reading of its responses.
 
-    :param url: the rule's ``upstreamUrl``: the very URL that is called, ``{{expressions}}`` in its path and
-        query filled in and percent-encoded.
-    :param environ: where ``${NAME}`` in headers comes from; by default the process's environment.
-    :raises DialectError: something in them cannot be used.
+    :param url: the rule's ``upstreamUrl``: the exact URL that is called, with ``{{expressions}}`` in its path
+        and query, whose values are percent-encoded.
+    :param environ: the variables for ``${NAME}`` in headers; by default the process's environment.
+    :raises DialectError: the URL or the configuration cannot be used.
     """
 
     def __init__(self, url: str, config: AdapterConfig, environ: Mapping[str, str] | None = None) -> None:
@@ -72,7 +71,7 @@ class Dialect:
         given = config.request
         try:
             self._request = None if isinstance(given, UnsetType) else Template(given, "adapter.request")
-            #: How payloads are read.
+            #: The reader of the service's payloads.
             self.reader = Reader(config)
         except TemplateError as error:
             raise DialectError(str(error)) from None
@@ -83,20 +82,21 @@ class Dialect:
             self._helpers |= self._request.helpers
 
     def redacted(self, text: str) -> str:
-        """`text` without what came from the environment: services repeat the keys that they refuse."""
+        """Return `text` without values from the environment: services quote keys that they reject."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
-    def request(self, call: dict[str, Any], authorization: Sequence[bytes]) -> ServiceRequest:
-        """What to send for an OpenAI chat request.
+    def request(self, call: JSONObject, authorization: Sequence[bytes]) -> ServiceRequest:
+        """Return the request to the service for an OpenAI chat request.
 
         :param authorization: the client's ``Authorization`` fields.
-        :raises APIError: 400, a value of the request would change the service's path.
+        :raises APIError: 400, a value of the request would lead to another path of the service.
         """
         config = self.config
         context = Context(call, self._helpers)
         body = {**call, "stream": True} if self._request is None else self._request.fill(context)
+        assert isinstance(body, dict)  # as the configured request is
         target = self._target.text(context, _percent)
         if self._target.expressions and _has_dots(target):
             raise invalid_request(
@@ -107,7 +107,7 @@ class Dialect:
         headers[b"accept-encoding"] = (b"Accept-Encoding", b"identity")
         if config.forward_authorization and authorization:
             headers[b"authorization"] = (b"Authorization", authorization[0])
-        # So that the two headers which event streams are asked for with are there whatever the method.
+        # With Accept the usual pair for event streams, also with GET: some services insist on both.
         headers[b"content-type"] = (b"Content-Type", b"application/json")
         for name, template in self._headers:
             field = name.encode("ascii")
@@ -122,11 +122,11 @@ class Dialect:
     def translation(
         self, media: bytes, identity: tuple[str, int, str], *, include_usage: bool, max_bytes: int
     ) -> Translation:
-        """What reads one answer.
+        """Return the translation of one response.
 
         :param media: its media type, in lower case.
         :param identity: the completion's ``id``, ``created`` and ``model``.
-        :param include_usage: whether the chunks say how many tokens were used.
+        :param include_usage: whether the chunks report the usage.
         :param max_bytes: how large one payload may be.
         """
         config = self.config
@@ -138,16 +138,16 @@ class Dialect:
 
 
 def service_origin(url: str) -> str:
-    """Scheme, host and port of a service's URL, for the log.
+    """Return scheme, host and port of a service's URL, for the log.
 
-    :raises DialectError: it is none.
+    :raises DialectError: the URL cannot be used.
     """
     return _service_url(url)[0].origin
 
 
 def _service_url(url: str) -> tuple[UpstreamURL, TextTemplate]:
     match = _URL.fullmatch(url.strip())
-    assert match is not None  # it takes any text
+    assert match is not None  # the pattern matches any text
     base, path = _base_url(match[1]), match[2]
     try:
         target = TextTemplate(path if path.startswith("/") else "/" + path, "upstreamUrl")
@@ -174,13 +174,10 @@ def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str
     if name.lower().encode("ascii") in _RESERVED:
         raise DialectError(f"{place}: is set by the proxy itself")
 
-    def variable(match: re.Match[str]) -> str:
-        found = environ.get(match[1])
-        if not found:
-            raise DialectError(f"{place}: the environment has no {match[1]}")
+    def secret(name: str) -> str:
+        found = variable(name, environ)
         if not _FIELD.fullmatch(found):
-            problem = f"the environment's {match[1]} has characters that no header may hold"
-            raise DialectError(f"{place}: {problem}")
+            raise ValueError(f"the environment's {name} has characters that no header may hold")
         secrets.append(found)
         return found
 
@@ -190,13 +187,16 @@ def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str
         template = TextTemplate(value, place)
     except TemplateError as error:
         raise DialectError(str(error)) from None
-    if any(_VARIABLE.search(expression.source) for expression in template.expressions):
+    if any(has_reference(expression.source) for expression in template.expressions):
         raise DialectError(f"{place}: a variable of the environment cannot stand inside of {{{{ }}}}")
-    return template.with_literals(lambda literal: _VARIABLE.sub(variable, literal))
+    try:
+        return template.with_literals(lambda literal: expand(literal, secret))
+    except ValueError as error:
+        raise DialectError(f"{place}: {error}") from None
 
 
 def _field_value(text: str) -> bytes:
-    # What a client wrote must not end the field and begin another (RFC 9110 section 5.5).
+    # A line break in a value of the client's would begin another field (RFC 9110 section 5.5).
     return _CONTROLS.sub(" ", text).strip().encode("utf-8", "replace")
 
 
@@ -208,5 +208,5 @@ def _percent(text: str) -> str:
     return quote(text, safe="", errors="replace")
 
 
-def _query_value(value: Any) -> str:
+def _query_value(value: JSON) -> str:
     return value if isinstance(value, str) else encode_json(value).decode()

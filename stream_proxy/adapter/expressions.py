@@ -1,8 +1,8 @@
-"""JMESPath as configurations use it: checked when it is compiled, harmless when it is searched.
+"""JMESPath expressions of configurations, checked when they are compiled so that a search never fails.
 
-The language is that of https://jmespath.org with two functions more: ``from_json(text)``, the value that a
-string of JSON holds (``null`` if it holds none), and ``text(content)``, the text of a message's content,
-which may be a string or a list of parts.
+The language is that of https://jmespath.org with two more functions: ``from_json(text)``, the value in a
+string of JSON (``null`` if it is none), and ``text(content)``, the text of a message's content, which may be
+a string or a list of parts.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from jmespath import functions
 from jmespath.exceptions import EmptyExpressionError, JMESPathError, LexerError, ParseError
 
 from stream_proxy.adapter.helpers import content_text
-from stream_proxy.lenient_json import decode_json
+from stream_proxy.lenient_json import JSON, decode_json
 
 _Node = Mapping[str, Any]
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used; the text says where and why, in one line."""
+    """An expression that cannot be used; the message is one line with the position and the reason."""
 
 
 class _Functions(functions.Functions):
     @functions.signature({"types": []})
-    def _func_from_json(self, text: Any) -> Any:
+    def _func_from_json(self, text: JSON) -> JSON:
         try:
             return decode_json(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else text
         except ValueError:
             return None
 
     @functions.signature({"types": []})
-    def _func_text(self, content: Any) -> str:
+    def _func_text(self, content: JSON) -> str:
         return content_text(content)
 
 
@@ -45,8 +45,8 @@ _OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
 class Expression:
     """A compiled expression.
 
-    :param source: as it was written.
-    :raises ExpressionError: it does not parse, or calls a function that there is not, or wrongly.
+    :param source: the expression as written.
+    :raises ExpressionError: it does not parse, or calls an unknown function, or one with wrong arguments.
     """
 
     def __init__(self, source: str) -> None:
@@ -71,17 +71,18 @@ class Expression:
         if self._compiled.parsed["type"] == "expref":
             raise self._wrong(0, "& only stands before the argument of a function")
 
-    def search(self, value: Any) -> Any:
-        """What the expression finds in `value`; ``None`` also where it cannot be applied to it."""
+    def search(self, value: JSON) -> JSON:
+        """Return the part of `value` that the expression selects; ``None`` where it does not apply."""
         try:
-            return self._compiled.search(value, options=_OPTIONS)
+            found: JSON = self._compiled.search(value, options=_OPTIONS)
+            return found
         except (JMESPathError, RecursionError, ValueError, TypeError, OverflowError):
-            return None  # such as the length of a number; to its reader that is a path that finds nothing
+            return None  # the length of a number, for example: to its user just a path that leads nowhere
 
     def leading_fields(self) -> set[str]:
-        """The fields that the expression looks for in the value itself, rather than inside one of them.
+        """Return the fields that the expression reads of the value itself, rather than of one of its members.
 
-        Those written after ``@.`` are not among them.
+        Fields written after ``@.`` are left out.
         """
         return set(_leading(self._compiled.parsed))
 
@@ -104,7 +105,7 @@ class Expression:
 
 
 def _printable(text: str) -> str:
-    """`text` on one line."""
+    """Return `text` with control characters escaped, so that it is one line."""
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
@@ -120,7 +121,7 @@ def _walk(node: _Node) -> Iterator[_Node]:
         todo.extend(_children(one))
 
 
-# The nodes whose first child alone looks at the value; the others look at what that child found.
+# Nodes whose first child reads the value, and whose other children read the result of that child.
 _CHAINS = frozenset(
     {
         "filter_projection",

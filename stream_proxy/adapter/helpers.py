@@ -1,27 +1,28 @@
-"""What people need of a conversation when a service takes less than a list of messages."""
+"""Values derived from a conversation, for services that take less than a list of messages."""
 
 from __future__ import annotations
 
-from typing import Any
+from stream_proxy.lenient_json import JSON, JSONObject
 
-#: The names under which requests have it, beside the fields of the OpenAI request.
+#: Their names in templates, where they stand beside the fields of the OpenAI request.
 HELPERS = frozenset({"last_user_message", "system_prompt", "history", "user_id"})
 
 _SYSTEM = ("system", "developer")
 _ANONYMOUS = "anonymous"
 
 
-def helper(name: str, request: dict[str, Any]) -> str | None:
-    """One of :data:`HELPERS` for an OpenAI chat request.
+def helper(name: str, request: JSONObject) -> str | None:
+    """Return one of :data:`HELPERS` for an OpenAI chat request.
 
-    ``last_user_message``: the text of the last message of the user; empty if there is none.
-    ``system_prompt``: the texts of the system and developer messages, a blank line between them; ``None``
+    ``last_user_message``: the text of the user's last message; empty if there is none.
+    ``system_prompt``: the texts of the system and developer messages, separated by blank lines; ``None``
     if there are none.
-    ``history``: the whole conversation, ``role: text`` for each message, a blank line between them; a single
-    message is its text alone.
+    ``history``: the whole conversation, ``role: text`` for each message, separated by blank lines; just the
+    text of a single message.
     ``user_id``: the request's ``user`` or ``safety_identifier``, else ``"anonymous"``.
     """
-    messages = [message for message in request.get("messages") or () if isinstance(message, dict)]
+    given = request.get("messages")
+    messages = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
     match name:
         case "last_user_message":
             users = [message for message in messages if message.get("role") == "user"]
@@ -32,8 +33,8 @@ def helper(name: str, request: dict[str, Any]) -> str | None:
         case "history":
             if len(messages) == 1:
                 return content_text(messages[0].get("content"))
-            said = [(m.get("role"), content_text(m.get("content"))) for m in messages]
-            return "\n\n".join(f"{role}: {text}" for role, text in said if text)
+            turns = [(m.get("role"), content_text(m.get("content"))) for m in messages]
+            return "\n\n".join(f"{role}: {text}" for role, text in turns if text)
         case "user_id":
             for key in ("user", "safety_identifier"):
                 value = request.get(key)
@@ -43,8 +44,8 @@ def helper(name: str, request: dict[str, Any]) -> str | None:
     raise KeyError(name)
 
 
-def content_text(content: Any) -> str:
-    """The text of a message's content: a string, or the texts of its parts, each on lines of its own."""
+def content_text(content: JSON) -> str:
+    """Return the text of a message's content: a string, or the texts of its parts joined by newlines."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):

@@ -1,4 +1,4 @@
-"""A service's body, cut into payloads: server-sent events, lines of JSON, or one JSON document."""
+"""Decoder that cuts a service's body into payloads: server-sent events, lines of JSON, or one document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NDJSON = frozenset(
         b"application/x-ndjson",
     }
 )
-# How much of a body is looked at to tell what it is.
+# How much of a body decides its format.
 _LOOK = 64
 _SPACE = b" \t\r\n\x1e"  # with the record separator of json-seq (RFC 7464)
 _BLANK = _SPACE + BOM
@@ -33,9 +33,9 @@ _BLANK = _SPACE + BOM
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One unit of a service's stream: its bytes, and the name of the event that carried it, if one did.
+    """One unit of a service's stream: its bytes, and the name of the event that carried it.
 
-    ``bare``: it stood in an event stream without being an event, as some servers' last words do.
+    ``bare``: bytes in an event stream that are no event, as some servers write their last error.
     """
 
     data: bytes
@@ -44,12 +44,12 @@ class Payload:
 
 
 class PayloadDecoder:
-    """Cuts a body into payloads, however it is cut into reads.
+    """Decoder of a body into payloads, however the body is cut into reads.
 
-    :param format: what the body is; ``"auto"``: as it looks, else as `media` says.
+    :param format: the body's format; ``"auto"``: by its first bytes, else by `media`.
     :param media: its media type, in lower case.
     :param max_bytes: how large one payload may be.
-    :param text: payloads are known to be text, whatever they look like.
+    :param text: payloads are text, even those that look like JSON.
     """
 
     def __init__(self, format: Format, media: bytes, max_bytes: int, *, text: bool = False) -> None:
@@ -61,12 +61,12 @@ class PayloadDecoder:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Payload]:
-        """Take the next bytes, give the payloads that they complete.
+        """Add the next bytes, and yield the payloads that they complete.
 
-        :raises APIError: one is too large.
+        :raises APIError: a payload is too large.
         """
         if self._format == "auto":
-            # Only a line's end tells more than a first look: a long line is not looked at again and again.
+            # After the first bytes, only a whole line tells more: do not parse a long one at every read.
             looked = len(self._held) >= _LOOK
             self._held += data
             if not looked or b"\n" in data:
@@ -84,9 +84,9 @@ class PayloadDecoder:
             self._hold(data)
 
     def end(self) -> Iterator[Payload]:
-        """The body has ended as its framing said it would: give what is left of it.
+        """Yield the last payloads of a body that has ended as its framing announced.
 
-        :raises APIError: one is too large, or cut off.
+        :raises APIError: a payload is too large, or cut off.
         """
         if self._format == "auto":
             self._decide(ended=True)
@@ -109,7 +109,7 @@ class PayloadDecoder:
         self._held.clear()
 
     def _decide(self, *, ended: bool) -> None:
-        """See what the body is: its bytes say it, its type only where they do not."""
+        """Decide the format: by the first bytes, since services mislabel bodies, else by the media type."""
         head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case BodyKind.EVENTS:
@@ -122,7 +122,7 @@ class PayloadDecoder:
                 self._format = "sse" if self._media == "auto" else self._media
 
     def _decide_json(self, ended: bool) -> None:
-        """A line that is a whole object begins lines; else it is one document, over several lines."""
+        """Tell lines, of which the first is a whole object, from one document over several lines."""
         line, end, _ = bytes(self._held).lstrip(_BLANK).partition(b"\n")
         if end or ended:
             try:
@@ -160,7 +160,7 @@ class PayloadDecoder:
 
 
 def _is_cut(data: bytes) -> bool:
-    """Whether what looks like the beginning of JSON is no more than that."""
+    """Report whether `data` begins as JSON does and is not complete."""
     if not data.lstrip(_BLANK).startswith((b"{", b"[")):
         return False
     try:

@@ -1,17 +1,17 @@
-"""Templates: JSON with ``{{expressions}}`` over the OpenAI request in its strings."""
+"""Templates: JSON whose strings may hold ``{{expressions}}`` over the OpenAI request."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import TypeAlias
 
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.helpers import HELPERS, helper
-from stream_proxy.lenient_json import encode_json
+from stream_proxy.lenient_json import JSON, JSONObject, encode_json
 
-#: The fields of a chat completion request, of the OpenAI API reference.
+#: The fields of a chat completion request in the OpenAI API reference.
 REQUEST_FIELDS = frozenset(
     {
         "audio",
@@ -57,19 +57,20 @@ REQUEST_FIELDS = frozenset(
 _MAX_DEPTH = 100
 _KNOWN = REQUEST_FIELDS | HELPERS
 _Piece = str | Expression
+_Compiled: TypeAlias = "TextTemplate | dict[str, _Compiled] | list[_Compiled] | str | int | float | None"
 
 
 class TemplateError(ValueError):
-    """A template that cannot be used: where in it, and why."""
+    """A template that cannot be used; the message is the position and the reason."""
 
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(f"{place}: {problem}")
 
 
-class Context(dict[str, Any]):
-    """What the expressions of templates look at: the request, and the helpers as far as they are used."""
+class Context(JSONObject):
+    """The value that the expressions of templates read: the request and, where they are used, the helpers."""
 
-    def __init__(self, request: dict[str, Any], helpers: frozenset[str] = HELPERS) -> None:
+    def __init__(self, request: JSONObject, helpers: frozenset[str] = HELPERS) -> None:
         super().__init__(request)
         for name in helpers:
             self[name] = helper(name, request)
@@ -78,7 +79,7 @@ class Context(dict[str, Any]):
 class TextTemplate:
     """A string with any number of ``{{expressions}}`` in it.
 
-    :param place: where it stands, for errors.
+    :param place: its position in the configuration, for errors.
     :raises TemplateError: it does not parse, or refers to a field that no request has.
     """
 
@@ -87,28 +88,28 @@ class TextTemplate:
 
     @property
     def expressions(self) -> list[Expression]:
-        """What is to be filled in."""
+        """Its expressions."""
         return [piece for piece in self._pieces if isinstance(piece, Expression)]
 
     @property
     def literals(self) -> list[str]:
-        """What is not."""
+        """The text around them."""
         return [piece for piece in self._pieces if isinstance(piece, str)]
 
     def with_literals(self, change: Callable[[str], str]) -> TextTemplate:
-        """The same with `change` made to what is not filled in."""
+        """Return the template with `change` applied to its literals."""
         changed = copy(self)
         changed._pieces = [change(piece) if isinstance(piece, str) else piece for piece in self._pieces]
         return changed
 
-    def value(self, context: Context) -> Any:
-        """The value of an expression that stands alone, of any type; else a string."""
+    def value(self, context: Context) -> JSON:
+        """Return the value of an expression that stands alone, with its type; else a string."""
         if len(self._pieces) == 1 and isinstance(self._pieces[0], Expression):
             return self._pieces[0].search(context)
         return self.text(context)
 
     def text(self, context: Context, quote: Callable[[str], str] = str) -> str:
-        """A string: strings as they are, nothing for ``null``, other values as JSON; each through `quote`."""
+        """Return a string, with each value through `quote`: ``null`` is empty, all but strings are JSON."""
         return "".join(
             piece if isinstance(piece, str) else quote(_as_text(piece.search(context)))
             for piece in self._pieces
@@ -116,12 +117,12 @@ class TextTemplate:
 
 
 class Template:
-    """A JSON value in whose strings expressions are filled in.
+    """A JSON value with expressions in its strings.
 
     :raises TemplateError: as :class:`TextTemplate`.
     """
 
-    def __init__(self, value: Any, place: str) -> None:
+    def __init__(self, value: JSON, place: str) -> None:
         self._texts: list[TextTemplate] = []
         if _depth(value) > _MAX_DEPTH:
             raise TemplateError(place, f"is nested deeper than {_MAX_DEPTH}")
@@ -129,14 +130,14 @@ class Template:
 
     @property
     def helpers(self) -> frozenset[str]:
-        """Which helpers its expressions use."""
+        """The helpers that its expressions use."""
         return helpers_of(self._texts)
 
-    def fill(self, context: Context) -> Any:
-        """The value. A member whose expression finds nothing is left out of its object."""
+    def fill(self, context: Context) -> JSON:
+        """Return the value. A member whose expression finds nothing is left out of its object."""
         return self._fill(self._value, context)
 
-    def _compile(self, value: Any, place: str) -> Any:
+    def _compile(self, value: JSON, place: str) -> _Compiled:
         if isinstance(value, str):
             text = TextTemplate(value, place)
             if not text.expressions:
@@ -149,22 +150,19 @@ class Template:
             return {key: self._compile(item, f"{place}.{key}") for key, item in value.items()}
         return value
 
-    def _fill(self, value: Any, context: Context) -> Any:
+    def _fill(self, value: _Compiled, context: Context) -> JSON:
         if isinstance(value, TextTemplate):
             return value.value(context)
         if isinstance(value, list):
             return [self._fill(item, context) for item in value]
         if isinstance(value, dict):
             filled = {key: self._fill(item, context) for key, item in value.items()}
-            absent = [key for key, item in filled.items() if item is None and value[key] is not None]
-            for key in absent:
-                del filled[key]
-            return filled
+            return {key: item for key, item in filled.items() if item is not None or value[key] is None}
         return value
 
 
-def _depth(value: Any) -> int:
-    """How deep objects and lists are nested in `value`."""
+def _depth(value: JSON) -> int:
+    """Return how deep objects and lists are nested in `value`."""
     depth, level = 0, [value]
     while level := [
         member
@@ -177,11 +175,11 @@ def _depth(value: Any) -> int:
 
 
 def helpers_of(texts: list[TextTemplate]) -> frozenset[str]:
-    """Which helpers the expressions of these templates use."""
+    """Return the helpers that the expressions of these templates use."""
     used: set[str] = set()
     for text in texts:
         for expression in text.expressions:
-            # Also where one is only spelled, as in @.history: too many cost little, a missing one is wrong.
+            # By spelling alone, which includes @.history: one too many costs little, a missing one is wrong.
             used.update(name for name in HELPERS if name in expression.source)
     return frozenset(used)
 
@@ -203,7 +201,7 @@ def _pieces(text: str, place: str) -> list[_Piece]:
 
 
 def _closing(text: str, at: int) -> int:
-    """Where the ``}}`` is that ends the expression which begins at `at`; -1 if nowhere."""
+    """Return the position of the ``}}`` that ends the expression beginning at `at`, or -1."""
     depth = 0
     quote = ""
     while at < len(text):
@@ -239,7 +237,7 @@ def _expression(source: str, place: str) -> Expression:
     return expression
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: JSON) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else encode_json(value).decode()

@@ -1,26 +1,25 @@
-"""One answer of a service, translated: its body in, the chunks of a chat completion out."""
+"""Translation of one response of a service, as it arrives, into the chunks of a chat completion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
-from stream_proxy.lenient_json import decode_json, encode_json
+from stream_proxy.lenient_json import JSON, decode_json, encode_json
 
 _SHAPE_LENGTH = 200
 
 
 class Translation:
-    """Translates one body.
+    """The translation of one body.
 
-    :param reader: how its payloads are read.
-    :param decoder: how it is cut into them.
-    :param writer: what writes the chunks.
+    :param decoder: cuts the body into payloads.
+    :param reader: finds what a payload holds.
+    :param writer: writes that as chunks.
     """
 
     def __init__(self, reader: Reader, decoder: PayloadDecoder, writer: ChunkWriter) -> None:
@@ -32,25 +31,25 @@ class Translation:
         self._structured = False
         self._plain = False
         self._announced = False
-        #: The service has said all; what still comes is not part of the answer.
+        #: The response is complete; bytes that still come are no part of it.
         self.complete = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take the next bytes, give the chunks (JSON) that they make; those before an error come before it.
+        """Add the next bytes, and yield the chunks (JSON) that they make, those before an error as well.
 
-        :raises APIError: the service reports an error, or what it sends cannot be read.
+        :raises APIError: the service reports an error, or sends something that cannot be read.
         """
         if not self.complete:
-            yield from self._take(self._decoder.feed(data))
+            yield from self._translate(self._decoder.feed(data))
 
     def end(self) -> Iterator[bytes]:
-        """The body has ended as its framing said; give the last chunks.
+        """Yield the last chunks of a body that has ended as its framing announced.
 
-        :raises APIError: the stream had not come to its end, or there was no answer in it.
+        :raises APIError: the stream lacks its end, or no payload held a response.
         """
         if self.complete:
             return
-        yield from self._take(self._decoder.end())
+        yield from self._translate(self._decoder.end())
         if self.complete:
             return
         if not self._payloads:
@@ -65,7 +64,7 @@ class Translation:
             )
         yield from self._finish()
 
-    def _take(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
+    def _translate(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
         for payload in payloads:
             if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
                 raise self._broken()
@@ -130,7 +129,7 @@ def _is_json(data: bytes) -> bool:
 
 
 def _shape(data: bytes) -> str:
-    """What a payload looks like: its keys and types, not what it says."""
+    """Return an outline of a payload, its keys and types without its values, for an error message."""
     try:
         value = decode_json(data)
     except ValueError:
@@ -139,7 +138,7 @@ def _shape(data: bytes) -> str:
     return text if len(text) <= _SHAPE_LENGTH else text[:_SHAPE_LENGTH] + "…"
 
 
-def _outline(value: Any, depth: int) -> str:
+def _outline(value: JSON, depth: int) -> str:
     match value:
         case dict():
             if depth == 0:

@@ -1,8 +1,10 @@
-"""Token counts, whatever a service calls them."""
+"""Token counts under the names of many services, converted to OpenAI's ``usage``."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+
+from stream_proxy.lenient_json import JSON, JSONObject, is_integer
 
 _PROMPT = (
     "prompt_tokens",
@@ -23,21 +25,21 @@ _COMPLETION = (
     "output_count",
 )
 _TOTAL = ("total_tokens", "totalTokenCount", "totalTokens", "token_count")
-# Anthropic counts what it read from or wrote to its cache beside input_tokens, OpenAI inside prompt_tokens.
+# Anthropic counts tokens read from or written to its cache beside input_tokens, OpenAI inside prompt_tokens.
 _CACHED_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _CACHED = ("cache_read_input_tokens", "cachedContentTokenCount")
 # Gemini counts thoughts beside the answer, OpenAI inside completion_tokens.
 _THOUGHTS_BESIDE = "thoughtsTokenCount"
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
-#: Every name of a count; an object with one of them is a usage.
+#: Every name of a count.
 NAMES = frozenset((*_PROMPT, *_COMPLETION, *_TOTAL))
 
 
-def openai_usage(counts: dict[str, Any]) -> dict[str, Any] | None:
-    """Counts as OpenAI's ``usage`` object, or ``None`` if there are none among them.
+def openai_usage(counts: Mapping[str, JSON]) -> JSONObject | None:
+    """Return OpenAI's ``usage`` object, or ``None`` if `counts` holds no count of tokens.
 
-    A missing total is the sum; a missing part is what the total leaves, else 0.
+    A missing total is the sum; a missing part is the rest of the total, else 0.
     """
     prompt, completion, total = (_first(counts, names) for names in (_PROMPT, _COMPLETION, _TOTAL))
     if prompt is None and completion is None and total is None:
@@ -51,7 +53,7 @@ def openai_usage(counts: dict[str, Any]) -> dict[str, Any] | None:
         prompt = max((total or 0) - (completion or 0), 0)
     if completion is None:
         completion = max((total or 0) - prompt, 0)
-    usage: dict[str, Any] = {
+    usage: JSONObject = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion if total is None else total,
@@ -65,13 +67,13 @@ def openai_usage(counts: dict[str, Any]) -> dict[str, Any] | None:
     return usage
 
 
-def _first(counts: dict[str, Any], names: tuple[str, ...]) -> int | None:
+def _first(counts: Mapping[str, JSON], names: tuple[str, ...]) -> int | None:
     return next((count for name in names if (count := _count(counts.get(name))) is not None), None)
 
 
-def _count(value: object) -> int | None:
+def _count(value: JSON) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+    if is_integer(value) and 0 <= value < 2**63:
         return value
     return None

@@ -10,6 +10,8 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+from stream_proxy.lenient_json import is_integer
+
 Object = dict[str, Any]
 
 # Set once, by the first value that is not empty.
@@ -165,7 +167,7 @@ class _Array:
 
     def settled(self) -> list[Any]:
         entries = self._entries
-        if self._known and all(isinstance(e, dict) and _is_int(e.get("index")) for e in entries):
+        if self._known and all(isinstance(e, dict) and is_integer(e.get("index")) for e in entries):
             entries = sorted(entries, key=lambda entry: entry["index"])
         return [settled(entry) for entry in entries]
 
@@ -208,10 +210,6 @@ class _Array:
 def _identity(value: Any) -> Any:
     """`value` if it can tell entries apart: a scalar that is neither empty nor a boolean, else ``None``."""
     return value if isinstance(value, _SCALARS) and value != "" and not isinstance(value, bool) else None
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_named(fragment: Object) -> bool:

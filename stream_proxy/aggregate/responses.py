@@ -15,7 +15,7 @@ from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error, response_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
-from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
 from stream_proxy.limits import MAX_HELD_BYTES
 
 _FAILED = "response.failed"
@@ -179,4 +179,4 @@ def _value(members: _Members, name: str) -> object:
 
 def _index(members: _Members, name: str, *, default: int) -> int:
     value = _value(members, name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    return value if is_integer(value) else default

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from stream_proxy.error_codes import INVALID_REQUEST, RATE_LIMIT, SERVER_ERROR, UPSTREAM_ERROR
 from stream_proxy.errors import APIError
+from stream_proxy.lenient_json import is_integer
 
 # Codes of the Responses API's error object, each with the status and type that its non-streaming form has.
 _CODES: dict[str, tuple[int, str]] = {
@@ -144,7 +145,7 @@ def _text(value: object) -> str | None:
 
 def _code(value: object) -> str | int | None:
     """`value` if it can be a code. Integers beyond 64 bits are none: most clients could not read them."""
-    if isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64:
+    if is_integer(value) and -_INT64 <= value < _INT64:
         return value
     return _text(value)
 
@@ -152,7 +153,7 @@ def _code(value: object) -> str | int | None:
 def _http_status(value: object) -> int | None:
     if isinstance(value, str) and _STATUS_CODE.fullmatch(value.strip()):
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
+    if is_integer(value) and 400 <= value <= 599:
         return value
     return None
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.environment import has_reference
 from stream_proxy.errors import ConfigError
 from stream_proxy.flows.call import IncludeUsage
 from stream_proxy.http.url import parse_upstream_url
@@ -70,7 +71,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     def open_wallet(self) -> bool:
         """Whether everyone who can connect spends a key of the operator's."""
         adapter = self.adapter
-        injects = adapter is not None and any("${" in value for value in adapter.headers.values())
+        injects = adapter is not None and any(map(has_reference, adapter.headers.values()))
         return self.client_keys is None and (injects or self.upstream_key is not None)
 
     @property

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, unquote_to_bytes
 
+from stream_proxy.environment import expand, variable
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
 
 #: Value of a rule's ``proxy`` that overrides the environment with no proxy.
 DIRECT = "direct"
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _PARTS = re.compile(r"(https?://)(?:([^/?#]*)@)?(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -120,17 +120,10 @@ def _parse(text: str, setting: str) -> EgressProxy:
 
 
 def _filled(setting: str, environ: Mapping[str, str]) -> str:
-    """Return `setting` with its variables filled in, percent-encoded within the user and password."""
-
-    def value(match: re.Match[str]) -> str:
-        found = environ.get(match[1])
-        if not found:
-            raise ValueError(f"the environment has no {match[1]}")
-        return found
-
+    """Return `setting` with its variables: verbatim, but percent-encoded in the user and password."""
     user, at, rest = setting.rpartition("@")
-    user = _VARIABLE.sub(lambda match: quote(value(match), safe=":"), user)
-    return user + at + _VARIABLE.sub(value, rest).strip()
+    user = expand(user, lambda name: quote(variable(name, environ), safe=":"))
+    return user + at + expand(rest, lambda name: variable(name, environ)).strip()
 
 
 def _variable(scheme: str, environ: Mapping[str, str]) -> tuple[str, str]:

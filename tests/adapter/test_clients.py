@@ -23,7 +23,7 @@ class ClientTestCase(LoopbackTestCase):
     """An adapter in front of the mock, whose failures the configuration chooses."""
 
     async def base(self, **controls: str) -> str:
-        """Its base URL; `controls` are the mock's headers, without their prefix."""
+        """Start both, and return the base URL; `controls` are the mock's headers, without their prefix."""
         headers = {"X-Mock-" + name: value for name, value in controls.items()}
         limits = Limits(timeout_seconds=0.2 if controls.get("Fail") == "hang" else 30)
         url = await self.mock() + "/stream"
@@ -44,12 +44,12 @@ class ClientTestCase(LoopbackTestCase):
 
 
 def create(client: openai.OpenAI) -> openai.types.chat.ChatCompletion:
-    """An ordinary call."""
+    """Make an ordinary call."""
     return client.chat.completions.create(model=MODEL, messages=MESSAGES)
 
 
 def stream(client: openai.OpenAI) -> list[openai.types.chat.ChatCompletionChunk]:
-    """A streaming one, to its end."""
+    """Make a streaming call, and read it to its end."""
     options: Any = {"include_usage": True}
     return list(
         client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, stream_options=options)
@@ -57,10 +57,10 @@ def stream(client: openai.OpenAI) -> list[openai.types.chat.ChatCompletionChunk]
 
 
 class SDKTests(ClientTestCase):
-    """The SDK cannot tell that there is no OpenAI."""
+    """The SDK works as with OpenAI."""
 
     async def test_create_and_stream(self) -> None:
-        """Both calls give the service's text and its usage."""
+        """An ordinary and a streaming call return the service's text and its usage."""
         answer = await self.sdk(create)
         chunks = await self.sdk(stream)
         text = answer.choices[0].message.content
@@ -75,7 +75,7 @@ class SDKTests(ClientTestCase):
         self.assertGreater(answer.usage.completion_tokens, 5)
 
     async def test_stream_helper(self) -> None:
-        """The SDK's own accumulation makes the same answer."""
+        """The SDK's own accumulation builds the same response."""
 
         def run(client: openai.OpenAI) -> str | None:
             with client.chat.completions.stream(model=MODEL, messages=MESSAGES) as events:
@@ -85,12 +85,12 @@ class SDKTests(ClientTestCase):
         self.assertEqual(await self.sdk(run), whole)
 
     async def test_models(self) -> None:
-        """Models can be listed and asked for."""
+        """Models can be listed and retrieved."""
         self.assertEqual([m.id for m in await self.sdk(lambda c: c.models.list().data)], [MODEL])
         self.assertEqual((await self.sdk(lambda c: c.models.retrieve(MODEL))).object, "model")
 
     async def test_exceptions(self) -> None:
-        """What goes wrong is the SDK's own exception for it."""
+        """Each failure is the exception that the SDK has for it."""
         unknown: Any = {"model": "none", "messages": MESSAGES}
         missing: Any = {"model": MODEL, "messages": None}
         cases: list[tuple[Callable[[openai.OpenAI], object], type[Exception], dict[str, str]]] = [
@@ -124,7 +124,7 @@ class LangChainTests(ClientTestCase):
     """LangChain's chat model."""
 
     async def test_invoke_and_stream(self) -> None:
-        """It can be invoked and streamed from."""
+        """It can be invoked and streamed."""
         base = await self.base()
 
         def run() -> tuple[Any, list[Any]]:

@@ -1,4 +1,4 @@
-"""``"adapter"`` in the configuration: what it says, and the one line that is said of it when it is wrong."""
+"""Configuration under ``"adapter"``, and the one-line errors for what is wrong in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect, DialectError
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.errors import ConfigError
+from stream_proxy.lenient_json import JSONObject
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service import adapter_tap as tap
@@ -26,7 +27,7 @@ URL = "http://service/stream"
 
 
 def parse(adapter: object, url: str = URL) -> tuple[Any, list[str]]:
-    """The adapter's part of a configuration with one rule, and the warnings."""
+    """Return the adapter of a configuration with one rule, and the warnings."""
     rule = {"listenPort": 1, "upstreamUrl": url, "adapter": adapter}
     config, warnings = parse_config(json.dumps({"rules": [rule]}).encode(), "c")
     return config.rules[0].adapter, warnings
@@ -36,7 +37,7 @@ class ConfigTests(TestCase):
     """The keys of an adapter."""
 
     def place(self) -> Listener:
-        """One that is not listened on."""
+        """Return a listener whose socket does not listen."""
         self.addCleanup((place := Listener("tcp:0", [socket.socket()])).close)
         return place
 
@@ -46,18 +47,18 @@ class ConfigTests(TestCase):
         self.assertEqual(AdapterConfig().models, ("gpt-3.5-turbo",))
 
     def test_unknown_key(self) -> None:
-        """A key that means nothing is a warning with the nearest that does."""
+        """An unknown key is a warning that names the nearest known one."""
         warning = "c: rules[0].adapter.finishreason: unknown key, ignored; did you mean finishReason?"
         self.assertEqual(parse({"finishreason": "x"})[1], [warning])
 
     def assert_line(self, adapter: object, line: str, url: str = URL) -> None:
-        """The configuration is refused with that line."""
+        """Assert that the configuration is refused with that line."""
         with self.assertRaises(ConfigError) as caught:
             parse(adapter, url)
         self.assertEqual(str(caught.exception), f"c: rules[0].{line}")
 
     def test_types(self) -> None:
-        """Values of the wrong kind."""
+        """Values of the wrong type are refused."""
         for adapter, line in (
             (True, "adapter: expected object, got bool"),
             ({"models": []}, "adapter.models: expected array of length >= 1"),
@@ -73,13 +74,13 @@ class ConfigTests(TestCase):
             self.assert_line(adapter, line)
 
     def test_expressions(self) -> None:
-        """Expressions that do not parse are told with key and column."""
+        """Expressions that do not parse are reported with key and column."""
         for key in ("content", "reasoning", "toolCalls", "finishReason", "usage", "error", "done"):
             self.assert_line({key: "data.["}, f"adapter.{key}: column 7: it ends too early, in data.[")
         self.assert_line({"content": ""}, "adapter.content: is empty; it must be a JMESPath expression")
 
     def test_one_line(self) -> None:
-        """Line ends of the configuration do not get into the message, and depth is no traceback."""
+        """Line breaks in the configuration do not reach the message, and deep nesting causes no traceback."""
         for adapter in (
             {"content": "a\n.b["},
             {"request": {"a\nb": "{{ model\n ++ }}"}},
@@ -95,7 +96,7 @@ class ConfigTests(TestCase):
         self.assert_line({"request": {"a": deep}}, "adapter.request: is nested deeper than 100")
 
     def test_templates(self) -> None:
-        """Templates that refer to nothing are told with their place."""
+        """Templates that refer to unknown fields are reported with their position."""
         self.assert_line(
             {"request": {"a": [{"b": "{{last_user_mesage}}"}]}},
             "adapter.request.a[0].b: {{last_user_mesage}} refers to last_user_mesage, which no chat "
@@ -109,7 +110,7 @@ class ConfigTests(TestCase):
         self.assert_line({}, "upstreamUrl: column 2: {{ without its }}", "http://service/{{model")
 
     def test_headers(self) -> None:
-        """Headers that cannot be sent, and variables that are not set."""
+        """Headers that cannot be sent, and variables that are not set, are refused."""
         for headers, line in (
             ({"X A": "1"}, "adapter.headers.X A: is no name of a header field"),
             ({"Host": "x"}, "adapter.headers.Host: is set by the proxy itself"),
@@ -124,14 +125,14 @@ class ConfigTests(TestCase):
             self.assert_line({"headers": headers}, line)
 
     def test_variables_are_checked(self) -> None:
-        """What the environment holds must fit into a header; the error does not repeat it."""
+        """The value of a variable must fit into a header; the error does not quote it."""
         config = AdapterConfig(headers={"X": "${KEY}"})
         with self.assertRaises(DialectError) as caught:
             Dialect(URL, config, {"KEY": "secret\n"})
         self.assertNotIn("secret", str(caught.exception))
 
     def test_urls(self) -> None:
-        """An adapter's URL is the very one that is called: it may have a query, but no fragment."""
+        """An adapter's URL is the exact URL that is called: it may have a query, but no fragment."""
         for url, target in (
             ("http://service", b"/"),
             ("http://service/", b"/"),
@@ -140,7 +141,7 @@ class ConfigTests(TestCase):
             ("http://service/a?x=1&y={{model}}", b"/a?x=1&y=m%2Fn"),
         ):
             dialect = Dialect(url, AdapterConfig())
-            call = {"model": "m/n", "messages": []}
+            call: JSONObject = {"model": "m/n", "messages": []}
             self.assertEqual(dialect.request(call, []).target, target)
             self.assertEqual(dialect.url.origin, "http://service")
         for url, line in (
@@ -160,7 +161,7 @@ class TapTests(TestCase):
     """``twistd openai-stream-adapter`` without a configuration."""
 
     def place(self) -> Listener:
-        """One that is not listened on."""
+        """Return a listener whose socket does not listen."""
         self.addCleanup((place := Listener("tcp:0", [socket.socket()])).close)
         return place
 

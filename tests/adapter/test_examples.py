@@ -1,4 +1,4 @@
-"""The configurations of ``examples/adapter``, each before a service of its shape."""
+"""Configurations of ``examples/adapter``, each in front of a service of its shape."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TOOLS = [{"type": "function", "function": {"name": "get_time", "parameters": {"t
 
 
 def rule(example: str) -> Rule:
-    """The one rule of an example."""
+    """Return the one rule of an example."""
     with patch.dict(os.environ, KEYS):
         config, warnings = load_config(FOLDER / f"{example}.json")
     assert not warnings, warnings
@@ -69,7 +69,7 @@ def rule(example: str) -> Rule:
 
 
 def replay(transcript: Transcript, flushes: Sequence[bytes] | None = None, *, cut: bool = False) -> Script:
-    """Answer every request with these flushes, by default with all; `cut`: and break the connection off."""
+    """Respond to every request with these flushes, by default all; `cut`: then abort the connection."""
 
     async def script(stream: Stream) -> None:
         while True:
@@ -86,7 +86,7 @@ def replay(transcript: Transcript, flushes: Sequence[bytes] | None = None, *, cu
 
 
 def told(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What chunks say together, and that what they must share is the same in all."""
+    """Return the content of chunks, and check that the members they must share are equal."""
     text, reasoning, finish, usage = "", "", None, None
     calls: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -110,7 +110,7 @@ def told(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def expected(transcript: Transcript) -> dict[str, Any]:
-    """The same of what a service said."""
+    """Return the same for a transcript."""
     return {
         "text": transcript.text or "",
         "reasoning": transcript.reasoning,
@@ -121,7 +121,7 @@ def expected(transcript: Transcript) -> dict[str, Any]:
 
 
 def events(body: bytes) -> list[bytes]:
-    """The data of an answer's events."""
+    """Return the data of a response's events."""
     decoder = SSEDecoder()
     found = [event.data for event in decoder.feed(body)]
     assert not decoder.stray()
@@ -129,10 +129,10 @@ def events(body: bytes) -> list[bytes]:
 
 
 class ExampleTestCase(LoopbackTestCase):
-    """An adapter as an example configures it, before a scripted service."""
+    """An adapter as an example configures it, in front of a scripted service."""
 
     async def adapter(self, example: str, script: Script) -> int:
-        """Start both; the adapter's port is returned."""
+        """Start both, and return the adapter's port."""
         configured = rule(example)
         service = await self.upstream(script)
         self.service_port = service.port
@@ -141,7 +141,7 @@ class ExampleTestCase(LoopbackTestCase):
             return await self.proxy(url, resource=AdapterResource, config=configured.adapter)
 
     async def stream(self, port: int, model: str, **more: Any) -> list[bytes]:
-        """The events that a streaming call is answered with."""
+        """Return the events of the response to a streaming call."""
         body = {**SHORT, "model": model, "stream": True, **more}
         response = await self.request(port, body=body)
         self.assertEqual(
@@ -152,12 +152,12 @@ class ExampleTestCase(LoopbackTestCase):
 
 
 class RequestTests(ExampleTestCase):
-    """What each service gets."""
+    """Requests to each service."""
 
     async def sent(
         self, transcript: Transcript, call: dict[str, Any], authorization: str | None = None
     ) -> tuple[str, dict[str, str], Any]:
-        """A request's line, headers but those of its framing, and body, for an OpenAI `call`."""
+        """Return the request line, headers other than framing, and body for an OpenAI `call`."""
         requests: list[Message] = []
 
         async def script(stream: Stream) -> None:
@@ -178,7 +178,7 @@ class RequestTests(ExampleTestCase):
         return request.line, headers, json.loads(request.body) if request.body else None
 
     def headers(self, **own: str) -> dict[str, str]:
-        """What every service gets, and what this one gets besides."""
+        """Return the headers that every service gets, with those of this one."""
         common = {
             "accept": "text/event-stream",
             "accept-encoding": "identity",
@@ -198,7 +198,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(body, {**streaming, "query": "Why?", "user": "anonymous"})
 
     async def test_ollama(self) -> None:
-        """Messages as plain text under Ollama's roles; what was not asked for is left out."""
+        """Messages are plain text under Ollama's roles; options that the client did not set are left out."""
         line, headers, body = await self.sent(transcripts.OLLAMA, FULL)
         self.assertEqual(line, "POST /api/chat HTTP/1.1")
         self.assertEqual(headers, self.headers(accept="application/x-ndjson"))
@@ -222,7 +222,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(body, {"model": "qwen3", "messages": messages, "options": {}, "stream": True})
 
     async def test_ollama_tools(self) -> None:
-        """Arguments of earlier calls become objects; tools and a JSON schema go on as they are."""
+        """Arguments of earlier calls become objects; tools and a JSON schema pass unchanged."""
         function = {"name": "get_time", "arguments": '{"zone": "UTC"}'}
         call = {"id": "call_0", "type": "function", "function": function}
         messages = [
@@ -254,7 +254,7 @@ class RequestTests(ExampleTestCase):
         self.assertNotIn("format", body)
 
     async def test_anthropic(self) -> None:
-        """The system prompt apart from the messages; ``max_tokens`` whatever the client says of it."""
+        """The system prompt stands apart from the messages; ``max_tokens`` is always set."""
         thinking = {"type": "adaptive"}
         line, headers, body = await self.sent(transcripts.ANTHROPIC, {**FULL, "thinking": thinking})
         self.assertEqual(line, "POST /v1/messages HTTP/1.1")
@@ -289,7 +289,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(body, {**base, "max_tokens": 10})
 
     async def test_gemini(self) -> None:
-        """The model in the URL, and Gemini's roles and parts."""
+        """The model is in the URL, and messages have Gemini's roles and parts."""
         line, headers, body = await self.sent(transcripts.GEMINI, FULL)
         self.assertEqual(line, "POST /v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse HTTP/1.1")
         self.assertEqual(headers, self.headers(x_goog_api_key="AIza1"))
@@ -318,7 +318,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(body, {"contents": contents, "generationConfig": thoughts})
 
     async def test_cumulative(self) -> None:
-        """A GET with the question in its query."""
+        """The question is in the query of a GET."""
         line, headers, body = await self.sent(transcripts.CUMULATIVE, FULL)
         question = "question=Why+is%0Ait+blue+%26+%C3%A9%3F"
         self.assertEqual(line, f"GET /ask?{question}&rules=Be+brief.&caller=ann HTTP/1.1")
@@ -327,7 +327,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(line, "GET /ask?question=Why%3F&caller=anonymous HTTP/1.1")
 
     async def test_nested(self) -> None:
-        """Renamed members, tools, and the client's own key."""
+        """Members are renamed; tools and the client's own key pass."""
         line, headers, body = await self.sent(transcripts.NESTED, {**FULL, "tools": TOOLS}, "Bearer mine")
         self.assertEqual(line, "POST /agents/support/run HTTP/1.1")
         self.assertEqual(headers, self.headers(authorization="Bearer mine"))
@@ -350,7 +350,7 @@ class RequestTests(ExampleTestCase):
         self.assertEqual(body, {"session": {"user": "anonymous", "channel": "openai"}, "dialog": dialog})
 
     async def test_mock(self) -> None:
-        """Model and messages, as the client wrote them."""
+        """Model and messages pass as the client wrote them."""
         line, headers, body = await self.sent(transcripts.MOCK, FULL)
         self.assertEqual(line, "POST /stream HTTP/1.1")
         self.assertEqual(headers, self.headers())
@@ -358,10 +358,10 @@ class RequestTests(ExampleTestCase):
 
 
 class AnswerTests(ExampleTestCase):
-    """What clients get, against what the services said."""
+    """Responses to clients, compared with the services' transcripts."""
 
     async def test_streamed(self) -> None:
-        """Text, reasoning, calls and finish reason as said; usage if asked for; ``[DONE]`` at the end."""
+        """A stream has text, reasoning, calls, finish reason, usage on request, and ``[DONE]`` at its end."""
         for transcript in ALL:
             port = await self.adapter(transcript.example, replay(transcript))
             for options, usage in (({"include_usage": True}, transcript.usage), (None, None)):
@@ -379,7 +379,7 @@ class AnswerTests(ExampleTestCase):
                 self.assertEqual([c for c in chunks[:-1] if c.get("usage") is not None], [])
 
     async def test_whole(self) -> None:
-        """A ``chat.completion`` with the usage, which nobody has to ask for."""
+        """Without streaming it is a ``chat.completion``, always with the usage."""
         for transcript in ALL:
             port = await self.adapter(transcript.example, replay(transcript))
             response = await self.request(port, body={**SHORT, "model": transcript.model})
@@ -405,7 +405,7 @@ class AnswerTests(ExampleTestCase):
             )
 
     async def test_the_mock_itself(self) -> None:
-        """The product's own mock, through its example, says what it says without."""
+        """The mock's text is the same through its example as without it."""
         mock = await self.mock()
         accept = [("Accept", transcripts.EVENTS)]
         direct = await self.request(
@@ -429,7 +429,7 @@ class CutTests(ExampleTestCase):
     """Streams that break off."""
 
     async def test_before_the_first_chunk(self) -> None:
-        """A 502, streamed or not, whether the body ends in order or the connection is lost."""
+        """Before the first chunk it is a 502, whether the body ends in order or the connection is lost."""
         for transcript in ALL:
             for cut in (False, True):
                 begun = replay(transcript, transcript.flushes[: transcript.silent], cut=cut)
@@ -441,7 +441,7 @@ class CutTests(ExampleTestCase):
                     self.assertEqual(set(response.json()), {"error"})
 
     async def test_after_the_first_chunk(self) -> None:
-        """All that was said, then an error chunk as the last event; without a stream it is a 502."""
+        """In a stream an error chunk follows the text as the last event; otherwise it is a 502."""
         for transcript in ALL:
             said = transcript.flushes[:-1]
             if len(said) == transcript.silent:
@@ -459,7 +459,7 @@ class CutTests(ExampleTestCase):
 
 
 class ErrorTests(ExampleTestCase):
-    """Errors in the services' own words."""
+    """Errors in the formats of the services."""
 
     async def check_payload(self, transcript: Transcript, payload: bytes, message: str) -> None:
         """An error payload is an error before the first chunk, and the last chunk after it."""
@@ -483,12 +483,12 @@ class ErrorTests(ExampleTestCase):
         await self.check_payload(transcripts.DIFY, payload, "The model is overloaded.")
 
     async def test_ollama(self) -> None:
-        """A line with nothing but the error."""
+        """Ollama sends a line with only the error."""
         line = b'{"error":"an error was encountered while running the model"}\n'
         await self.check_payload(transcripts.OLLAMA, line, "an error was encountered while running the model")
 
     async def test_anthropic(self) -> None:
-        """An ``error`` event."""
+        """Anthropic sends an ``error`` event."""
         payload = (
             b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": '
             b'"Overloaded"}}\n\n'
@@ -510,7 +510,7 @@ class ErrorTests(ExampleTestCase):
         )
 
     async def test_nested(self) -> None:
-        """A code that is not 0."""
+        """The service sends a code other than 0."""
         payload = b'event: step\ndata: {"code":5003,"msg":"The agent is busy.","data":null}\n\n'
         await self.check_payload(transcripts.NESTED, payload, "The agent is busy.")
 
@@ -520,7 +520,7 @@ class ErrorTests(ExampleTestCase):
         await self.check_payload(transcripts.MOCK, payload, "Made to fail.")
 
     async def test_refusals(self) -> None:
-        """A status keeps its number, and its body's message."""
+        """An error status is kept, with the message of its body."""
         bodies = {
             "dify": (400, b'{"code": "invalid_param", "message": "query is required", "status": 400}'),
             "ollama": (404, b'{"error":"model \'qwen3\' not found"}'),
@@ -555,7 +555,7 @@ class ErrorTests(ExampleTestCase):
 
 
 def translate(transcript: Transcript, reads: Iterable[bytes], dialect: Dialect) -> dict[str, Any]:
-    """What the chunks of an answer say that comes in these reads.
+    """Return the content of the chunks for a body that comes in these reads.
 
     :raises APIError: it is broken.
     """
@@ -569,7 +569,7 @@ def translate(transcript: Transcript, reads: Iterable[bytes], dialect: Dialect) 
 
 @cache
 def dialect_of(example: str) -> Dialect:
-    """An example, compiled."""
+    """Return an example, compiled."""
     configured = rule(example)
     assert configured.adapter is not None
     return Dialect(configured.upstream_url, configured.adapter, KEYS)
@@ -579,18 +579,18 @@ class FileTests(SynchronousTestCase):
     """The folder as a whole."""
 
     def test_all_are_tested(self) -> None:
-        """Each file has a transcript here, but the one that the image tests."""
+        """Each file has a transcript here, except the one that the container's test covers."""
         files = {path.stem for path in FOLDER.glob("*.json")}
         self.assertEqual(files - {"compose"}, {transcript.example for transcript in ALL})
 
 
 class SplitTests(SynchronousTestCase):
-    """How the bytes of an answer are cut into reads, and where they end; sans-I/O."""
+    """Bodies cut into reads, or cut off, at any byte; sans-I/O."""
 
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(st.sampled_from(ALL), st.data())
     def test_reads(self, transcript: Transcript, data: st.DataObject) -> None:
-        """Reads do not matter."""
+        """The chunks do not depend on how the body is cut into reads."""
         body = transcript.body
         cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=12)))
         reads = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
@@ -598,7 +598,7 @@ class SplitTests(SynchronousTestCase):
         self.assertEqual(got, expected(transcript))
 
     def test_single_bytes(self) -> None:
-        """Not even reads of one byte each."""
+        """Reads of one byte each change nothing."""
         for transcript in ALL:
             reads = (bytes([byte]) for byte in transcript.body)
             got = translate(transcript, reads, dialect_of(transcript.example))
@@ -607,7 +607,7 @@ class SplitTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(st.sampled_from([transcript for transcript in ALL if transcript.announced]), st.data())
     def test_cut_anywhere(self, transcript: Transcript, data: st.DataObject) -> None:
-        """A body that ends before the event that announces its end is an error, wherever that is."""
+        """A body that ends anywhere before the event that marks its end is an error."""
         before = sum(map(len, transcript.flushes[:-1]))
         body = transcript.body[: data.draw(st.integers(0, before))]
         with self.assertRaises(APIError):
@@ -616,7 +616,7 @@ class SplitTests(SynchronousTestCase):
     @settings(max_examples=50, deadline=None, derandomize=True)
     @given(st.data())
     def test_cut_in_a_payload(self, data: st.DataObject) -> None:
-        """Where no end is announced, one inside a payload is an error all the same."""
+        """Without such a mark, an end inside a payload is an error all the same."""
         flushes = transcripts.GEMINI.flushes
         number = data.draw(st.integers(0, len(flushes) - 1))
         last = flushes[number]

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.helpers import content_text, helper
 from stream_proxy.adapter.template import Context, Template, TemplateError, TextTemplate
+from stream_proxy.lenient_json import JSON, JSONObject
 
 CALL: dict[str, Any] = {
     "model": "m",
@@ -28,7 +29,7 @@ CALL: dict[str, Any] = {
 
 
 class ExpressionTests(TestCase):
-    """What is found, and what is said of an expression that cannot find anything."""
+    """Searches, and the errors for expressions that cannot be compiled."""
 
     def test_search(self) -> None:
         """An expression finds a value; one that does not fit finds nothing instead of failing."""
@@ -39,14 +40,14 @@ class ExpressionTests(TestCase):
         self.assertEqual(Expression("role=='x' && 'y' || 'z'").search({"role": "w"}), "z")
 
     def test_functions(self) -> None:
-        """JSON inside a string can be read, and the text of a message's content."""
+        """Two functions read JSON inside a string, and the text of a message's content."""
         self.assertEqual(Expression("from_json(a).b").search({"a": '{"b": "c"}'}), "c")
         self.assertIsNone(Expression("from_json(a).b").search({"a": '{"b'}))
         self.assertIsNone(Expression("from_json(a)").search({}))
-        self.assertEqual(Expression("messages[*].text(content)").search(CALL)[-1], "Who\nare you?")
+        self.assertEqual(Expression("messages[*].text(content) | [-1]").search(CALL), "Who\nare you?")
 
     def test_errors(self) -> None:
-        """What is wrong is said with its column."""
+        """Errors name the column."""
         for source, said in (
             ("", "is empty; it must be a JMESPath expression"),
             ("a.b[", "column 5: it ends too early, in a.b["),
@@ -66,7 +67,7 @@ class ExpressionTests(TestCase):
             self.assertEqual(str(caught.exception), said)
 
     def test_leading_fields(self) -> None:
-        """The fields that are looked for in the value itself are told from those inside of others."""
+        """Fields of the value itself are distinguished from those of its members."""
         for source, fields in (
             ("a.b", {"a"}),
             ("a[?b=='c'].d", {"a"}),
@@ -83,7 +84,7 @@ class ExpressionTests(TestCase):
 
     @given(st.text(max_size=30))
     def test_any_text(self, source: str) -> None:
-        """Any text is an expression or an error of one line, and any expression can be searched with."""
+        """Any text is an expression or a one-line error, and no search with an expression fails."""
         try:
             expression = Expression(source)
         except ExpressionError as error:
@@ -93,7 +94,7 @@ class ExpressionTests(TestCase):
 
 
 class ConversationTests(TestCase):
-    """What helpers make of messages."""
+    """Helpers, computed from messages."""
 
     def test_helpers(self) -> None:
         """The last user message, the system prompt, the history and the user."""
@@ -108,14 +109,14 @@ class ConversationTests(TestCase):
         self.assertEqual(helper("user_id", {"user": "u", "safety_identifier": "s"}), "u")
 
     def test_little(self) -> None:
-        """A single message is its own history; without any there is nothing to say."""
-        one = {"messages": [{"role": "user", "content": "Hi"}]}
+        """The history of a single message is its text; without messages of the kind, helpers are empty."""
+        one: JSONObject = {"messages": [{"role": "user", "content": "Hi"}]}
         self.assertEqual(helper("history", one), "Hi")
         self.assertIsNone(helper("system_prompt", one))
         self.assertEqual(helper("last_user_message", {"messages": [{"role": "system", "content": "x"}]}), "")
 
     def test_content(self) -> None:
-        """Parts without text, such as images, add none."""
+        """Parts without text, such as images, are left out."""
         self.assertEqual(content_text(None), "")
         self.assertEqual(
             content_text([{"type": "image_url", "image_url": {}}, {"type": "text", "text": "x"}]), "x"
@@ -123,10 +124,10 @@ class ConversationTests(TestCase):
 
 
 class TemplateTests(TestCase):
-    """What is filled in."""
+    """Templates, filled."""
 
     def fill(self, value: Any) -> Any:
-        """`value` as a template, for the call above."""
+        """Fill the template `value` for the call above."""
         return Template(value, "request").fill(Context(CALL))
 
     def test_types(self) -> None:
@@ -156,7 +157,7 @@ class TemplateTests(TestCase):
         )
 
     def test_braces(self) -> None:
-        """Braces and quotes of an expression are told from those around it."""
+        """Braces and quotes inside an expression do not end it."""
         pairs = "{{messages[?role!='system'].{r: role, t: text(content)}}}"
         self.assertEqual(self.fill(pairs)[0], {"r": "user", "t": "Hi"})
         self.assertEqual(self.fill("{{'}}'}}-{{'{{'}}"), "}}-{{")
@@ -165,14 +166,15 @@ class TemplateTests(TestCase):
         self.assertEqual(self.fill('{{`"\\u007d\\u007d"`}}'), "}}")
 
     def test_errors(self) -> None:
-        """A mistake is told with its place."""
-        for value, said in (
+        """Errors name the position."""
+        cases: tuple[tuple[JSON, str], ...] = (
             ({"a": ["x", "{{mesages}}"]}, "messages?"),
             ("{{session}}", "write @.session"),
             ("{{model", "column 1: {{ without its }}"),
             ("a {{}}", "is empty"),
             ("{{model.}}", "column 7: it ends too early, in model."),
-        ):
+        )
+        for value, said in cases:
             with self.assertRaises(TemplateError) as caught:
                 Template(value, "request")
             self.assertIn(said, str(caught.exception))
@@ -185,25 +187,25 @@ class TemplateTests(TestCase):
         )
 
     def test_own_fields(self) -> None:
-        """A field that only some clients send can be named."""
+        """A field that only some clients send can be referred to."""
         template = Template({"session": "{{@.session}}"}, "request")
         self.assertEqual(template.fill(Context({**CALL, "session": 5})), {"session": 5})
         self.assertEqual(template.fill(Context(CALL)), {})
 
     def test_helpers_used(self) -> None:
-        """Only the helpers that are used have to be made."""
+        """Only helpers that are used are computed."""
         self.assertEqual(Template({"q": "{{history}}", "m": "{{model}}"}, "r").helpers, {"history"})
         self.assertEqual(Context(CALL, frozenset()).keys(), CALL.keys())
 
     def test_quote(self) -> None:
-        """What is filled into a string can be quoted on its way."""
+        """Values filled into a string can be quoted."""
         template = TextTemplate("/{{model}}?x={{user_id}}", "url")
         context = Context({"model": "a/b?c", "user": "ü"})
         self.assertEqual(template.text(context, lambda text: f"<{text}>"), "/<a/b?c>?x=<ü>")
 
     @given(st.text(max_size=20))
     def test_any_text(self, text: str) -> None:
-        """Any string is a template or an error of one line; one without braces is itself."""
+        """Any string is a template or a one-line error; one without braces is unchanged."""
         try:
             template = Template(text, "request")
         except TemplateError as error:

@@ -43,7 +43,7 @@ OFF = RequestLog(observer=cast(Any, lambda _: None))
 def says(
     body: bytes, status: int = 200, media: str = "text/event-stream", *headers: tuple[str, str]
 ) -> Script:
-    """A service that answers every request with this."""
+    """Return a service that responds to every request with `body`."""
 
     async def script(stream: Stream) -> None:
         while True:
@@ -54,13 +54,13 @@ def says(
 
 
 def chunks_of(body: bytes) -> list[Any]:
-    """The data of a stream's events: JSON, but for ``[DONE]``."""
+    """Return the data of a stream's events, as JSON except ``[DONE]``."""
     data = [block.removeprefix(b"data: ") for block in body.split(b"\n\n")[:-1]]
     return [text.decode() if text == b"[DONE]" else json.loads(text) for text in data]
 
 
 def text_of(chunks: list[Any]) -> str:
-    """The content of chunks."""
+    """Return the content of chunks."""
     return "".join(
         chunk["choices"][0]["delta"].get("content") or ""
         for chunk in chunks
@@ -74,17 +74,17 @@ class AdapterTestCase(LoopbackTestCase):
     async def adapter(
         self, url: str, limits: Limits | None = None, log: RequestLog = OFF, **keys: Any
     ) -> int:
-        """Its port; `keys` are the configuration's."""
+        """Start it, and return its port; `keys` are those of the configuration."""
         config = AdapterConfig(**keys)
         return await self.proxy(url, resource=AdapterResource, config=config, limits=limits, log=log)
 
     async def answer(self, script: Script, body: object = ASK, **keys: Any) -> Message:
-        """What a client gets of a service that does this."""
+        """Return the response that a client gets from a service that runs this script."""
         service = await self.upstream(script)
         return await self.request(await self.adapter(service.url + "/s", **keys), body=body)
 
     async def fails(self, script: Script, status: int, body: object = ASK, **keys: Any) -> dict[str, Any]:
-        """The error that a client gets instead of an answer, streaming or not."""
+        """Return the error that a client gets, which is the same with and without streaming."""
         answer = await self.answer(script, body, **keys)
         self.assertEqual(
             (answer.status, answer.get("content-type")), (status, "application/json"), answer.body
@@ -95,7 +95,7 @@ class AdapterTestCase(LoopbackTestCase):
 
 
 class RequestTests(AdapterTestCase):
-    """What the service is asked."""
+    """Requests to the service."""
 
     async def asked(
         self,
@@ -105,7 +105,7 @@ class RequestTests(AdapterTestCase):
         own: dict[str, str] | None = None,
         **keys: Any,
     ) -> Message:
-        """The request that reached the service; `headers` are the client's, `own` the configuration's."""
+        """Return the request to the service; `headers` are the client's, `own` those of the configuration."""
         got: list[Message] = []
 
         async def script(stream: Stream) -> None:
@@ -119,7 +119,7 @@ class RequestTests(AdapterTestCase):
         return got[0]
 
     async def test_default(self) -> None:
-        """The service gets the OpenAI request, asked to stream, and nothing of the client's headers."""
+        """The service gets the OpenAI request with ``stream`` set, and none of the client's headers."""
         secrets = [("Authorization", "Bearer sk-client"), ("Cookie", "a=b"), ("X-Own", "1")]
         got = await self.asked({**ASK, "stream": False, "seed": 5}, secrets, "/s?x=1")
         self.assertEqual(got.line, "POST /s?x=1 HTTP/1.1")
@@ -131,7 +131,7 @@ class RequestTests(AdapterTestCase):
         )
 
     async def test_template(self) -> None:
-        """A template makes the body, the path and the headers."""
+        """Templates fill the body, the path and the headers."""
         got = await self.asked(
             {**ASK, "user": "ü\r\nX-Evil: 1", "max_tokens": 5},
             path="/models/{{model}}/{{user}}:go?q={{last_user_message}}",
@@ -141,7 +141,7 @@ class RequestTests(AdapterTestCase):
         self.assertEqual(got.json(), {"query": "hi", "limit": 5, "n": 1})
 
     async def test_headers(self) -> None:
-        """The configuration's headers go with it; a client's words cannot make more of them."""
+        """Configured headers are sent; a client's value cannot add another one."""
         self.patch(os, "environ", {**os.environ, "SERVICE_KEY": "k{{1}}"})
         headers = {"X-Key": "Bearer ${SERVICE_KEY}", "x-user": "{{user}}", "ACCEPT": "text/plain"}
         got = await self.asked({**ASK, "user": " a\r\nX-Evil: 1\x00"}, own=headers)
@@ -151,7 +151,7 @@ class RequestTests(AdapterTestCase):
         self.assertEqual(got.all("x-evil"), [])
 
     async def test_authorization(self) -> None:
-        """The client's key goes on only if that is asked for; a configured one counts more."""
+        """The client's key is forwarded only if configured so; a configured key takes precedence."""
         key = [("Authorization", "Bearer sk-client")]
         self.assertEqual((await self.asked(headers=key)).all("authorization"), [])
         got = await self.asked(headers=key, forward_authorization=True)
@@ -173,13 +173,13 @@ class RequestTests(AdapterTestCase):
         self.assertEqual(got.get("content-type"), "application/json")
 
     async def test_ndjson(self) -> None:
-        """A service of JSON lines is asked for those."""
+        """A service of JSON lines is sent the matching Accept."""
         service = says(b'{"message": {"content": "Hello"}, "done": true}\n', media="application/x-ndjson")
         answer = await self.answer(service, format="ndjson")
         self.assertEqual(answer.json()["choices"][0]["message"]["content"], "Hello")
 
     async def test_connections_are_reused(self) -> None:
-        """One call after the other goes over the same connection."""
+        """Consecutive calls use the same connection."""
         service = await self.upstream(says(HELLO))
         port = await self.adapter(service.url)
         for _ in range(3):
@@ -189,7 +189,7 @@ class RequestTests(AdapterTestCase):
 
 
 class AnswerTests(AdapterTestCase):
-    """What the client gets."""
+    """Responses to the client."""
 
     async def test_whole(self) -> None:
         """An ordinary call gets one chat completion."""
@@ -217,7 +217,7 @@ class AnswerTests(AdapterTestCase):
         )
 
     async def test_event_by_event(self) -> None:
-        """Each event goes out before the next has come; the end closes nothing."""
+        """Each event is forwarded before the next has come; the connection stays open after the end."""
         asked: Deferred[Stream] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -241,7 +241,7 @@ class AnswerTests(AdapterTestCase):
         self.assertEqual((await read_response(client)).status, 200)
 
     async def test_dify(self) -> None:
-        """Dify's call: a stream with its options; the usage is the last chunk before ``[DONE]``."""
+        """With ``include_usage`` the usage is the last chunk before ``[DONE]``."""
         body = {**STREAM, "stream_options": {"include_usage": True}, "temperature": 0.7, "user": "u"}
         usage = event({"usage": {"prompt_tokens": 1, "completion_tokens": 2}})
         answer = await self.answer(says(HELLO + usage), body)
@@ -255,17 +255,17 @@ class AnswerTests(AdapterTestCase):
         self.assertEqual((last["choices"], last["usage"]["total_tokens"]), ([], 3))
 
     async def test_no_usage(self) -> None:
-        """Who does not ask for the usage gets none."""
+        """Without ``include_usage`` there is no usage."""
         answer = await self.answer(says(HELLO + event({"usage": {"input_tokens": 1}})), STREAM)
         self.assertNotIn(b"usage", answer.body)
 
     async def test_compressed(self) -> None:
-        """A service that compresses what it was not asked to compress is understood."""
+        """A service may compress its response without being asked to."""
         script = says(gzip.compress(HELLO), 200, "text/event-stream", ("Content-Encoding", "gzip"))
         self.assertEqual(text_of(chunks_of((await self.answer(script, STREAM)).body)), "Hello")
 
     async def test_slow_client(self) -> None:
-        """A service is slowed down to what the client takes; then all of it arrives in order."""
+        """A service is slowed down to the client's pace, and all of its text arrives in order."""
         total = 400
         pieces = [event({"text": f"{number:05}" + "x" * 65536}) for number in range(total)]
         pour: Deferred[Pour] = Deferred()
@@ -291,10 +291,10 @@ class AnswerTests(AdapterTestCase):
 
 
 class ClientTests(AdapterTestCase):
-    """Clients that leave."""
+    """Clients that disconnect."""
 
     async def leaves(self, body: object, begun: bytes) -> None:
-        """A client that leaves ends the call of the service, and the log says so."""
+        """A client that disconnects ends the call to the service, and the log says so."""
         asked: Deferred[Stream] = Deferred()
         lines: list[str] = []
 
@@ -319,20 +319,20 @@ class ClientTests(AdapterTestCase):
         self.assertEqual(lines, ["499"])
 
     async def test_before_the_head(self) -> None:
-        """Before anything came."""
+        """The service has sent nothing yet."""
         await self.leaves(STREAM, b"")
         await self.leaves(ASK, b"")
 
     async def test_in_the_stream(self) -> None:
-        """In the middle of a stream."""
+        """The stream is running."""
         await self.leaves(STREAM, b'"content":"a"')
 
 
 class FailureTests(AdapterTestCase):
-    """Whatever goes wrong is an OpenAI error, and never looks like an answer."""
+    """Failures, each of which is an OpenAI error and never looks like a complete response."""
 
     async def test_down(self) -> None:
-        """A service that is not there is a 502 that says what to check."""
+        """An unreachable service is a 502 that says what to check."""
         service = await self.upstream(says(b""))
         port = await self.adapter("http://127.0.0.1:1/s")
         for body in (ASK, STREAM):
@@ -342,7 +342,7 @@ class FailureTests(AdapterTestCase):
         self.assertEqual(service.connections, [])
 
     async def test_status(self) -> None:
-        """A refusal keeps its status and its words, whatever they look like, and when to try again."""
+        """An error status is kept, with its message in any format and its ``Retry-After``."""
         for status, body, expected in (
             (500, {"error": {"message": "oops", "type": "boom", "code": "x"}}, ("oops", "boom", "x")),
             (500, {"detail": "oops"}, ("oops", "server_error", "server_error")),
@@ -359,7 +359,7 @@ class FailureTests(AdapterTestCase):
         self.assertEqual(answer.get("access-control-allow-origin"), "*")
 
     async def test_status_without_words(self) -> None:
-        """Without them the error says which service answered what."""
+        """Without a message in the body, the error names the service and the status."""
         error = await self.fails(says(b"<html>", 404, "text/html"), 404)
         self.assertIn("answered with status 404; check upstreamUrl", error["message"])
         error = await self.fails(says(b"", 302, "text/html", ("Location", "http://x/secret")), 502)
@@ -367,12 +367,12 @@ class FailureTests(AdapterTestCase):
         self.assertNotIn("secret", error["message"])
 
     async def test_status_expression(self) -> None:
-        """The configured expression finds a refusal's words, too."""
+        """The configured expression finds the message of an error status, too."""
         script = says(b'{"fault": {"why": "because"}}', 503, "application/json")
         self.assertEqual((await self.fails(script, 503, error="fault.why"))["message"], "because")
 
     async def test_large_refusal(self) -> None:
-        """Of a refusal without end only the beginning is read."""
+        """Only the beginning of an endless error body is read."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -382,7 +382,7 @@ class FailureTests(AdapterTestCase):
         await self.fails(script, 500)
 
     async def test_error_first(self) -> None:
-        """An error payload instead of an answer is an error with its status."""
+        """An error payload before any text is an error with its status."""
         for asked in (ASK, STREAM):
             script = says(event({"error": {"message": "full", "type": "overloaded_error"}}))
             self.assertEqual((await self.fails(script, 503, asked))["message"], "full")
@@ -390,7 +390,7 @@ class FailureTests(AdapterTestCase):
             self.assertEqual((await self.fails(dify, 400, asked))["code"], "invalid_param")
 
     async def test_error_in_the_middle(self) -> None:
-        """One after the first chunk is the last chunk; a call without a stream fails with its status."""
+        """After the first chunk it is the last chunk; a call without streaming fails with its status."""
         body = (
             event({"text": "a"}) + event({"error": {"message": "full", "code": 429}}) + event({"text": "b"})
         )
@@ -401,7 +401,7 @@ class FailureTests(AdapterTestCase):
         await self.fails(says(body), 429)
 
     async def test_cut(self) -> None:
-        """A connection that breaks off, between events or within one, is an error."""
+        """A connection lost between events or within one is an error."""
         for rest in (b"", b'data: {"text": "b'):
 
             async def script(stream: Stream, rest: bytes = rest) -> None:
@@ -416,7 +416,7 @@ class FailureTests(AdapterTestCase):
             await self.fails(script, 502)
 
     async def test_cut_in_the_head(self) -> None:
-        """So is one before anything was said."""
+        """A connection lost before the first event is an error."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -426,19 +426,19 @@ class FailureTests(AdapterTestCase):
             await self.fails(script, 502, body)
 
     async def test_mismatch(self) -> None:
-        """Payloads that do not match the expressions are a 502 that shows the path that found nothing."""
+        """Payloads that do not match the expressions are a 502 that shows the expression."""
         for body in (ASK, STREAM):
             error = await self.fails(says(HELLO), 502, body, content="data.answer")
             self.assertIn("data.answer", error["message"])
             self.assertIn("{text: string}", error["message"])
 
     async def test_not_a_stream(self) -> None:
-        """A page of HTML is none."""
+        """A page of HTML is no stream."""
         error = await self.fails(says(b"<html></html>", media="text/html"), 502)
         self.assertIn("no stream of events", error["message"])
 
     async def silence(self, begun: bool, body: object) -> Message:
-        """What a client gets of a service that stops speaking, at its beginning or after a first event."""
+        """Return the response to a client whose service falls silent, at once or after a first event."""
         clock = Clock()
         asked: Deferred[None] = Deferred()
 
@@ -469,7 +469,7 @@ class FailureTests(AdapterTestCase):
         return answer
 
     async def test_silence(self) -> None:
-        """A service that says nothing for too long is a 504, or the last chunk; its connection is gone."""
+        """A service that is silent for too long is a 504, or an error chunk; its connection is closed."""
         for begun, body in ((False, ASK), (False, STREAM), (True, ASK)):
             answer = await self.silence(begun, body)
             self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
@@ -478,7 +478,7 @@ class FailureTests(AdapterTestCase):
         self.assertEqual(chunks_of(answer.body)[-1]["error"]["type"], "upstream_timeout")
 
     async def test_too_large(self) -> None:
-        """An answer beyond the bound is an error, and is not asked for again."""
+        """A response beyond the bound is an error that clients do not retry."""
         limits = Limits(max_response_bytes=1000)
         body = b"".join(event({"text": "x" * 100}) for _ in range(20))
         answer = await self.answer(says(body), limits=limits)
@@ -487,15 +487,15 @@ class FailureTests(AdapterTestCase):
 
 
 class ApiTests(AdapterTestCase):
-    """The API around the chat: models, errors of clients, browsers."""
+    """The API around chat: models, invalid requests, browsers."""
 
     async def ask(self, method: str, target: str, body: object = None, headers: Any = ()) -> Message:
-        """An answer that needs no service."""
+        """Return the response to a request that needs no service."""
         port = await self.adapter("http://127.0.0.1:1", models=("one", "my/two"))
         return await self.request(port, method, target, body, headers)
 
     async def test_models(self) -> None:
-        """The models are listed, for GET and POST, and each can be asked for."""
+        """Models are listed, for GET and POST, and each can be retrieved."""
         for method in ("GET", "POST"):
             listed = (await self.ask(method, "/v1/models", {} if method == "POST" else None)).json()
             self.assertEqual(listed["object"], "list")
@@ -507,7 +507,7 @@ class ApiTests(AdapterTestCase):
         self.assertEqual((only_head.status, only_head.body), (200, b""))
 
     async def test_client_errors(self) -> None:
-        """A request that cannot be served gets the status, parameter and code that OpenAI would give."""
+        """An invalid request gets the status, parameter and code that OpenAI would return."""
         messages = ASK["messages"]
         for method, target, body, status, param, code in (
             ("GET", "/v1/models/none", None, 404, "model", "model_not_found"),
@@ -544,13 +544,13 @@ class ApiTests(AdapterTestCase):
         self.assertEqual((await self.ask("GET", CHAT)).get("allow"), "POST")
 
     async def test_body_too_large(self) -> None:
-        """A request beyond its bound is a 413."""
+        """A request body beyond the bound is a 413."""
         port = await self.adapter("http://127.0.0.1:1", limits=Limits(max_request_bytes=100))
         answer = await self.request(port, body={**ASK, "x": "y" * 100})
         self.assertEqual((answer.status, answer.json()["error"]["type"]), (413, "invalid_request_error"))
 
     async def test_preflight(self) -> None:
-        """A browser page may call, with the headers that it names."""
+        """A page of another origin may call, with the headers that its preflight names."""
         wanted = [
             ("Origin", "http://page.example"),
             ("Access-Control-Request-Method", "POST"),
@@ -562,7 +562,7 @@ class ApiTests(AdapterTestCase):
         self.assertIn("POST", answer.get("access-control-allow-methods") or "")
 
     async def test_split_request(self) -> None:
-        """A body that comes in pieces is waited for, also in chunks and after 100 Continue."""
+        """A body may come in pieces, chunked, and after 100 Continue."""
         service = await self.upstream(says(HELLO))
         client = await self.client(await self.adapter(service.url))
         data = json.dumps(ASK).encode()
@@ -577,10 +577,10 @@ class ApiTests(AdapterTestCase):
 
 
 class HostileTests(AdapterTestCase):
-    """What clients and services do that they should not."""
+    """Hostile or broken clients and services."""
 
     async def test_dots(self) -> None:
-        """A client's value cannot leave the service's path."""
+        """A client's value cannot lead out of the service's path."""
         service = await self.upstream(says(HELLO))
         port = await self.adapter(service.url + "/v1/{{user_id}}/chat")
         answer = await self.request(port, body={**ASK, "user": ".."})
@@ -588,7 +588,7 @@ class HostileTests(AdapterTestCase):
         self.assertEqual(service.connections, [])
 
     async def test_surrogates(self) -> None:
-        """Half a character in a request is no bug, wherever it goes."""
+        """Half a character in a request causes no internal error, wherever it is filled in."""
         lone = b'{"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "\\ud800"}]}'
         cases: list[dict[str, Any]] = [{"method": "GET", "request": {"q": "{{last_user_message}}"}}, {}]
         for keys in cases:
@@ -597,7 +597,7 @@ class HostileTests(AdapterTestCase):
             self.assertEqual((await self.request(port, body=lone, headers=[JSON])).status, 200)
 
     async def test_echoed_key(self) -> None:
-        """A service that repeats the adapter's key in its error does not tell it to the client."""
+        """The adapter's key is removed from errors that quote it."""
         self.patch(os, "environ", {**os.environ, "SERVICE_KEY": "sk-SECRETKEY"})
         body = json.dumps({"error": {"message": "Incorrect API key: sk-SECRETKEY."}}).encode()
         script = says(body, 401, "application/json")
@@ -605,12 +605,12 @@ class HostileTests(AdapterTestCase):
         self.assertEqual(error["message"], "Incorrect API key: ***.")
 
     async def test_unknown_coding(self) -> None:
-        """A refusal in a coding that nobody knows, or that is broken, is still that refusal."""
+        """An error status is kept even if its body has an unknown or broken content coding."""
         for coding in ("br", "gzip"):
             await self.fails(says(b"\x00broken", 401, "application/json", ("Content-Encoding", coding)), 401)
 
     async def test_bomb(self) -> None:
-        """A little that decodes to very much is an error, and not written."""
+        """A decompression bomb is an error, and is not forwarded."""
         bomb = gzip.compress(b"data: 1\n\n" * 1_000_000)
         script = says(bomb, 200, "text/event-stream", ("Content-Encoding", "gzip"))
         answer = await self.answer(script, STREAM)
@@ -619,7 +619,7 @@ class HostileTests(AdapterTestCase):
         await self.fails(script, 502)
 
     async def test_much_decoded(self) -> None:
-        """All that a compressed answer decodes to counts against its bound, heard or not."""
+        """All that a compressed response decodes to counts against the bound, even after its end."""
         body = gzip.compress(b": comment\n\n" * 20 + HELLO)
         script = says(body, 200, "text/event-stream", ("Content-Encoding", "gzip"))
         size = len(HELLO) + 220
@@ -628,7 +628,7 @@ class HostileTests(AdapterTestCase):
         self.assertIn("maxDecodedBytes", error["message"])
 
     async def test_nested_lists(self) -> None:
-        """Lists in lists without end hold no error that could be told, and are none of ours."""
+        """Deeply nested lists as an error cause no internal error."""
         for depth in (600, 990, 100_000):
             lists = b"[" * depth + b"]" * depth
             for body in (lists, b'{"error": %b}' % lists, b'{"error": {"message": %b}}' % lists):
@@ -639,22 +639,22 @@ class HostileTests(AdapterTestCase):
                     self.assertNotEqual(error["type"], "internal_error")
 
     async def test_status_that_is_none(self) -> None:
-        """A status that is no answer is a 502, which tells of redirects only where there is one."""
+        """Other statuses than 2xx, 4xx and 5xx are a 502, with a hint only for redirects."""
         for status in (304, 302):
             message = (await self.fails(says(b"", status), 502))["message"]
             self.assertEqual("redirects" in message, status == 302, message)
 
     async def test_truncated_coding(self) -> None:
-        """A compressed stream without its end is no answer."""
+        """A compressed stream that was cut off is an error."""
         cut = gzip.compress(HELLO)[:-9]
         await self.fails(says(cut, 200, "text/event-stream", ("Content-Encoding", "gzip")), 502)
 
 
 class LogTests(AdapterTestCase):
-    """What the log says of calls."""
+    """Log lines of calls."""
 
     async def test_lines(self) -> None:
-        """One line each, without what clients or the service said."""
+        """Each call is one line, without text of the client's or the service's."""
         lines: list[dict[str, Any]] = []
         log = RequestLog("debug", observer=cast(Any, lines.append))
         service = await self.upstream(says(event({"error": {"message": "secret words"}})))

@@ -20,12 +20,12 @@ ASK = {**CHAT_BODY, "model": "gpt-3.5-turbo"}
 
 
 class AdapterProcessTests(ProcessTestCase):
-    """Each starts the real twistd."""
+    """The real twistd, started by each test."""
 
     plugin = "openai-stream-adapter"
 
     async def test_serves(self) -> None:
-        """A configured adapter answers out of the mock's service, and ends in order."""
+        """A configured adapter serves chat from the mock's service, and stops cleanly."""
         mock = await self.mock()
         port = free_port()
         rules = [{"listenPort": port, "upstreamUrl": mock + "/stream", "adapter": {}}]
@@ -61,7 +61,7 @@ class AdapterProcessTests(ProcessTestCase):
         self.assertEqual(texts[0], texts[1])
 
     async def test_drain(self) -> None:
-        """A stream that runs when SIGTERM comes is finished first."""
+        """A stream that is running at SIGTERM is finished first."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -88,7 +88,7 @@ class AdapterProcessTests(ProcessTestCase):
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_named_config(self) -> None:
-        """A config that is named but missing or invalid is an error; one that is only there is not read."""
+        """A named config that is missing or invalid is an error; one in the working directory is not read."""
         directory = self.directory()
         process = self.twistd("--config", str(directory / "none.json"))
         self.assertNotEqual(await process.ended(), 0)
@@ -102,7 +102,7 @@ class AdapterProcessTests(ProcessTestCase):
 
 
 class UnusedTests(ProcessTestCase):
-    """What a started adapter says to clients whose service is not there."""
+    """A started adapter whose service is unreachable."""
 
     async def test_no_service(self) -> None:
         """The error is a 502 that says what to check."""

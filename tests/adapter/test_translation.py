@@ -1,4 +1,4 @@
-"""What adapters make of payloads: the known shapes, expressions, modes, chunks; sans-I/O."""
+"""Translation of payloads into chunks: known shapes, expressions, modes; sans-I/O."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from stream_proxy import APIError, ChatCompletionsAccumulator, ServerSentEvent
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.reader import openai_finish
-from stream_proxy.adapter.shapes import error_of, said
+from stream_proxy.adapter.shapes.search import error_of, extract
 from stream_proxy.adapter.usage import openai_usage
+from stream_proxy.lenient_json import JSON
 
 SSE = b"text/event-stream"
 IDENTITY = ("chatcmpl-1", 1750000000, "m")
 
 
 def sse(*payloads: object, event: str | None = None) -> bytes:
-    """Events of these payloads; strings as they are, all else as JSON."""
+    """Return events with these payloads: strings verbatim, anything else as JSON."""
     head = f"event: {event}\n" if event else ""
     texts = (payload if isinstance(payload, str) else json.dumps(payload) for payload in payloads)
     return "".join(f"{head}data: {text}\n\n" for text in texts).encode()
@@ -46,7 +47,7 @@ class Answer:
         self.complete = translation.complete
 
     def deltas(self, key: str) -> list[Any]:
-        """What the chunks have under `key`."""
+        """Return the values that deltas have under `key`."""
         choices = (chunk["choices"][0]["delta"] for chunk in self.chunks if chunk["choices"])
         return [delta[key] for delta in choices if delta.get(key)]
 
@@ -68,12 +69,12 @@ class Answer:
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """What the last chunk says was used."""
+        """The usage of the last chunk."""
         usage: dict[str, Any] | None = self.chunks[-1]["usage"]
         return usage
 
     def whole(self) -> dict[str, Any]:
-        """The chat completion that the chunks make."""
+        """Return the chat completion that the chunks make."""
         accumulator = ChatCompletionsAccumulator()
         for chunk in self.chunks:
             accumulator.feed(ServerSentEvent(data=json.dumps(chunk).encode()))
@@ -82,11 +83,11 @@ class Answer:
 
 
 class ShapeTests(TestCase):
-    """Where the text is if nobody told us."""
+    """Extraction without configured expressions."""
 
     def test_texts(self) -> None:
-        """The common shapes."""
-        payloads: tuple[object, ...] = (
+        """The text is found in the common shapes."""
+        payloads: tuple[JSON, ...] = (
             {"choices": [{"index": 0, "delta": {"content": "x"}}]},
             {"choices": [{"message": {"role": "assistant", "content": "x"}}]},
             {"choices": [{"text": "x"}]},
@@ -117,11 +118,11 @@ class ShapeTests(TestCase):
             "x",
         )
         for payload in payloads:
-            self.assertEqual(said(payload).text, "x", payload)
+            self.assertEqual(extract(payload).text, "x", payload)
 
     def test_no_text(self) -> None:
-        """What has no place for a text says none, and what has one may say nothing there."""
-        nothing: tuple[object, ...] = (
+        """A payload without a place for text has none; an empty place is an empty text."""
+        nothing: tuple[JSON, ...] = (
             {"type": "ping"},
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
             {"type": "response.created", "response": {"output": []}},
@@ -137,32 +138,33 @@ class ShapeTests(TestCase):
             5,
         )
         for payload in nothing:
-            self.assertIsNone(said(payload).text, payload)
-        empty: tuple[object, ...] = (
+            self.assertIsNone(extract(payload).text, payload)
+        empty: tuple[JSON, ...] = (
             {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 1}}},
             {"choices": []},
             {"choices": [{"delta": {"role": "assistant"}}]},
             {"content": ""},
         )
         for payload in empty:
-            self.assertEqual(said(payload).text, "", payload)
+            self.assertEqual(extract(payload).text, "", payload)
 
     def test_reasoning(self) -> None:
-        """Thoughts are told from the answer."""
-        for payload in (
+        """Reasoning is kept apart from the text."""
+        payloads: tuple[JSON, ...] = (
             {"choices": [{"delta": {"reasoning_content": "t"}}]},
             {"choices": [{"delta": {"reasoning": "t", "content": ""}}]},
             {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "t"}},
             {"message": {"role": "assistant", "content": "", "thinking": "t"}},
             {"candidates": [{"content": {"parts": [{"text": "t", "thought": True}]}}]},
             {"type": "response.reasoning_summary_text.delta", "delta": "t"},
-        ):
-            found = said(payload)
+        )
+        for payload in payloads:
+            found = extract(payload)
             self.assertEqual((found.reasoning, found.text or ""), ("t", ""), payload)
 
     def test_errors(self) -> None:
-        """Errors in the common shapes, and what only looks like one."""
-        errors: tuple[object, ...] = (
+        """Errors of the common shapes are found, and lookalikes are not taken for errors."""
+        errors: tuple[JSON, ...] = (
             {"error": {"message": "m"}},
             {"error": "m"},
             {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
@@ -174,7 +176,7 @@ class ShapeTests(TestCase):
         )
         for payload in errors:
             self.assertIsNotNone(error_of(payload), payload)
-        others: tuple[object, ...] = (
+        others: tuple[JSON, ...] = (
             {"error": None, "content": "x"},
             {"error": "", "content": "x"},
             {"error": False},
@@ -188,7 +190,7 @@ class ShapeTests(TestCase):
             self.assertIsNone(error_of(payload), payload)
 
     def test_usage(self) -> None:
-        """Counts of any name are OpenAI's usage."""
+        """Counts under any known name become OpenAI's usage."""
         for counts, expected in (
             ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, (1, 2, 3)),
             ({"input_tokens": 1, "output_tokens": 2}, (1, 2, 3)),
@@ -207,7 +209,7 @@ class ShapeTests(TestCase):
         self.assertIsNone(openai_usage({"seconds": 3, "prompt_tokens": -1}))
 
     def test_finish(self) -> None:
-        """A service's words for the end, as OpenAI's."""
+        """A service's finish reason becomes OpenAI's."""
         for word, expected in (
             ("end_turn", "stop"),
             ("STOP", "stop"),
@@ -240,16 +242,16 @@ class ShapeTests(TestCase):
         )
     )
     def test_any_payload(self, payload: object) -> None:
-        """No payload, however odd, is more than an answer or an error of the upstream's."""
+        """Any payload, however odd, leads to a response or to an upstream error."""
         answer = Answer(sse({"text": "a"}, {"x": payload}, [payload]), media=SSE)
         self.assertTrue(answer.complete or answer.error is not None)
 
 
 class StreamTests(TestCase):
-    """From bytes to chunks."""
+    """Translation of whole streams."""
 
     def test_chunks(self) -> None:
-        """A role, the deltas, a finish reason, the usage: with one identity, in OpenAI's shape."""
+        """Chunks carry the role, deltas, finish reason and usage, with one identity."""
         answer = Answer(
             sse(
                 {"text": "He"},
@@ -278,14 +280,14 @@ class StreamTests(TestCase):
         self.assertEqual(answer.chunks, [*expected, {**head, "choices": [], "usage": usage}])
 
     def test_whole(self) -> None:
-        """The chat accumulator makes the ordinary answer of the same chunks."""
+        """The chat accumulator builds the ordinary response from the same chunks."""
         answer = Answer(sse({"text": "He", "thinking": "hm"}, {"text": "llo", "finish_reason": "length"}))
         choice = answer.whole()["choices"][0]
         message = {"role": "assistant", "content": "Hello", "reasoning_content": "hm"}
         self.assertEqual((choice["message"], choice["finish_reason"]), (message, "length"))
 
     def test_expressions(self) -> None:
-        """Expressions say where everything is."""
+        """Expressions select each part."""
         answer = Answer(
             sse(
                 {"k": "say", "v": {"t": ["a", {"u": "?"}, "b"], "w": "hm"}},
@@ -305,7 +307,7 @@ class StreamTests(TestCase):
         self.assertTrue(answer.complete)
 
     def test_cumulative(self) -> None:
-        """Of a text that is resent whole only what is new goes out; half characters wait."""
+        """Only the new part of a resent text is sent; half a character waits for its rest."""
         answer = Answer(
             sse(
                 {"text": "Gr"},
@@ -321,7 +323,7 @@ class StreamTests(TestCase):
         self.assertEqual(Answer(sse({"text": "x\ufffd"}), mode="cumulative").text, "x\ufffd")
 
     def test_cumulative_changes(self) -> None:
-        """A text that was changed after it was sent is an error: it cannot be taken back."""
+        """A text that changes after it was sent is an error: it cannot be taken back."""
         answer = Answer(sse({"text": "Hello"}, {"text": "Help me"}), mode="cumulative")
         assert answer.error is not None
         self.assertEqual((answer.text, answer.error.status), ("Hello", 502))
@@ -337,14 +339,14 @@ class StreamTests(TestCase):
         self.assertEqual((ended.text, ended.complete), ("ano", True))
 
     def test_error_event(self) -> None:
-        """An event called error is one, whatever is in it, also if only others are to be used."""
+        """An event named error is an error, whatever it holds and even if it is not in ``events``."""
         for payload in ({"message": "no", "code": 429}, "no"):
             error = Answer(sse(payload, event="error"), events=("piece",)).error
             assert error is not None
             self.assertEqual(error.message, "no")
 
     def test_ends(self) -> None:
-        """[DONE], the service's own marker and its done expression end the answer; else its body does."""
+        """A marker or the done expression ends the response; without them the end of the body does."""
         for keys, end in (
             ({}, "[DONE]"),
             ({}, '"[DONE]"'),
@@ -358,14 +360,14 @@ class StreamTests(TestCase):
         self.assertEqual(Answer(sse({"text": "a"}, {"done": False, "text": "b"})).text, "ab")
 
     def test_no_end(self) -> None:
-        """A service that announces its end has not answered without it."""
+        """A response without its configured end is an error."""
         for keys in ({"end_marker": "EOF"}, {"done": "last"}, {"end_events": ("end",)}):
             answer = Answer(sse({"text": "a"}), **keys)
             assert answer.error is not None
             self.assertEqual((answer.text, answer.error.status), ("a", 502))
 
     def test_formats(self) -> None:
-        """Event streams, lines of JSON and one document are told by their type, or else by their looks."""
+        """The format is recognised by the media type or by the first bytes."""
         lines = b'{"text": "a"}\n\r\n{"text": "b"}\r\n{"text": "c"}'
         whole = b'\n{\n"text":\n"abc"}'
         for body, media, keys in (
@@ -386,14 +388,14 @@ class StreamTests(TestCase):
                 self.assertEqual((answer.text, answer.error), ("abc", None), (body, size))
 
     def test_texts(self) -> None:
-        """Payloads that are no JSON are the text itself, and so are numbers."""
+        """Payloads that are no JSON are text, and so are numbers."""
         answer = Answer(sse("The ", "answer is ", "42", ", ", "true", "."))
         self.assertEqual(answer.text, "The answer is 42, true.")
         answer = Answer(sse('"a"', "{", '{"b": 1}', " c"), payload="text")
         self.assertEqual(answer.text, '"a"{{"b": 1} c')
 
     def test_cut_at_once(self) -> None:
-        """Not even where it is all that came, and nothing has told that payloads are JSON."""
+        """A cut payload is an error even if it is the only one."""
         for cut in (b"data: {", b'data: {"answer": "Hel', b"data: [1"):
             error = Answer(cut).error
             assert error is not None
@@ -403,7 +405,7 @@ class StreamTests(TestCase):
         self.assertEqual(Answer(b"data: {", payload="text").text, "{")
 
     def test_cut(self) -> None:
-        """A payload that was cut is an error, never a text."""
+        """A payload that was cut is an error, never text."""
         for body, keys in (
             (sse({"text": "a"}) + b'data: {"text": "b', {}),
             (sse({"text": "a"}) + b"dat", {}),
@@ -416,7 +418,7 @@ class StreamTests(TestCase):
             self.assertEqual((answer.text, answer.error.status, answer.complete), ("a", 502, False))
 
     def test_mixed(self) -> None:
-        """Among payloads of JSON one that is none is an error, unless the configuration knows it."""
+        """A payload that is no JSON, among others that are, is an error unless the configuration skips it."""
         body = sse({"text": "a"}, "ping", {"text": "b"})
         error = Answer(body).error
         assert error is not None
@@ -425,14 +427,14 @@ class StreamTests(TestCase):
         self.assertEqual(Answer(body, skip_payloads=("ping",), content="text").text, "ab")
 
     def test_nothing(self) -> None:
-        """A body without events, or of another kind, is an error that says so."""
+        """A body without events, or of another format, is an error that says so."""
         for body, media in ((b"", SSE), (b": ping\n\n", SSE), (b"<html>hello</html>", b"text/html")):
             error = Answer(body, media=media).error
             assert error is not None, body
             self.assertEqual(error.status, 502)
 
     def test_not_found(self) -> None:
-        """Where the expression finds nothing, the error shows it, and what the payloads look like."""
+        """If the expression finds nothing, the error shows it with an outline of the payload."""
         error = Answer(sse({"data": {"words": "secret"}, "n": 1}, {"k": [True]}), content="data.text").error
         assert error is not None
         self.assertEqual(
@@ -455,7 +457,7 @@ class StreamTests(TestCase):
         self.assertIn("content expression found an object", error.message)
 
     def test_tool_calls(self) -> None:
-        """OpenAI's calls pass in pieces; whole ones without an index or an id get them."""
+        """Tool calls in pieces pass; whole calls without an index or id get both."""
         piece = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
         rest = {"index": 0, "function": {"arguments": "{}"}}
         answer = Answer(
@@ -492,11 +494,11 @@ class StreamTests(TestCase):
         self.assertEqual(found, [(0, "c3", "a"), (1, "c7", "b"), (0, None, "c")])
 
     def test_calls_of_another_kind(self) -> None:
-        """A finish reason of calls that cannot be told is none: clients would look for them."""
+        """Without tool calls, their finish reason becomes ``stop``: clients would look for calls."""
         self.assertEqual(Answer(sse({"text": "a", "stop_reason": "tool_use"})).finish, "stop")
 
     def test_cumulative_calls(self) -> None:
-        """Calls that are resent whole go out once."""
+        """Tool calls that are resent whole are sent once."""
         calls = [{"id": "c", "function": {"name": "f", "arguments": "{"}}]
         more = [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]
         answer = Answer(
@@ -508,7 +510,7 @@ class StreamTests(TestCase):
         )
 
     def test_too_large(self) -> None:
-        """One payload has a bound."""
+        """The size of a payload is bounded."""
         for body, media in (
             (sse({"text": "x" * 200}), SSE),
             (b'{"text": "' + b"x" * 200 + b'"}\n', b"application/x-ndjson"),
@@ -520,7 +522,7 @@ class StreamTests(TestCase):
 
     @given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
     def test_any_splitting(self, texts: list[str], data: st.DataObject) -> None:
-        """However the bytes are cut, the text is what the service said, and its deltas are the same."""
+        """The deltas do not depend on how the bytes are cut."""
         for body, media in (
             (sse(*({"data": {"content": text}} for text in texts), "[DONE]"), SSE),
             (
@@ -535,7 +537,7 @@ class StreamTests(TestCase):
             self.assertEqual(answer.text, "".join(texts))
 
     def test_separators(self) -> None:
-        """Record separators before the text say nothing of what it is, even if they come alone."""
+        """Record separators before the body do not decide its format, even if they come alone."""
         records = b'\x1e{"text": "a"}\n\x1e{"text": "b"}\n'
         for media in (b"", SSE):
             for at in range(4):
@@ -546,17 +548,17 @@ class StreamTests(TestCase):
 
 
 class ServiceTests(TestCase):
-    """What services do that is in nobody's documentation of a shape."""
+    """Undocumented behaviour of services."""
 
     def assert_fails(self, body: bytes, text: str, message: str, **keys: Any) -> None:
-        """After `text` comes an error that says `message`."""
+        """Assert that an error with `message` follows `text`."""
         answer = Answer(body, **keys)
         assert answer.error is not None, body
         self.assertEqual((answer.text, answer.complete), (text, False))
         self.assertIn(message, answer.error.message)
 
     def test_failed_runs(self) -> None:
-        """A run that failed after it began is never a clean end."""
+        """A run that fails after it has begun never ends cleanly."""
         coze = sse(
             {"status": "failed", "last_error": {"code": 4008, "msg": "boom"}},
             event="conversation.chat.failed",
@@ -588,7 +590,7 @@ class ServiceTests(TestCase):
         self.assertIsNotNone(Answer(sse(ended)).error)
 
     def test_no_errors(self) -> None:
-        """Envelopes that say that all is well are none."""
+        """Envelopes that report success are no errors."""
         for payload in (
             {"error": {"code": 0, "message": "ok"}, "content": "x"},
             {"code": 20000, "message": "success", "data": {"content": "x"}},
@@ -599,7 +601,7 @@ class ServiceTests(TestCase):
             self.assertEqual((Answer(sse(payload)).error, Answer(sse(payload)).text), (None, "x"), payload)
 
     def test_repeated_whole(self) -> None:
-        """A service that says all of it again at the end has said it once."""
+        """A text that is repeated whole at the end is sent once."""
         for payloads in (
             [
                 {"token": {"text": "Hel"}, "generated_text": None},
@@ -642,7 +644,7 @@ class ServiceTests(TestCase):
         self.assertEqual(answer.usage["total_tokens"], 5)
 
     def test_wrong_media(self) -> None:
-        """The bytes of a body count more than what its type says."""
+        """The first bytes of a body take precedence over its media type."""
         for body, media in (
             (sse({"content": "He"}, "[DONE]"), b"application/json"),
             (b'{"content": "H"}\n{"content": "e"}\n', b"application/json"),
@@ -654,7 +656,7 @@ class ServiceTests(TestCase):
                 self.assertEqual(Answer(*reads, media=media).text, "He", (body, media, size))
 
     def test_heartbeats(self) -> None:
-        """Empty events, and named ones without JSON, say nothing."""
+        """Empty events, and named events without JSON, are skipped."""
         beats = b"data:\n\nevent: ping\ndata: 2024-01-01\n\nevent: beat\ndata: 1700000000\n\n"
         for keys in ({}, {"content": "a"}, {"payload": "json", "content": "a"}):
             answer = Answer(sse({"a": "x", "text": "x"}) + beats + sse({"a": "y", "text": "y"}), **keys)
@@ -669,7 +671,7 @@ class ServiceTests(TestCase):
         )
 
     def test_types(self) -> None:
-        """A type tells thoughts and tools from the answer."""
+        """Reasoning and tools are recognised by their type."""
         payloads = [
             {"type": "thinking", "content": "hm"},
             {"type": "tool_call", "content": "search(x)"},
@@ -680,7 +682,7 @@ class ServiceTests(TestCase):
         self.assertEqual((answer.text, answer.reasoning), ("A", "hm"))
 
     def test_cut_between(self) -> None:
-        """A stream that says when it ends has not ended without that, even where a connection just closes."""
+        """A stream of a shape that marks its end is an error without the mark."""
         for payload in (
             {"choices": [{"delta": {"content": "he"}, "finish_reason": None}]},
             {"message": {"content": "he"}, "done": False},
@@ -688,7 +690,7 @@ class ServiceTests(TestCase):
             self.assert_fails(sse(payload), "he", "before it said that it was at its end")
 
     def test_ends_and_counts(self) -> None:
-        """Why it ended and what it took, where services put that."""
+        """Finish reason and usage are found where services put them."""
         incomplete = {
             "type": "response.incomplete",
             "response": {"incomplete_details": {"reason": "max_output_tokens"}},
@@ -712,7 +714,7 @@ class ServiceTests(TestCase):
         self.assertEqual((openai_usage(counts) or {})["prompt_tokens"], 100)
 
     def test_calls_in_pieces(self) -> None:
-        """Pieces find their call by index, id, or by being the next; parallel ones may share an index."""
+        """Pieces belong to a call by index, id, or order; parallel calls may share an index."""
 
         def calls(*deltas: dict[str, Any]) -> list[tuple[str, str]]:
             body = sse(*({"choices": [{"delta": {"tool_calls": [delta]}}]} for delta in deltas))
@@ -741,7 +743,7 @@ class ServiceTests(TestCase):
         self.assertEqual((answer.text, answer.error), ("a\U0001f600", None))
 
     def test_same_again(self) -> None:
-        """A last delta that says what was said before it is new all the same."""
+        """A last delta that equals the text before it is new all the same."""
         for payloads in (
             [
                 {"choices": [{"delta": {"content": "ha"}}]},
@@ -763,7 +765,7 @@ class ServiceTests(TestCase):
         self.assertEqual(Answer(body).text, "Hello world\n!")
 
     def test_odd_errors(self) -> None:
-        """Errors of other types, and statuses of other spellings."""
+        """Errors of other types, and statuses in other spellings, are recognised."""
         for end in (
             {"error": 500, "message": "boom"},
             {"ok": False, "message": "boom"},
@@ -774,7 +776,7 @@ class ServiceTests(TestCase):
             self.assert_fails(sse({"text": "Hel"}, end), "Hel", "boom")
 
     def test_shape_is_not_logged(self) -> None:
-        """What a service calls its fields goes to the client only."""
+        """Names of a service's fields are shown to the client only, not logged."""
         error = Answer(sse({"secret words": 1})).error
         assert error is not None
         self.assertIn("secret words", error.message)

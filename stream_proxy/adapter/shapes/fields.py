@@ -1,0 +1,96 @@
+"""Names and readers of fields that payloads of many services have in common."""
+
+from __future__ import annotations
+
+from stream_proxy.adapter.shapes.extracted import Extracted
+from stream_proxy.lenient_json import JSON, JSONObject, decode_json, is_integer
+
+#: How deep payloads are searched.
+MAX_DEPTH = 6
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+# Fields that may hold an error in words.
+_REMARKS = ("message", "msg", "detail", "content", "errorText", "data", "text")
+_SUCCESS_CODES = frozenset({"", "0", "200", "ok", "success", "succeed", "succeeded"})
+
+
+def first_string(payload: JSONObject, keys: tuple[str, ...]) -> str | None:
+    """Return the first string under one of `keys`."""
+    for key in keys:
+        if isinstance(value := payload.get(key), str):
+            return value
+    return None
+
+
+def object_at(payload: JSONObject, key: str) -> JSONObject:
+    """Return the object under `key`, or an empty one."""
+    value = payload.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def first_object(payload: JSONObject, key: str) -> JSONObject | None:
+    """Return the object with which the list under `key` begins."""
+    entries = payload.get(key)
+    first = entries[0] if isinstance(entries, list) and entries else None
+    return first if isinstance(first, dict) else None
+
+
+def text_of(content: JSON) -> str | None:
+    """Return the text of a message's content: a string, or a list of strings and of parts with a ``text``."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if texts else None
+
+
+def message_of(message: JSONObject, text: str | None) -> Extracted:
+    """Return `text` with the reasoning and the tool calls that stand beside it in `message`."""
+    calls = message.get("tool_calls")
+    return Extracted(
+        text,
+        reasoning=first_string(message, REASONING),
+        tool_calls=calls if isinstance(calls, list) and calls else None,
+    )
+
+
+def embedded_json(text: str) -> JSONObject | list[JSON] | None:
+    """Return the object or list that a string holds as JSON."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        value: JSONObject | list[JSON] = decode_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return value
+
+
+def is_success_word(text: str) -> bool:
+    """Report whether `text` is a code or message of success."""
+    return text.lower() in _SUCCESS_CODES
+
+
+def is_error_code(code: JSON) -> bool:
+    """Report whether `code` is a code, and not one of success."""
+    if is_integer(code):
+        return code not in (0, 200)
+    return isinstance(code, str) and not is_success_word(code)
+
+
+def coded_error(code: JSON, message: JSON) -> JSONObject | None:
+    """Return an error object with `code` and `message`, if `code` is one of an error."""
+    return {"code": str(code), "message": message} if is_error_code(code) else None
+
+
+def with_message(payload: JSONObject) -> JSONObject:
+    """Return `payload` with its words under ``message``, where readers of errors look for them."""
+    if any(payload.get(key) for key in ("message", "detail", "msg", "error")):
+        return payload
+    words = first_string(payload, _REMARKS)
+    return payload if words is None else {**payload, "message": words}
+
+
+def has_remark(payload: JSONObject) -> bool:
+    """Report whether `payload` says anything in words."""
+    return first_string(payload, _REMARKS) is not None
