@@ -30,7 +30,7 @@ from stream_proxy.mock import EPOCH, mock_site
 from stream_proxy.mock.delivery import Delivery
 from stream_proxy.mock.files import FileStore
 from stream_proxy.mock.text import instance, tokens
-from stream_proxy.mock.wire import ApiError, Ending, Reply
+from stream_proxy.mock.wire import Ending, HTTPResponse, MockError
 
 T = TypeVar("T")
 
@@ -680,7 +680,7 @@ class FakeRequest:
 class DeliveryTests(SynchronousTestCase):
     """Time and backpressure, with a clock of the test's own."""
 
-    def start(self, reply: Reply, delay: float = 0.0, pace: float = 0.0) -> None:
+    def start(self, reply: HTTPResponse, delay: float = 0.0, pace: float = 0.0) -> None:
         """Deliver `reply`."""
         self.clock = Clock()
         self.request = FakeRequest()
@@ -688,7 +688,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_delay_and_pace(self) -> None:
         """Nothing before the delay, then the head, then one event per pace."""
-        self.start(Reply(iter((b"a", b"b"))), delay=5, pace=2)
+        self.start(HTTPResponse(iter((b"a", b"b"))), delay=5, pace=2)
         self.clock.advance(4.9)
         self.assertEqual(self.request.written, [])
         self.clock.pump((0.1, 0))
@@ -701,7 +701,7 @@ class DeliveryTests(SynchronousTestCase):
     def test_paused(self) -> None:
         """A paused delivery takes no event from its iterator; a resumed one goes on where it was."""
         events = iter([b"x"] * 1000)
-        self.start(Reply(events))
+        self.start(HTTPResponse(events))
         self.delivery.pauseProducing()
         self.clock.pump([0.0] * 100)
         self.assertEqual((len(self.request.written), self.clock.getDelayedCalls()), (1, []))
@@ -712,14 +712,14 @@ class DeliveryTests(SynchronousTestCase):
     def test_client_gone(self) -> None:
         """A client that leaves takes the timer with it, before the head and after."""
         for delay, pace in ((5, 0), (0, 5)):
-            self.start(Reply(iter([b"x"] * 10)), delay, pace)
+            self.start(HTTPResponse(iter([b"x"] * 10)), delay, pace)
             self.clock.advance(0)
             self.request.gone.errback(ConnectionError())
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_hang(self) -> None:
         """An ordinary answer that hangs sends not even its head."""
-        self.start(Reply(b"x", ending=Ending.HANG))
+        self.start(HTTPResponse(b"x", ending=Ending.HANG))
         self.assertEqual((self.request.written, self.request.finished), ([], False))
 
 
@@ -746,7 +746,7 @@ class FileTests(SynchronousTestCase):
         store = FileStore(most=2)
         ids = [store.upload(self.form(b"x"), 'multipart/form-data; boundary="xyz"')["id"] for _ in range(3)]
         self.assertEqual([made["id"] for made in store.all(None)["data"]], ids[1:])
-        self.assertRaises(ApiError, store.get, ids[0])
+        self.assertRaises(MockError, store.get, ids[0])
 
     def test_malformed(self) -> None:
         """A form that is cut, has no boundary, no file or no names is a 400."""
@@ -760,7 +760,7 @@ class FileTests(SynchronousTestCase):
             (whole.replace(b"name=", b"x="), "multipart/form-data; boundary=xyz"),
             (b"", "multipart/form-data; boundary=xyz"),
         ):
-            with self.assertRaises(ApiError) as caught:
+            with self.assertRaises(MockError) as caught:
                 FileStore().upload(io.BytesIO(content), kind)
             self.assertEqual(caught.exception.status, 400)
 

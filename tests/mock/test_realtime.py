@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from stream_proxy.mock.realtime import Dialogue
-from stream_proxy.mock.speaker import Said
+from stream_proxy.mock.messages import Message
+from stream_proxy.mock.realtime.session import RealtimeSession
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import LoopbackTestCase, in_thread
 
@@ -242,21 +242,21 @@ class SocketTests(ProxiedTestCase):
         self.assertEqual((answer.status, answer.get("upgrade")), (426, None))
 
 
-class DialogueTests(SynchronousTestCase):
+class SessionTests(SynchronousTestCase):
     """The dialogue itself, without sockets."""
 
     def setUp(self) -> None:
         """Open one."""
-        self.dialogue = Dialogue("m")
-        (self.created,) = self.read(self.dialogue.opened())
+        self.session = RealtimeSession("m")
+        (self.created,) = self.read(self.session.on_open())
 
-    def read(self, messages: Iterable[Said]) -> list[Any]:
+    def read(self, messages: Iterable[Message]) -> list[Any]:
         """Messages as events."""
         return [json.loads(message.payload) for message in messages]
 
     def tell(self, kind: str, **event: Any) -> list[Any]:
         """Say an event, read the answers."""
-        return self.read(self.dialogue.heard(Said(json.dumps({"type": kind, **event}).encode())))
+        return self.read(self.session.on_message(Message(json.dumps({"type": kind, **event}).encode())))
 
     def fails(self, answers: list[Any]) -> tuple[str, str | None]:
         """The code and the parameter of the ``error`` event that is the only answer."""
@@ -275,10 +275,11 @@ class DialogueTests(SynchronousTestCase):
 
     def test_not_events(self) -> None:
         """Bad JSON, JSON that is no object, binary, and an event without a type are errors."""
-        for message in (Said(b"{"), Said(b"[]"), Said(b"{}", binary=True)):
-            self.assertEqual(self.fails(self.read(self.dialogue.heard(message))), ("invalid_event", None))
+        for message in (Message(b"{"), Message(b"[]"), Message(b"{}", binary=True)):
+            self.assertEqual(self.fails(self.read(self.session.on_message(message))), ("invalid_event", None))
         self.assertEqual(
-            self.fails(self.read(self.dialogue.heard(Said(b"{}")))), ("missing_required_parameter", "type")
+            self.fails(self.read(self.session.on_message(Message(b"{}")))),
+            ("missing_required_parameter", "type"),
         )
 
     def test_items(self) -> None:
@@ -352,7 +353,7 @@ class DialogueTests(SynchronousTestCase):
     def test_one_at_a_time(self) -> None:
         """A second response has to wait for the first; without one there is nothing to cancel."""
         self.assertEqual(self.fails(self.tell("response.cancel")), ("response_cancel_not_active", None))
-        running = self.dialogue.heard(Said(b'{"type": "response.create"}'))
+        running = self.session.on_message(Message(b'{"type": "response.create"}'))
         next(running)
         code = "conversation_already_has_active_response"
         self.assertEqual(self.fails(self.tell("response.create")), (code, None))
