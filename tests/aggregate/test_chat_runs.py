@@ -223,6 +223,6 @@ class RunTests(TestCase):
         pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
         body = b"".join(pair * 200) + END + DONE
         calls: list[bytes] = []
-        self.patch(runs, "_pattern", lambda event: calls.append(event))
+        self.patch(runs, "pattern_of", lambda event: calls.append(event))
         self.assertEqual(outcome([body[:9000], body[9000:]], True)[1:], outcome([body], False)[1:])
         self.assertLess(len(calls), 20)
