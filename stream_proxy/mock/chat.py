@@ -119,12 +119,8 @@ def _choice(body: JSONObject, prompt: Prompt, words: int | None, index: int, ide
         return choice
     layout = optional(body, "response_format", dict) or {"type": "text"}
     nested = layout.get("json_schema")
-    text = formatted(
-        text,
-        layout.get("type"),
-        nested.get("schema") if isinstance(nested, dict) else None,
-        "response_format",
-    )
+    schema = nested.get("schema") if isinstance(nested, dict) else None
+    text = formatted(text, layout.get("type"), schema, "response_format")
     pieces = tokens(text)
     limit = count(body, "max_completion_tokens", 1, 1 << 31) or count(body, "max_tokens", 1, 1 << 31)
     if limit is not None and len(pieces) > limit:
@@ -132,10 +128,8 @@ def _choice(body: JSONObject, prompt: Prompt, words: int | None, index: int, ide
         choice["finish_reason"] = "length"
     message["content"] = "".join(pieces)
     if optional(body, "logprobs", bool):
-        choice["logprobs"] = {
-            "content": logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0),
-            "refusal": None,
-        }
+        odds = logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
+        choice["logprobs"] = {"content": odds, "refusal": None}
     return choice
 
 
@@ -162,18 +156,8 @@ def _deltas(choice: JSONObject) -> Iterator[JSONObject]:
         yield step({"content": piece}, odds and {"content": [odds["content"][position]], "refusal": None})
     for position, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
-        yield step(
-            {
-                "tool_calls": [
-                    {
-                        "index": position,
-                        "id": call["id"],
-                        "type": call["type"],
-                        "function": {"name": function["name"], "arguments": ""},
-                    }
-                ]
-            }
-        )
+        opening = {"index": position, **call, "function": {**function, "arguments": ""}}
+        yield step({"tool_calls": [opening]})
         for piece in tokens(function["arguments"]):
             yield step({"tool_calls": [{"index": position, "function": {"arguments": piece}}]})
     yield step({}, None, choice["finish_reason"])

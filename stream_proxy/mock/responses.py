@@ -23,9 +23,8 @@ def response(body: JSONObject, words: int | None) -> JSONObject:
     reasoning_tokens = 0
     if reasoning and reasoning.get("effort") != "none":
         reasoning_tokens = len(tokens(prompt.reasoning()))
-        output.append(
-            _reasoning(reasoning, prompt, identity, encrypted="reasoning.encrypted_content" in included)
-        )
+        encrypted = "reasoning.encrypted_content" in included
+        output.append(_reasoning(reasoning, prompt, identity, encrypted=encrypted))
     calls = [] if prompt.from_tool else called_functions(body, text)
     truncated = False
     if calls:
@@ -48,11 +47,9 @@ def response(body: JSONObject, words: int | None) -> JSONObject:
         truncated = limit is not None and len(pieces) > limit
         pieces = pieces[:limit]
         texts = ["".join(pieces)]
-        odds = (
-            logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
-            if "message.output_text.logprobs" in included
-            else []
-        )
+        odds = []
+        if "message.output_text.logprobs" in included:
+            odds = logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
         output.append(
             {
                 "id": f"msg_{identity}",
@@ -191,11 +188,8 @@ def _last_prompt(body: JSONObject) -> tuple[Prompt, int]:
     input_tokens = sum(3 + len(tokens(content_text(item.get("content")))) for item in items)
     if items and items[-1].get("type") == "function_call_output":
         return Prompt(content_text(items[-1].get("output")), from_tool=True), input_tokens
-    return Prompt(
-        next(
-            (content_text(item.get("content")) for item in reversed(items) if item.get("role") == "user"), ""
-        )
-    ), input_tokens
+    texts = (content_text(item.get("content")) for item in reversed(items) if item.get("role") == "user")
+    return Prompt(next(texts, "")), input_tokens
 
 
 def _reasoning(reasoning: JSONObject, prompt: Prompt, identity: str, *, encrypted: bool) -> JSONObject:

@@ -113,11 +113,8 @@ def instance(schema: Any, text: str, root: JSONObject, depth: int = 0) -> Any:
     if isinstance(parts := schema.get("allOf"), list):
         values = [instance(part, text, root, depth + 1) for part in parts]
         objects = [value for value in values if isinstance(value, dict)]
-        return (
-            {key: value for one in objects for key, value in one.items()}
-            if objects
-            else next(iter(values), None)
-        )
+        merged = {key: value for each in objects for key, value in each.items()}
+        return merged if objects else next(iter(values), None)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = "null" if depth > _MAX_DEPTH and "null" in kind else next(iter(kind), "null")
@@ -130,9 +127,8 @@ def instance(schema: Any, text: str, root: JSONObject, depth: int = 0) -> Any:
             return {name: instance(properties[name], text, root, depth + 1) for name in wanted}
         case "array":
             least = schema.get("minItems", 1 if depth <= _MAX_DEPTH else 0)
-            return [
-                instance(schema.get("items", True), text, root, depth + 1) for _ in range(min(least, 100))
-            ]
+            items = schema.get("items", True)
+            return [instance(items, text, root, depth + 1) for _ in range(min(least, 100))]
         case "string":
             value = _FORMATS.get(str(schema.get("format")), text)
             return value.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]

@@ -60,11 +60,8 @@ class MockError(Exception):
 
     def envelope(self) -> JSONObject:
         """Return the body, whose ``type`` follows from the status."""
-        kind = (
-            "rate_limit_error"
-            if self.status == 429
-            else ("server_error" if self.status >= 500 else "invalid_request_error")
-        )
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> HTTPResponse:

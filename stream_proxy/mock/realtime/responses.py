@@ -27,11 +27,8 @@ class Responses:
         options = optional(event, "response", dict) or {}
         check_settings(options, "response")
         if self._active is not None:
-            raise MockError(
-                400,
-                f"Conversation already has an active response in progress: {self._active.id}.",
-                code="conversation_already_has_active_response",
-            )
+            message = f"Conversation already has an active response in progress: {self._active.id}."
+            raise MockError(400, message, code="conversation_already_has_active_response")
         settings = {**session, **options}
         given = optional(options, "input", list)
         items = self._conversation.items if given is None else given
@@ -46,9 +43,8 @@ class Responses:
     def cancel(self, event: JSONObject) -> Iterable[JSONObject]:
         """Handle ``response.cancel``: the response itself confirms it by its end."""
         if self._active is None:
-            raise MockError(
-                400, "Cancellation failed: no active response found.", code="response_cancel_not_active"
-            )
+            message = "Cancellation failed: no active response found."
+            raise MockError(400, message, code="response_cancel_not_active")
         self._active.cancelled = True
         return []
 
