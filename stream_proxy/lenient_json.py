@@ -1,4 +1,4 @@
-"""JSON as providers write it: what the fast parser refuses but Python's ``json`` takes is no error here."""
+"""Lenient JSON, as providers write it: values that the fast parser refuses but Python's ``json`` accepts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def decode_json(data: bytes) -> Any:
-    """The JSON value in `data`. What the fast parser refuses but `json` takes (lone surrogates) is taken.
+    """Return the JSON value in `data`, which may hold lone surrogates, as `json` accepts them.
 
-    NaN, infinities and numbers beyond a float, which no JSON can spell, become ``None``.
+    NaN, infinities and numbers beyond the range of a float become ``None``, as JSON cannot express them.
 
-    :raises ValueError: not JSON; that is also what nests too deep.
+    :raises ValueError: not JSON, or nested too deep.
     """
     try:
         return _decode(data)
@@ -38,11 +38,11 @@ def decode_json(data: bytes) -> Any:
 
 
 def decode_members(data: bytes, *, verbatim: bool = False) -> dict[str, msgspec.Raw]:
-    """The members of the JSON object in `data`, each byte for byte as it stands there.
+    """Return the members of the JSON object in `data`, with the bytes of each value unchanged.
 
-    Only a value that holds NaN or an infinity is written anew, with ``null`` in its place.
+    Only a value that contains NaN or an infinity is encoded again, with ``null`` in place of it.
 
-    :param verbatim: an object with such a value, or that is no UTF-8, is refused.
+    :param verbatim: refuse an object with such a value, or one that is not UTF-8.
     :raises ValueError: not a JSON object.
     """
     try:
@@ -57,10 +57,10 @@ def decode_members(data: bytes, *, verbatim: bool = False) -> dict[str, msgspec.
 
 
 def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
-    """`decode_members` of `text`, which is known to be a JSON object."""
+    """Return the members of `text`, which is known to be a JSON object."""
     blank = " \t\n\r"
-    unspellable: list[str] = []
-    decoder = json.JSONDecoder(parse_constant=unspellable.append, parse_float=_finite)
+    inexpressible: list[str] = []
+    decoder = json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite)
     members: dict[str, msgspec.Raw] = {}
     at = text.index("{") + 1
     while True:
@@ -72,16 +72,16 @@ def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
         while text[at] in blank or text[at] == ":":
             at += 1
         value, end = decoder.raw_decode(text, at)
-        if unspellable and verbatim:
+        if inexpressible and verbatim:
             raise ValueError("holds a number that no JSON can spell")
-        spelled = encode_json(value) if unspellable else text[at:end].encode()
-        members[name] = msgspec.Raw(spelled)
-        unspellable.clear()
+        encoded = encode_json(value) if inexpressible else text[at:end].encode()
+        members[name] = msgspec.Raw(encoded)
+        inexpressible.clear()
         at = end
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON; a lone surrogate is written as the escape that it came as, what is no number ``null``.
+    """Return `value` as JSON, lone surrogates as escapes, and NaN and infinities as ``null``.
 
     :raises ValueError: nested too deep.
     """
@@ -105,7 +105,7 @@ def is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _spelled(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Raw):
         return decode_json(bytes(value))
     raise TypeError(f"not a JSON value: {value!r}")
@@ -117,4 +117,4 @@ def _finite(literal: str) -> float | None:
 
 
 _LENIENT = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
-_LENIENT_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_spelled)
+_LENIENT_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)

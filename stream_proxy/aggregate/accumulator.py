@@ -1,4 +1,4 @@
-"""The frame of what gathers the events of a stream into one answer."""
+"""Base of the accumulators, which aggregate the events of a stream into one JSON result."""
 
 from __future__ import annotations
 
@@ -12,73 +12,73 @@ from stream_proxy.lenient_json import decode_json
 
 
 class EventAccumulator(ABC):
-    """Takes events up to the terminal one, then has one JSON answer, or the error that ended the call.
+    """Aggregates events up to the terminal one into a JSON result, or the error that ended the call.
 
-    Sans-I/O: `feed` it what an `SSEDecoder` returns and tell it by `end` that the stream is over. Once there
-    is an answer or an error, both do nothing.
+    Sans-I/O: pass the events of an `SSEDecoder` to `feed`, and call `end` at the end of the stream. Once
+    there is a result or an error, neither has an effect.
     """
 
     def __init__(self) -> None:
-        self._answer: bytes | None = None
+        self._result: bytes | None = None
         self._failure: APIError | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is there, which it is as soon as the terminal event has come."""
-        return self._answer is not None
+        """Whether there is a result, as from the terminal event on."""
+        return self._result is not None
 
     def feed(self, event: ServerSentEvent) -> None:
-        """Take one event.
+        """Process one event.
 
-        :raises APIError: the upstream reported an error, sent what is not JSON, or went beyond the bound.
+        :raises APIError: the upstream reported an error, sent invalid JSON, or exceeded the bound.
         """
-        if self._answer is None and self._failure is None:
+        if self._result is None and self._failure is None:
             try:
-                self._take(event)
+                self._process(event)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
 
     def end(self, stray: bytes = b"", *, clean: bool = True) -> None:
-        """The stream is over.
+        """Process the end of the stream.
 
-        :param stray: the decoder's `SSEDecoder.stray`: a JSON error that came without being an event.
+        :param stray: what `SSEDecoder.stray` returns: it may be a JSON error, sent outside of any event.
         :param clean: whether the body ended as its framing said it would.
-        :raises APIError: it ended before its terminal event.
+        :raises APIError: the stream ended before its terminal event.
         """
-        if self._answer is None and self._failure is None:
+        if self._result is None and self._failure is None:
             try:
-                self._take_end(stray, clean)
+                self._process_end(stray, clean)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
 
     def result_bytes(self) -> bytes:
-        """The answer as JSON.
+        """Return the result as JSON.
 
-        :raises IncompleteStreamError: it is not there yet.
+        :raises IncompleteStreamError: there is no result yet.
         :raises APIError: the call failed.
         """
         if self._failure is not None:
             raise self._failure
-        if self._answer is None:
+        if self._result is None:
             raise IncompleteStreamError("The stream has not delivered its terminal event yet.")
-        return self._answer
+        return self._result
 
     def result(self) -> dict[str, Any]:
-        """The answer as a new dictionary; raises as `result_bytes` does."""
-        answer: dict[str, Any] = decode_json(self.result_bytes())
-        return answer
+        """Return the result as a new dictionary; raise as `result_bytes` does."""
+        result: dict[str, Any] = decode_json(self.result_bytes())
+        return result
 
     @abstractmethod
-    def _take(self, event: ServerSentEvent) -> None:
-        """Take an event; set ``_answer`` with the terminal one. A ValueError means that it is not JSON."""
+    def _process(self, event: ServerSentEvent) -> None:
+        """Process an event; the terminal one sets ``_result``. A ValueError means invalid JSON."""
 
     @abstractmethod
-    def _take_end(self, stray: bytes, clean: bool) -> None:
-        """Set ``_answer`` if the stream was complete all the same, else raise."""
+    def _process_end(self, stray: bytes, clean: bool) -> None:
+        """Set ``_result`` if the stream is complete without its terminal event, else raise."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Let go of what was gathered."""
+        """Free what was held for the result."""
 
     def _fail(self, error: Exception) -> APIError:
         if not isinstance(error, APIError):
@@ -92,7 +92,7 @@ class EventAccumulator(ABC):
 
 
 def stray_json(stray: bytes) -> dict[str, Any] | None:
-    """The JSON object that stray lines are, if they are one."""
+    """Return the JSON object in stray lines, or ``None`` if they are anything else."""
     try:
         value = decode_json(stray)
     except ValueError:

@@ -1,11 +1,9 @@
-"""Chat completions: the chunks of a stream in, one ``chat.completion`` out.
+"""Accumulator of chat completions: the chunks of a stream in, one ``chat.completion`` out.
 
 Shapes are those of the OpenAI API reference, "Chat completion chunk object" and "Chat completion object".
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
 from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
@@ -16,17 +14,15 @@ from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
 from stream_proxy.limits import MAX_HELD_BYTES
 
-# The first value that says something counts; Azure's first chunk has empty ones.
+# The first value that is not empty wins; those in Azure's first chunk are empty.
 _FIRST_WINS = frozenset({"id", "created", "model"})
-# Noise that pads streamed chunks against traffic analysis.
+# Padding of streamed chunks against traffic analysis.
 _PADDING = "obfuscation"
-# A large aggregate is measured again only after this share of the bound has flowed by.
+# Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
-# What an event of another name must hold to be taken for a chunk; a ping does not.
+# An event whose name is not "message" counts as a chunk only if it has one of these keys; pings have none.
 _CHUNK_KEYS = frozenset({"choices", "error", "usage"})
-
-
-# As the non-streaming API orders them.
+# The order of the non-streaming API.
 _KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
 
 
@@ -37,8 +33,8 @@ class _Choice:
 
     def __init__(self) -> None:
         self.message: Object = {}
-        self.logprobs: Any = None
-        self.finish_reason: Any = None
+        self.logprobs: object = None
+        self.finish_reason: object = None
         self.extra: Object = {}
 
     def add(self, entry: Object) -> None:
@@ -55,14 +51,14 @@ class _Choice:
                 if value is not None:
                     self._add_logprobs(value)
             elif key == "message":
-                # Beside a delta it is the text so far, resent with each chunk (Perplexity).
+                # Beside a delta this is the text so far, which Perplexity sends again with each chunk.
                 if isinstance(value, dict) and not (isinstance(delta, dict) and delta):
                     merge_delta(self.message, value)
             elif key not in ("index", _PADDING):
                 overlay(self.extra, {key: value})
 
     def completion(self, index: int) -> Object:
-        """The entry of the answer's ``choices``."""
+        """Return the entry of the result's ``choices``."""
         message = settled(self.message)
         message.pop(_PADDING, None)
         calls = message.get("tool_calls")
@@ -78,7 +74,7 @@ class _Choice:
             **self.extra,
         }
 
-    def _add_logprobs(self, value: Any) -> None:
+    def _add_logprobs(self, value: object) -> None:
         if not isinstance(value, dict) or not isinstance(self.logprobs, dict):
             if not isinstance(self.logprobs, dict) or isinstance(value, dict):
                 self.logprobs = value
@@ -92,13 +88,13 @@ class _Choice:
 
 
 class ChatCompletionsAccumulator(EventAccumulator):
-    """Gathers a chat completion stream.
+    """Accumulator of a chat completion stream.
 
     The terminal event is ``data: [DONE]`` after a chunk with ``choices``. Without it a stream is complete if
     it ended cleanly, with a ``finish_reason`` on every choice and with all the choices that were asked for.
 
-    :param n: how many choices the request asked for.
-    :param max_bytes: how large the answer may be, as JSON.
+    :param n: the number of choices that the request asked for.
+    :param max_bytes: the maximum size of the result as JSON.
     """
 
     def __init__(self, *, n: int = 1, max_bytes: int = MAX_HELD_BYTES) -> None:
@@ -111,7 +107,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._fed = 0
         self._measure_at = max_bytes
 
-    def _take(self, event: ServerSentEvent) -> None:
+    def _process(self, event: ServerSentEvent) -> None:
         data = event.data
         try:
             chunk = decode_json(data)
@@ -143,22 +139,22 @@ class ChatCompletionsAccumulator(EventAccumulator):
             self._measure()
 
     def room(self) -> int:
-        """How many more bytes of chunks there may be before the answer is measured against its bound."""
+        """Return how many bytes of chunks may follow before the aggregate is measured against its bound."""
         return self._measure_at - self._fed
 
     def lengthens(self, index: int, delta: Object) -> bool:
-        """Whether `delta`, which holds one text, would only be appended to a text of that choice."""
+        """Report whether merging `delta`, which holds one text, only appends it to a text of the choice."""
         choice = self._choices.get(index)
         return choice is not None and lengthens(choice.message, delta)
 
     def add_text(self, index: int, delta: Object, fed: int) -> None:
-        """Take a delta that stands for several chunks.
+        """Merge a delta that stands for several chunks.
 
         Each of them was the chunk before it with another text in one string, and `delta` holds these texts,
-        joined. The caller sees to it that they are within `room`.
+        joined. The caller has checked that they fit into `room`.
 
-        :param index: of the choice, which has come before.
-        :param fed: how many bytes the data of those chunks were.
+        :param index: the index of a choice that earlier chunks had.
+        :param fed: the size of those chunks' data in bytes.
         """
         merge_delta(self._choices[index].message, delta)
         self._fed += fed
@@ -186,7 +182,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
             else:
                 top[key] = value
 
-    def _add_choices(self, entries: list[Any]) -> None:
+    def _add_choices(self, entries: list[object]) -> None:
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 continue
@@ -205,7 +201,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
 
     def _measure(self) -> None:
-        """Compare what is held with the bound; what flowed by may have been far more."""
+        """Compare the size of the aggregate, which may be far less than was received, with the bound."""
         room = self._max_bytes - len(encode_json(self._completion()))
         if room < 0:
             raise response_too_large(self._max_bytes)
@@ -221,13 +217,13 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._finish()
 
     def _finish(self) -> None:
-        answer = encode_json(self._completion())
-        if len(answer) > self._max_bytes:
+        result = encode_json(self._completion())
+        if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
-        self._answer = answer
+        self._result = result
         self._release()
 
-    def _take_end(self, stray: bytes, clean: bool) -> None:
+    def _process_end(self, stray: bytes, clean: bool) -> None:
         bare = stray_json(stray)
         error = None if bare is None else _error_in(bare)
         if error is not None:
@@ -261,7 +257,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
 
 def _error_in(chunk: Object) -> object:
-    """The error that a chunk reports, or ``None``; some servers send an empty one with every chunk."""
+    """Return the error that a chunk reports, or ``None``; some servers send an empty one with every chunk."""
     error = chunk.get("error")
     if error or isinstance(error, dict):
         return error

@@ -1,4 +1,4 @@
-"""The Responses API: the events of a stream in, one Response out.
+"""Accumulator of the Responses API: the events of a stream in, one Response out.
 
 Shapes are those of the OpenAI API reference, "Streaming events" of the Responses API.
 """
@@ -30,23 +30,23 @@ _Members = dict[str, Raw]
 
 
 class ResponseAccumulator(EventAccumulator):
-    """Gathers a Responses stream, whose terminal event brings the whole answer.
+    """Accumulator of a Responses stream, whose terminal event holds the whole Response.
 
-    That answer is passed on byte for byte, unless its ``output`` is empty: then the items (or else the texts)
-    that the stream had finished fill it, as the ChatGPT back end leaves it empty with ``store: false``.
+    The result is that Response byte for byte, unless its ``output`` is empty, as the ChatGPT back end leaves
+    it with ``store: false``. Then it is filled with the items, or else the texts, that the stream finished.
 
-    :param max_bytes: how large the answer may be, and how much may be kept for it before it comes, in bytes.
+    :param max_bytes: the maximum size of the result, and of what is held before the terminal event, in bytes.
     """
 
     def __init__(self, *, max_bytes: int = MAX_HELD_BYTES) -> None:
         super().__init__()
         self._max_bytes = max_bytes
         self._items: dict[int, bytes] = {}  # by output_index
-        self._texts: dict[tuple[int, int], bytes] = {}  # content parts, by output_index and content_index
+        self._texts: dict[tuple[int, int], bytes] = {}  # content parts by output_index and content_index
         self._message_id: object = None
         self._held = 0
 
-    def _take(self, event: ServerSentEvent) -> None:
+    def _process(self, event: ServerSentEvent) -> None:
         kind, data = event.event, event.data
         named = kind == "error" or kind.startswith("response.")
         if (named and kind not in _NEEDED) or not data or data.isspace():
@@ -70,7 +70,7 @@ class ResponseAccumulator(EventAccumulator):
             if own_kind == "error":
                 raise _reported(data)
             if not isinstance(own_kind, str):
-                error = _value(members, "error")  # a gateway's error, which is no event of this API
+                error = _value(members, "error")  # a gateway's error, which is not an event of this API
                 if error is not None:
                     raise chat_stream_error(error)
                 return
@@ -113,9 +113,9 @@ class ResponseAccumulator(EventAccumulator):
             raise response_too_large(self._max_bytes)
 
     def _finish(self, kind: str, members: _Members) -> None:
-        answer = bytes(members.get("response", _NULL))
+        result = bytes(members.get("response", _NULL))
         try:
-            response = decode_members(answer)
+            response = decode_members(result)
         except ValueError:
             raise upstream_error(
                 f"The upstream's {kind} event holds no Response object.", ErrorCode.UPSTREAM_MALFORMED
@@ -130,14 +130,14 @@ class ResponseAccumulator(EventAccumulator):
                 items = [self._message(response, complete=kind == "response.completed")]
             if items:
                 response["output"] = Raw(b"[" + b",".join(items) + b"]")
-                answer = encode_json(response)
-        if len(answer) > self._max_bytes:
+                result = encode_json(response)
+        if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
-        self._answer = answer
+        self._result = result
         self._release()
 
     def _message(self, response: _Members, *, complete: bool) -> bytes:
-        """The one assistant message that the finished texts make."""
+        """Return the one assistant message that the finished texts make."""
         id = self._message_id
         if not isinstance(id, str) or not id:
             id = "msg_" + str(_value(response, "id") or "").removeprefix("resp_")
@@ -146,7 +146,7 @@ class ResponseAccumulator(EventAccumulator):
         item = {"id": id, "type": "message", "status": status, "role": "assistant", "content": parts}
         return encode_json(item)
 
-    def _take_end(self, stray: bytes, clean: bool) -> None:
+    def _process_end(self, stray: bytes, clean: bool) -> None:
         error = stray_json(stray)
         if error is not None:
             nested = error.get("error")
@@ -164,7 +164,7 @@ class ResponseAccumulator(EventAccumulator):
 
 
 def _reported(data: bytes) -> APIError:
-    """The error of an ``error`` event; data that is no JSON is its message."""
+    """Return the error of an ``error`` event; data that is not JSON is its message."""
     try:
         error = decode_json(data)
     except ValueError:

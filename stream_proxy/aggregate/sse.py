@@ -1,7 +1,7 @@
-"""Server-sent events: bytes in, events out.
+"""Decoder of server-sent events: bytes in, events out.
 
-The decoder follows "Parsing an event stream" of the WHATWG HTML standard (section 9.2.6), for one stream
-without reconnecting: ``id`` and ``retry`` are read over.
+It follows "Parsing an event stream" of the WHATWG HTML standard (section 9.2.6), for one stream without
+reconnection: ``id`` and ``retry`` are skipped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from stream_proxy.lenient_json import BOM
 from stream_proxy.limits import MAX_HELD_BYTES
 
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
-_READ_OVER = (b"id:", b"retry:", b":")
+_SKIPPED = (b"id:", b"retry:", b":")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
     """One dispatched event.
 
-    ``data`` is valid UTF-8 (what was not is U+FFFD), its lines joined by LF; it is empty for an event whose
-    ``data`` field was empty.
+    ``data`` holds the ``data`` lines, joined by LF, as valid UTF-8: invalid bytes become U+FFFD. It is empty
+    for an event whose ``data`` field was empty.
     """
 
     event: str = "message"
@@ -29,7 +29,7 @@ class ServerSentEvent:
 
 
 class EventTooLargeError(APIError, ValueError):
-    """An event grew beyond ``max_event_bytes``; as an `APIError` it is the 502 for an answer too large."""
+    """An event longer than ``max_event_bytes``; as an `APIError` it is the 502 for a response too large."""
 
     def __init__(self, limit: int) -> None:
         cause = response_too_large(limit)
@@ -39,19 +39,19 @@ class EventTooLargeError(APIError, ValueError):
 
 
 class SSEDecoder:
-    """Decodes one event stream, however it is cut into reads, at a cost linear in its length.
+    """Decoder of one event stream, cut into reads anywhere, at a cost linear in its length.
 
-    :param max_event_bytes: how many bytes one event may be: its ``data`` lines with their ends, and the
-        line being read.
-    :param max_stray_bytes: how much of the lines that are no field is kept.
+    :param max_event_bytes: the maximum size of one event: its ``data`` lines with their ends, and the line
+        being read.
+    :param max_stray_bytes: how much is kept of lines that are not fields.
     """
 
     def __init__(self, max_event_bytes: int = MAX_HELD_BYTES, max_stray_bytes: int = 64 * 2**10) -> None:
         self.max_event_bytes = max_event_bytes
         self._max_stray_bytes = max_stray_bytes
         self._head: bytes | None = b""  # the first bytes while they may be a BOM; None once that is decided
-        self._after_cr = False  # the last line ended with CR; an LF that comes next belongs to it
-        self._line = bytearray()  # the line not yet ended
+        self._after_cr = False  # the last line ended with CR, to which an LF that follows belongs
+        self._line = bytearray()  # the line that has not ended yet
         self._data: bytes | bytearray | None = None
         self._held = 0  # bytes of the event's finished data lines
         self._event = ""
@@ -59,12 +59,12 @@ class SSEDecoder:
         self._too_large = False
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes of the stream, return the events that they complete.
+        """Process the next bytes of the stream, and return the events that they complete.
 
-        A list, not an iterator: a caller who stops reading it leaves no half-parsed read behind.
+        The result is a list because a caller that abandoned an iterator would leave a read half parsed.
 
-        :raises EventTooLargeError: an event outgrew its bound. Events that were complete before it are
-            returned first, then the next call raises; so they do not depend on how the stream was cut.
+        :raises EventTooLargeError: an event exceeds its bound. If events were complete before it, they are
+            returned and the next call raises, so that the events do not depend on how the stream was cut.
         """
         if self._too_large:
             raise EventTooLargeError(self.max_event_bytes)
@@ -79,7 +79,7 @@ class SSEDecoder:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if not data:
             return []
-        # When not even all of it together can pass the bound, no line needs to be measured.
+        # Lines need no measuring if not even all of them together exceed the bound.
         bounded = self._held + len(self._line) + len(data) > self.max_event_bytes
         lines = data.split(b"\n")
         rest = lines.pop()
@@ -103,7 +103,7 @@ class SSEDecoder:
 
     @property
     def between_events(self) -> bool:
-        """Whether nothing is held: what was fed so far ends with an event, or is nothing but comments."""
+        """Whether nothing is held: the stream so far ends with an event, or consists of comments only."""
         return not (
             self._head
             or self._after_cr
@@ -115,9 +115,9 @@ class SSEDecoder:
         )
 
     def stray(self) -> bytes:
-        """The lines since the last event that are no field, joined by LF; an unterminated last one counts.
+        """Return the lines since the last event that are not fields, joined by LF, even an unterminated one.
 
-        Some servers end an event stream with a bare JSON error; this is where it is found.
+        Some servers end an event stream with a bare JSON error, which is found here.
         """
         line = bytes(self._line[: self._max_stray_bytes]) if self._line else self._head or b""
         if not line or _is_field(line):
@@ -172,15 +172,15 @@ class SSEDecoder:
                     self._stray += (b"\n" + line if self._stray else line)[:room]
 
     def _add_data(self, value: bytes) -> None:
-        if not isinstance(self._data, bytearray):  # joining bytes line by line would be quadratic
+        if not isinstance(self._data, bytearray):  # joining bytes line by line would take quadratic time
             self._data = bytearray(self._data or b"")
         self._data += b"\n"
         self._data += value
 
 
 def _is_field(line: bytes) -> bool:
-    """Whether `line` is a field of the standard or a comment."""
-    return line.startswith((b"data:", b"event:", *_READ_OVER)) or line in _NO_VALUE
+    """Report whether `line` is a field of the standard or a comment."""
+    return line.startswith((b"data:", b"event:", *_SKIPPED)) or line in _NO_VALUE
 
 
 def _valid_utf8(data: bytes) -> bytes:

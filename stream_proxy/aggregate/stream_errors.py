@@ -1,11 +1,11 @@
-"""Errors inside event streams, as the errors that the client gets."""
+"""Errors inside event streams, converted to the errors that the client gets."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from stream_proxy.error_codes import INVALID_REQUEST, RATE_LIMIT, SERVER_ERROR, UPSTREAM_ERROR
 from stream_proxy.errors import APIError
@@ -21,10 +21,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "server_error": (500, SERVER_ERROR),
     "vector_store_timeout": (504, SERVER_ERROR),
 }
-
-
 # Words found in an error's `type` once it is lower case and without punctuation ("RateLimitError",
-# "rate_limit_exceeded"); the first hit counts, so the narrow ones stand before "server" and "internal".
+# "rate_limit_exceeded"); the first hit counts, so the specific ones precede "server" and "internal".
 _TYPE_WORDS: tuple[tuple[str, int], ...] = (
     ("overloaded", 503),
     ("unavailable", 503),
@@ -42,28 +40,19 @@ _TYPE_WORDS: tuple[tuple[str, int], ...] = (
     ("internal", 500),
     ("apierror", 500),
 )
-
-
 _PUNCTUATION = re.compile(r"[^a-z0-9]+")
-
-
 _STATUS_CODE = re.compile(r"[45][0-9]{2}", re.ASCII)
-
-
+# Gateways wrap one error envelope into another; the bound stops at absurd nesting.
 _MAX_NESTING = 4
-
-
 _UPSTREAM_SAID = "the upstream reported an error in its stream"
-
-
 _INT64 = 2**63
 
 
 def chat_stream_error(error: object) -> APIError:
-    """The error inside a chat stream: an OpenAI error object, a vendor's variation of one, or a string.
+    """Return the error in a chat stream: an OpenAI error object, a vendor's variation of one, or a string.
 
-    The status is its numeric (or digit-string) ``code`` or ``status`` when that is 400 to 599; else that of
-    the code it names; else that of its ``type``; else 502. It never raises, whatever the upstream sent.
+    Its status is a ``code`` or ``status`` that is a number (or digits) from 400 to 599; else the one for its
+    ``code``; else the one for its ``type``; else 502. Nothing that the upstream may send raises here.
     """
     fields = _error_object(error)
     own_type, own_code = _text(fields.get("type")), _code(fields.get("code"))
@@ -79,19 +68,19 @@ def chat_stream_error(error: object) -> APIError:
 
 
 def response_error(error: object, *, event: Literal["failed", "error"]) -> APIError | None:
-    """The error of a Responses stream, or ``None`` where the answer is a 200 with the Response.
+    """Return the error of a Responses stream, or ``None`` if the client gets a 200 with the Response.
 
     :param error: for ``"failed"`` the Response's ``error``; for ``"error"`` the event's JSON, flat
         (``{"type": "error", "code", "message", "param"}``) or nested (``{"type": "error", "error": {…}}``).
-    :param event: ``response.failed``, which without a code is an answer, or ``error``, which never is.
+    :param event: ``response.failed``, which without a code is a result, or ``error``, which never is.
     """
     if event == "failed":
-        fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
+        fields: Mapping[str, object] = error if isinstance(error, dict) else {}
     elif isinstance(error, dict) and error.get("error") is not None:
         fields = _error_object(error["error"])
     else:
         fields = _error_object(error)
-        if fields.get("type") == "error":  # the event's own type, which says nothing about the error
+        if fields.get("type") == "error":  # the type of the event, not of the error
             fields = {key: value for key, value in fields.items() if key != "type"}
     own_type, own_code = _text(fields.get("type")), _code(fields.get("code"))
     if own_code is not None:
@@ -103,7 +92,7 @@ def response_error(error: object, *, event: Literal["failed", "error"]) -> APIEr
     return _from_upstream(status, fields, own_type or mapped_type, own_code)
 
 
-def _from_upstream(status: int, fields: Mapping[str, Any], type: str, code: str | int | None) -> APIError:
+def _from_upstream(status: int, fields: Mapping[str, object], type: str, code: str | int | None) -> APIError:
     message = _message(fields)
     if message is None:
         details = f"type {type}" if code is None else f"type {type}, code {code}"
@@ -113,9 +102,9 @@ def _from_upstream(status: int, fields: Mapping[str, Any], type: str, code: str 
     )
 
 
-def _error_object(error: object) -> Mapping[str, Any]:
-    """The object that holds the error's fields; a bare string is its message."""
-    for _ in range(_MAX_NESTING):  # gateways wrap one envelope into another
+def _error_object(error: object) -> Mapping[str, object]:
+    """Return the object that holds the error's fields; a bare string is its message."""
+    for _ in range(_MAX_NESTING):
         if not isinstance(error, dict):
             break
         inner = error.get("error")
@@ -125,7 +114,7 @@ def _error_object(error: object) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {"message": error}
 
 
-def _message(fields: Mapping[str, Any]) -> str | None:
+def _message(fields: Mapping[str, object]) -> str | None:
     for key in ("message", "detail", "msg"):
         value = fields.get(key)
         if isinstance(value, str):
@@ -134,7 +123,7 @@ def _message(fields: Mapping[str, Any]) -> str | None:
         elif value not in (None, True, False, [], {}):
             try:
                 return json.dumps(value, ensure_ascii=False)
-            except (ValueError, TypeError, RecursionError):  # nested too deep, or digits without end
+            except (ValueError, TypeError, RecursionError):  # nested too deep, or too many digits
                 continue
     return None
 
@@ -144,7 +133,7 @@ def _text(value: object) -> str | None:
 
 
 def _code(value: object) -> str | int | None:
-    """`value` if it can be a code. Integers beyond 64 bits are none: most clients could not read them."""
+    """Return `value` if it can be a code. Most clients could not read an integer beyond 64 bits."""
     if is_integer(value) and -_INT64 <= value < _INT64:
         return value
     return _text(value)

@@ -1,30 +1,31 @@
-"""A chat completion, and the chunks that stream it."""
+"""Chat completions, and the chunks that stream one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from stream_proxy.mock.checks import called_functions, count, missing, optional
-from stream_proxy.mock.text import Heard, content_text, formatted, logprobs, sentence, thought, tokens
-from stream_proxy.mock.wire import EPOCH, ApiError, JSONObject, digest, fingerprint
+from stream_proxy.mock.checks import called_functions, count, optional
+from stream_proxy.mock.text import Prompt, content_text, formatted, logprobs, tokens
+from stream_proxy.mock.wire import EPOCH, JSONObject, digest, fingerprint, invalid, missing
 
 
 def completion(body: JSONObject, words: int | None) -> JSONObject:
-    """The ``chat.completion`` that answers `body`, with a text of `words` words if given.
+    """Return the ``chat.completion`` for a request body, with a text of `words` words if given.
 
-    :raises ApiError: 400 for a request that makes no sense.
+    :raises MockError: 400 for an invalid request.
     """
     messages = conversation(body)
     if optional(body, "top_logprobs", int) is not None and not body.get("logprobs"):
-        raise ApiError(400, "'logprobs' must be set to true if 'top_logprobs' is used.", param="top_logprobs")
-    heard = _heard(messages)
+        raise invalid("top_logprobs", "'logprobs' must be set to true if 'top_logprobs' is used.")
+    prompt = _last_prompt(messages)
     identity = fingerprint(body)
     number = count(body, "n", 1, 128) or 1
-    choices = [_choice(body, heard, words, index, identity) for index in range(number)]
-    prompt = prompt_tokens(messages)
+    choices = [_choice(body, prompt, words, index, identity) for index in range(number)]
+    input_tokens = prompt_tokens(messages)
     reasoning = sum(len(tokens(choice["message"].get("reasoning_content", ""))) for choice in choices)
-    answer = reasoning + sum(len(tokens(said)) for choice in choices for said in _said(choice["message"]))
+    texts = (text for choice in choices for text in _generated_texts(choice["message"]))
+    output_tokens = reasoning + sum(len(tokens(text)) for text in texts)
     return {
         "id": f"chatcmpl-{identity[:29]}",
         "object": "chat.completion",
@@ -32,9 +33,9 @@ def completion(body: JSONObject, words: int | None) -> JSONObject:
         "model": body["model"],
         "choices": choices,
         "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": answer,
-            "total_tokens": prompt + answer,
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": reasoning,
@@ -49,14 +50,14 @@ def completion(body: JSONObject, words: int | None) -> JSONObject:
 
 
 def chunks(whole: JSONObject, *, include_usage: bool = False, obfuscate: bool = True) -> Iterator[JSONObject]:
-    """The ``chat.completion.chunk`` objects that stream `whole`; choices interleave."""
+    """Yield the ``chat.completion.chunk`` objects that stream the completion `whole`; choices interleave."""
     head = {**whole, "object": "chat.completion.chunk"}
     usage = head.pop("usage")
     if include_usage:
         head["usage"] = None
     noise = digest(whole["id"])
-    for turn in zip_longest(*(_deltas(choice) for choice in whole["choices"])):
-        for choice in turn:
+    for choices in zip_longest(*(_deltas(choice) for choice in whole["choices"])):
+        for choice in choices:
             if choice is not None:
                 chunk = {**head, "choices": [choice]}
                 if obfuscate:
@@ -67,47 +68,44 @@ def chunks(whole: JSONObject, *, include_usage: bool = False, obfuscate: bool = 
 
 
 def conversation(body: JSONObject) -> list[JSONObject]:
-    """The ``messages`` of `body`: at least one, each with a role.
+    """Return the ``messages`` of `body`: at least one, each with a role.
 
-    :raises ApiError: 400 for anything else.
+    :raises MockError: 400 for anything else.
     """
     messages = optional(body, "messages", list)
     if not messages:
         raise missing("messages")
     if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
-        raise ApiError(
-            400,
-            "Invalid type for 'messages': expected objects with a role.",
-            param="messages",
-            code="invalid_type",
+        raise invalid(
+            "messages", "Invalid type for 'messages': expected objects with a role.", "invalid_type"
         )
     return messages
 
 
 def prompt_tokens(messages: list[JSONObject]) -> int:
-    """How many tokens `messages` are: their text, and three more for each."""
+    """Count the tokens of `messages`: those of their text, and three for each message."""
     return sum(3 + len(tokens(content_text(message.get("content")))) for message in messages)
 
 
-def last_said(messages: list[JSONObject]) -> str:
-    """What the user said last; without a user, nothing."""
-    said = (message for message in reversed(messages) if message["role"] == "user")
-    return content_text(next(said, {}).get("content"))
+def last_user_text(messages: list[JSONObject]) -> str:
+    """Return the text of the last user message; an empty one if there is none."""
+    found = (message for message in reversed(messages) if message["role"] == "user")
+    return content_text(next(found, {}).get("content"))
 
 
-def _heard(messages: list[JSONObject]) -> Heard:
+def _last_prompt(messages: list[JSONObject]) -> Prompt:
     if messages[-1]["role"] in ("tool", "function"):
-        return Heard(content_text(messages[-1].get("content")), from_tool=True)
-    return Heard(last_said(messages))
+        return Prompt(content_text(messages[-1].get("content")), from_tool=True)
+    return Prompt(last_user_text(messages))
 
 
-def _choice(body: JSONObject, heard: Heard, words: int | None, index: int, identity: str) -> JSONObject:
-    text = sentence(body["model"], heard, words, index)
+def _choice(body: JSONObject, prompt: Prompt, words: int | None, index: int, identity: str) -> JSONObject:
+    text = prompt.response(body["model"], words, index)
     message: JSONObject = {"role": "assistant", "content": None, "refusal": None}
     choice = {"index": index, "message": message, "logprobs": None, "finish_reason": "stop"}
     if body.get("reasoning_effort") not in (None, "none"):
-        message["reasoning_content"] = thought(heard)
-    calls = [] if heard.from_tool else called_functions(body, text)
+        message["reasoning_content"] = prompt.reasoning()
+    calls = [] if prompt.from_tool else called_functions(body, text)
     if calls:
         message["tool_calls"] = [
             {
@@ -121,12 +119,8 @@ def _choice(body: JSONObject, heard: Heard, words: int | None, index: int, ident
         return choice
     layout = optional(body, "response_format", dict) or {"type": "text"}
     nested = layout.get("json_schema")
-    text = formatted(
-        text,
-        layout.get("type"),
-        nested.get("schema") if isinstance(nested, dict) else None,
-        "response_format",
-    )
+    schema = nested.get("schema") if isinstance(nested, dict) else None
+    text = formatted(text, layout.get("type"), schema, "response_format")
     pieces = tokens(text)
     limit = count(body, "max_completion_tokens", 1, 1 << 31) or count(body, "max_tokens", 1, 1 << 31)
     if limit is not None and len(pieces) > limit:
@@ -134,14 +128,12 @@ def _choice(body: JSONObject, heard: Heard, words: int | None, index: int, ident
         choice["finish_reason"] = "length"
     message["content"] = "".join(pieces)
     if optional(body, "logprobs", bool):
-        choice["logprobs"] = {
-            "content": logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0),
-            "refusal": None,
-        }
+        odds = logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
+        choice["logprobs"] = {"content": odds, "refusal": None}
     return choice
 
 
-def _said(message: JSONObject) -> Iterator[str]:
+def _generated_texts(message: JSONObject) -> Iterator[str]:
     yield message["content"] or ""
     for call in message.get("tool_calls", ()):
         yield call["function"]["arguments"]
@@ -164,18 +156,8 @@ def _deltas(choice: JSONObject) -> Iterator[JSONObject]:
         yield step({"content": piece}, odds and {"content": [odds["content"][position]], "refusal": None})
     for position, call in enumerate(message.get("tool_calls", ())):
         function = call["function"]
-        yield step(
-            {
-                "tool_calls": [
-                    {
-                        "index": position,
-                        "id": call["id"],
-                        "type": call["type"],
-                        "function": {"name": function["name"], "arguments": ""},
-                    }
-                ]
-            }
-        )
+        opening = {"index": position, **call, "function": {**function, "arguments": ""}}
+        yield step({"tool_calls": [opening]})
         for piece in tokens(function["arguments"]):
             yield step({"tool_calls": [{"index": position, "function": {"arguments": piece}}]})
     yield step({}, None, choice["finish_reason"])

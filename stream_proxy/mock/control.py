@@ -1,21 +1,20 @@
-"""The ``X-Mock-*`` request headers, and what the failures among them do to an answer."""
+"""Control headers: the ``X-Mock-*`` of a request, and the failures that they inject into its response."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
-from stream_proxy.mock.wire import ApiError, Ending, Reply, sse
+from stream_proxy.mock.wire import Ending, HTTPResponse, MockError, invalid, sse
 
 FAILURES = frozenset(
     ("error-chunk", "error-event", "failed", "break", "break-mid-event", "no-done", "hang", "not-json")
 )
-ERRORS = frozenset(("error-chunk", "error-event", "failed"))
-"""The failures that are an error of the model's, with a status outside a stream."""
-
+_REFUSABLE = frozenset(("stream", "stream_options"))
 MAX_WORDS = 1_000_000
 MAX_SECONDS = 3600.0
 
@@ -41,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Control:
-    """What a request's control headers ask for; see the package's table."""
+    """The control headers of a request; the package's docstring explains each."""
 
     status: int | None = None
     code: str | None = None
@@ -53,16 +52,16 @@ class Control:
     require_stream: bool = False
     refuse: frozenset[str] = frozenset()
 
-    def error(self) -> ApiError | None:
-        """The error that ``X-Mock-Status`` asks for."""
+    def error(self) -> MockError | None:
+        """Return the error that ``X-Mock-Status`` asks for."""
         if self.status is None:
             return None
         message, code = MESSAGES.get(self.status, (f"The mock was asked for status {self.status}.", None))
         headers = (("Retry-After", "1"),) if self.status in (429, 503) else ()
-        return ApiError(self.status, message, code=self._code(code), headers=headers)
+        return MockError(self.status, message, code=self._code(code), headers=headers)
 
-    def failure(self) -> ApiError:
-        """The error of ``X-Mock-Fail``, with the status that it has outside a stream."""
+    def failure(self) -> MockError:
+        """Return the error of ``X-Mock-Fail``, with its status for a non-streaming response."""
         code = self._code("server_error")
         if code is None:
             status = 502
@@ -70,7 +69,7 @@ class Control:
             status = int(code)
         else:
             status = STATUSES.get(code, 400)
-        return ApiError(status, "The mock was asked to fail here.", code=code)
+        return MockError(status, "The mock was asked to fail here.", code=code)
 
     def _code(self, default: str | None) -> str | None:
         if self.code is None:
@@ -79,9 +78,10 @@ class Control:
 
 
 def read_control(header: Callable[[str], str | None]) -> Control:
-    """The control headers of a request, of which `header` gives one by name.
+    """Read the control headers of a request.
 
-    :raises ApiError: 400 for a value that makes no sense.
+    :param header: returns the value of a header, by name.
+    :raises MockError: 400 that names the header with an invalid value.
     """
 
     def read(name: str, parse: Callable[[str], T], default: T) -> T:
@@ -91,39 +91,35 @@ def read_control(header: Callable[[str], str | None]) -> Control:
         try:
             return parse(text.strip())
         except (ValueError, OverflowError):
-            raise ApiError(400, f"Invalid value for the header {name}.", param=name) from None
-
-    def among(allowed: frozenset[str]) -> Callable[[str], str]:
-        def parse(text: str) -> str:
-            if text not in allowed:
-                raise ValueError
-            return text
-
-        return parse
-
-    def number(least: int, most: int) -> Callable[[str], int]:
-        def parse(text: str) -> int:
-            if not least <= (value := int(text)) <= most:
-                raise ValueError
-            return value
-
-        return parse
-
-    def refused(text: str) -> frozenset[str]:
-        parse = among(frozenset(("stream", "stream_options")))
-        return frozenset(parse(name.strip()) for name in text.split(","))
+            raise invalid(name, f"Invalid value for the header {name}.") from None
 
     return Control(
-        status=read("X-Mock-Status", number(400, 599), None),
+        status=read("X-Mock-Status", partial(_number, 400, 599), None),
         code=read("X-Mock-Code", str, None),
         delay=read("X-Mock-Delay", _seconds, 0.0),
         pace=read("X-Mock-Pace", _seconds, 0.0),
-        words=read("X-Mock-Words", number(1, MAX_WORDS), None),
+        words=read("X-Mock-Words", partial(_number, 1, MAX_WORDS), None),
         after=read("X-Mock-After", int, 1),
-        fail=read("X-Mock-Fail", among(FAILURES), None),
-        require_stream=bool(read("X-Mock-Require-Stream", number(0, 1), 0)),
-        refuse=read("X-Mock-Refuse", refused, frozenset()),
+        fail=read("X-Mock-Fail", partial(_one_of, FAILURES), None),
+        require_stream=bool(read("X-Mock-Require-Stream", partial(_number, 0, 1), 0)),
+        refuse=read("X-Mock-Refuse", _refused, frozenset()),
     )
+
+
+def _number(least: int, most: int, text: str) -> int:
+    if not least <= (value := int(text)) <= most:
+        raise ValueError
+    return value
+
+
+def _one_of(allowed: frozenset[str], text: str) -> str:
+    if text not in allowed:
+        raise ValueError
+    return text
+
+
+def _refused(text: str) -> frozenset[str]:
+    return frozenset(_one_of(_REFUSABLE, name.strip()) for name in text.split(","))
 
 
 def _seconds(text: str) -> float:
@@ -133,34 +129,32 @@ def _seconds(text: str) -> float:
     return value
 
 
-def spoil_stream(control: Control, events: Iterator[bytes], failure: Callable[[int], bytes]) -> Reply:
-    """A stream of `events` with the failure asked for.
+def failing_stream(control: Control, events: Iterator[bytes], error: Callable[[int], bytes]) -> HTTPResponse:
+    """Return a stream of `events` with the failure asked for, if any.
 
-    :param failure: Makes the event that tells of an error, from its number in the stream.
+    :param error: returns the event that reports it, given its position in the stream.
     """
     after = control.after
     if after < 0:
-        whole = list(events)
-        events, after = iter(whole), max(0, len(whole) + after)
+        listed = list(events)
+        events, after = iter(listed), max(0, len(listed) + after)
     head = islice(events, after)
     body, ending = events, Ending.FINISH
     match control.fail:
         case "error-chunk" | "error-event" | "failed":
-            body = chain(head, (failure(after),))
+            body = chain(head, (error(after),))
         case "break":
             body, ending = head, Ending.BREAK
         case "break-mid-event":
-            body, ending = (
-                chain(head, (event[: len(event) // 2] for event in islice(events, 1))),
-                Ending.BREAK,
-            )
+            half = (event[: len(event) // 2] for event in islice(events, 1))
+            body, ending = chain(head, half), Ending.BREAK
         case "no-done":
             body = _without_last(events)
         case "hang":
             body, ending = head, Ending.HANG
         case "not-json":
             body = chain(head, (sse(b"<html>Bad gateway</html>"),), events)
-    return Reply(
+    return HTTPResponse(
         body,
         content_type="text/event-stream; charset=utf-8",
         headers=(("Cache-Control", "no-cache"),),
@@ -168,28 +162,32 @@ def spoil_stream(control: Control, events: Iterator[bytes], failure: Callable[[i
     )
 
 
-def spoil(control: Control, reply: Reply) -> Reply:
-    """An answer that is no stream, with the failure asked for.
+def with_failure(control: Control, response: HTTPResponse) -> HTTPResponse:
+    """Return a non-streaming response with the failure asked for, if any.
 
-    :raises ApiError: where the failure is an error.
+    :raises MockError: the failure is an error.
     """
-    assert isinstance(reply.body, bytes)
-    body = reply.body
+    assert isinstance(response.body, bytes)
+    body = response.body
     match control.fail:
         case "failed" if control.failure().code is None:
-            # Such a Response is no error: the endpoint has made it.
-            return reply
+            # A failed Response without a code is a 200, which the endpoint has returned already.
+            return response
         case "error-chunk" | "error-event" | "failed":
             raise control.failure()
         case "break" | "break-mid-event":
-            # The declared length is that of the whole body.
-            headers = (*reply.headers, ("Content-Length", str(len(body))))
-            return Reply(body[: len(body) // 2], reply.status, reply.content_type, headers, Ending.BREAK)
+            # Only the declared length shows that the body was cut.
+            headers = (*response.headers, ("Content-Length", str(len(body))))
+            return HTTPResponse(
+                body[: len(body) // 2], response.status, response.content_type, headers, Ending.BREAK
+            )
         case "hang":
-            return Reply(b"", reply.status, reply.content_type, reply.headers, Ending.HANG)
+            return HTTPResponse(b"", response.status, response.content_type, response.headers, Ending.HANG)
         case "not-json":
-            return Reply(b"<html>Bad gateway</html>", reply.status, reply.content_type, reply.headers)
-    return reply
+            return HTTPResponse(
+                b"<html>Bad gateway</html>", response.status, response.content_type, response.headers
+            )
+    return response
 
 
 def _without_last(events: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Sending an answer at its pace, for as long as somebody listens."""
+"""Delivery of a response at its pace, until it ends or the client leaves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from stream_proxy.mock.wire import Ending, Reply
+from stream_proxy.mock.wire import Ending, HTTPResponse
 
 _BATCH = 64
-"""Events written per turn of the reactor when there is no pace: more would keep other clients waiting."""
+"""Events written per reactor iteration when there is no pace; more would keep other clients waiting."""
 
 
-class _ServerRequest(Protocol):
-    """What a `Delivery` needs of a `twisted.web.server.Request`, which has no annotations."""
+class _Request(Protocol):
+    """The part of `twisted.web.server.Request` that a `Delivery` uses; Twisted has no annotations for it."""
 
     def notifyFinish(self) -> Deferred[None]: ...
     def setResponseCode(self, code: int) -> None: ...
@@ -31,14 +31,14 @@ class _ServerRequest(Protocol):
 
 @implementer(IPushProducer)
 class Delivery:
-    """One answer on its way. It owns the timer and the iterator; the client's leaving ends both."""
+    """One response being sent. It owns the timer and the iterator, and drops both when the client leaves."""
 
     def __init__(
-        self, reactor: IReactorTime, request: _ServerRequest, reply: Reply, delay: float, pace: float
+        self, reactor: IReactorTime, request: _Request, response: HTTPResponse, delay: float, pace: float
     ) -> None:
         self._reactor = reactor
         self._request = request
-        self._reply = reply
+        self._response = response
         self._pace = pace
         self._paused = False
         self._events: Iterator[bytes] = iter(())
@@ -54,23 +54,23 @@ class Delivery:
 
     def _begin(self) -> None:
         self._call = None
-        request, reply = self._request, self._reply
-        if reply.ending is Ending.HANG and isinstance(reply.body, bytes):
+        request, response = self._request, self._response
+        if response.ending is Ending.HANG and isinstance(response.body, bytes):
             return
-        request.setResponseCode(reply.status)
-        headers = {"Content-Type": reply.content_type, **dict(reply.headers)}
-        if isinstance(reply.body, bytes):
-            headers.setdefault("Content-Length", str(len(reply.body)))
+        request.setResponseCode(response.status)
+        headers = {"Content-Type": response.content_type, **dict(response.headers)}
+        if isinstance(response.body, bytes):
+            headers.setdefault("Content-Length", str(len(response.body)))
         for name, value in headers.items():
             request.setHeader(name, value)
-        if not isinstance(reply.body, bytes):
-            self._events = reply.body
-            # The head goes out at once, whatever the pace.
+        if not isinstance(response.body, bytes):
+            self._events = response.body
+            # An empty write sends the head at once; the first event may have to wait for its pace.
             request.write(b"")
             request.registerProducer(self, True)
             self._schedule(0)
             return
-        request.write(reply.body)
+        request.write(response.body)
         self._end()
 
     def _schedule(self, seconds: float) -> None:
@@ -91,26 +91,26 @@ class Delivery:
         self._schedule(self._pace)
 
     def _end(self) -> None:
-        match self._reply.ending:
+        match self._response.ending:
             case Ending.FINISH:
                 self._request.finish()
             case Ending.BREAK:
-                # Unlike after an abort, what was written still arrives.
+                # Unlike an abort, this still sends what has been written.
                 self._request.loseConnection()
 
     def pauseProducing(self) -> None:
-        """The client reads too slowly."""
+        """Stop sending: the client reads too slowly."""
         self._paused = True
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def resumeProducing(self) -> None:
-        """The client has caught up."""
+        """Go on sending: the client has caught up."""
         self._paused = False
         self._schedule(self._pace)
 
     def stopProducing(self) -> None:
-        """The client has left."""
+        """Drop the rest: the client has left."""
         self.pauseProducing()
         self._events = iter(())

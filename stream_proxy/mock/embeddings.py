@@ -1,4 +1,4 @@
-"""Models and embeddings: what the mock serves besides conversations and files."""
+"""Models and embeddings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import base64
 import random
 import struct
 
-from stream_proxy.mock.checks import count, missing
+from stream_proxy.mock.checks import count
 from stream_proxy.mock.text import tokens
-from stream_proxy.mock.wire import EPOCH, ApiError, JSONObject, digest
+from stream_proxy.mock.wire import EPOCH, JSONObject, MockError, digest, invalid, missing
 
 MODELS = (
     "mock",
@@ -22,37 +22,35 @@ _DIMENSIONS = {"text-embedding-3-large": 3072}
 
 
 def models() -> JSONObject:
-    """The list of models. Other names are answered all the same."""
+    """Return the list of models. Requests may name other models as well."""
     return {"object": "list", "data": [model(name) for name in MODELS]}
 
 
 def model(name: str) -> JSONObject:
-    """One of `MODELS`.
+    """Return one of `MODELS`.
 
-    :raises ApiError: 404 for any other.
+    :raises MockError: 404 for any other.
     """
     if name not in MODELS:
-        raise ApiError(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
+        raise MockError(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
     return {"id": name, "object": "model", "created": EPOCH, "owned_by": "openai-stream-proxy"}
 
 
 def embeddings(body: JSONObject) -> JSONObject:
-    """A unit vector for each input, made of its hash: floats, or base64 of little-endian 32-bit ones.
+    """Return a unit vector for each input, made from its hash: floats, or base64 of little-endian float32s.
 
-    :raises ApiError: 400 for a request that makes no sense.
+    :raises MockError: 400 for an invalid request.
     """
     given = body.get("input")
     if given is None:
         raise missing("input")
-    # A list of numbers is one input, given in tokens.
+    # A list of integers is one input, already tokenised.
     inputs = given if isinstance(given, list) and not isinstance(next(iter(given), 0), int) else [given]
     if not all(isinstance(one, str | list) and one for one in inputs):
-        raise ApiError(400, "'$.input' is invalid.", param="input")
+        raise invalid("input", "'$.input' is invalid.")
     form = body.get("encoding_format") or "float"
     if form not in ("float", "base64"):
-        raise ApiError(
-            400, "Invalid value: 'encoding_format'.", param="encoding_format", code="invalid_value"
-        )
+        raise invalid("encoding_format", "Invalid value: 'encoding_format'.", "invalid_value")
     size = count(body, "dimensions", 1, 4096) or _DIMENSIONS.get(body["model"], 1536)
     used = sum(len(tokens(one)) if isinstance(one, str) else len(one) for one in inputs)
     data = []

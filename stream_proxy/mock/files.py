@@ -1,4 +1,4 @@
-"""Uploaded files: their metadata, and the beginning of their content."""
+"""Uploaded files: the form that carries one, its metadata, and the beginning of its content."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from stream_proxy.mock.checks import missing
-from stream_proxy.mock.wire import EPOCH, ApiError, JSONObject, digest
+from stream_proxy.mock.wire import EPOCH, JSONObject, MockError, digest, missing
 
 _BLOCK = 1 << 16
 _MAX_HEAD = 1 << 14
@@ -20,7 +19,7 @@ _PARAMETER = r'(?i)content-disposition:[^\r\n]*;\s*{}="((?:[^"\\]|\\.)*)"'
 
 @dataclass
 class Part:
-    """One field of a form: all of it counted and hashed, the first `keep` bytes kept."""
+    """One field of a form: all of it is counted and hashed, the first `keep` bytes are kept."""
 
     name: str
     filename: str | None
@@ -30,42 +29,42 @@ class Part:
     checksum: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     def feed(self, data: bytes) -> None:
-        """Take in the next piece."""
+        """Add the next bytes of the content."""
         self.size += len(data)
         self.checksum.update(data)
         self.kept += data[: self.keep - len(self.kept)]
 
 
 def read_form(content: BinaryIO, content_type: str, keep: int) -> dict[str, Part]:
-    """The fields of a multipart form, read in blocks, at most `keep` bytes of each kept.
+    """Read a multipart form in blocks, and return its fields with at most `keep` bytes of each.
 
-    :raises ApiError: 400 for anything else.
+    :raises MockError: 400 if `content` is not a multipart form.
     """
     match = _BOUNDARY.match(content_type)
     if match is None:
-        raise ApiError(400, "Expected a multipart/form-data body with a boundary.")
+        raise MockError(400, "Expected a multipart/form-data body with a boundary.")
     separator = b"\r\n--" + (match[1] or match[2]).encode("latin-1")
     try:
         return {part.name: part for part in _parts(content, separator, keep)}
     except ValueError:
-        raise ApiError(400, "Could not parse the multipart form.") from None
+        raise MockError(400, "Could not parse the multipart form.") from None
 
 
 def _parts(content: BinaryIO, separator: bytes, keep: int) -> Iterator[Part]:
-    # The first boundary has no line before it.
+    # Only the first boundary may lack the line end before it.
     held = b"\r\n" + content.read(_BLOCK)
 
     def until(end: bytes, part: Part | None, limit: int | None = None) -> bytes:
-        """Read up to and over `end`; what came before it goes into `part`, or is returned."""
+        """Consume everything through `end`; feed what precedes it to `part`, or else return it."""
         nonlocal held
         while (found := held.find(end)) < 0:
             if limit is not None and len(held) > limit:
                 raise ValueError("too long")
             if part is not None:
-                # The end may have begun.
-                sure = max(0, len(held) - len(end) + 1)
-                part.feed(held[:sure])
-                held = held[sure:]
+                # The last bytes may be the beginning of `end`.
+                safe = max(0, len(held) - len(end) + 1)
+                part.feed(held[:safe])
+                held = held[safe:]
             block = content.read(_BLOCK)
             if not block:
                 raise ValueError("ends too early")
@@ -92,7 +91,7 @@ def _parts(content: BinaryIO, separator: bytes, keep: int) -> Iterator[Part]:
 
 
 class FileStore:
-    """The files of one mock: at most `most`, the oldest go first; `keep` bytes of content each."""
+    """Files of one mock: the last `most` of them, and the first `keep` bytes of each."""
 
     def __init__(self, most: int = 100, keep: int = 1 << 20) -> None:
         self._most = most
@@ -101,9 +100,9 @@ class FileStore:
         self._uploads = 0
 
     def upload(self, content: BinaryIO, content_type: str) -> JSONObject:
-        """Take in a form with the fields ``purpose`` and ``file``; the file's object is the answer.
+        """Store the file of a form with the fields ``purpose`` and ``file``, and return its object.
 
-        :raises ApiError: 400 for anything else.
+        :raises MockError: 400 for any other body.
         """
         form = read_form(content, content_type, self._keep)
         for name in ("file", "purpose"):
@@ -131,7 +130,7 @@ class FileStore:
         return made
 
     def all(self, purpose: str | None) -> JSONObject:
-        """All files, or those for one purpose."""
+        """Return the list of all files, or of those with one purpose."""
         data = [made for made, _ in self._files.values() if purpose in (None, made["purpose"])]
         return {
             "object": "list",
@@ -142,19 +141,19 @@ class FileStore:
         }
 
     def get(self, name: str) -> tuple[JSONObject, bytes]:
-        """A file's object, and what was kept of its content.
+        """Return a file's object, and the beginning of its content.
 
-        :raises ApiError: 404 where there is no such file.
+        :raises MockError: 404 if there is no such file.
         """
         try:
             return self._files[name]
         except KeyError:
-            raise ApiError(404, f"No such File object: {name}", param="id") from None
+            raise MockError(404, f"No such File object: {name}", param="id") from None
 
     def delete(self, name: str) -> JSONObject:
-        """Forget a file.
+        """Delete a file.
 
-        :raises ApiError: 404 where there is no such file.
+        :raises MockError: 404 if there is no such file.
         """
         self.get(name)
         del self._files[name]

@@ -1,4 +1,4 @@
-"""The mock's web resource: which answer, and in which mode."""
+"""Web resource of the mock: the routes, and the response for each in either mode."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from stream_proxy.http.upgrade import wants_websocket
 from stream_proxy.mock.chat import chunks, completion
-from stream_proxy.mock.checks import missing, optional, streamed
-from stream_proxy.mock.control import Control, read_control, spoil, spoil_stream
+from stream_proxy.mock.checks import optional, wants_stream
+from stream_proxy.mock.control import Control, failing_stream, read_control, with_failure
 from stream_proxy.mock.delivery import Delivery
 from stream_proxy.mock.embeddings import embeddings, model, models
 from stream_proxy.mock.files import FileStore
-from stream_proxy.mock.realtime import Dialogue
+from stream_proxy.mock.messages import Echo, MessageHandler
+from stream_proxy.mock.realtime.session import RealtimeSession
 from stream_proxy.mock.responses import events, failed, response
-from stream_proxy.mock.service import answer, is_service, refusal
-from stream_proxy.mock.speaker import Echo, Speaker
+from stream_proxy.mock.service import error_response, is_service, respond
 from stream_proxy.mock.websocket import serve
-from stream_proxy.mock.wire import ApiError, JSONObject, Reply, decode_object, digest, encode, sse
+from stream_proxy.mock.wire import (
+    HTTPResponse,
+    JSONObject,
+    MockError,
+    decode_object,
+    digest,
+    encode,
+    invalid,
+    missing,
+    sse,
+)
 
 _ANY = r"(?:/.*)?"
 _BASE = r"(?:(?:/.*)?/(?:v\d+|openai))?"
@@ -34,7 +44,7 @@ _DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
 
 @dataclass(frozen=True)
 class Inbound:
-    """A request, as far as an endpoint looks at it."""
+    """The parts of a request that endpoints use."""
 
     content: BinaryIO
     content_type: str
@@ -42,13 +52,13 @@ class Inbound:
     query: dict[bytes, list[bytes]]
     path: str
     name: str
-    """What the path names at its end: a model, a file."""
+    """The model or file that the path ends with."""
     control: Control
 
     def body(self) -> JSONObject:
-        """The JSON body, with a model (the deployment in the path stands for one).
+        """Return the JSON body, with a model, which may also be the deployment in the path.
 
-        :raises ApiError: 400 for anything else.
+        :raises MockError: 400 for anything else.
         """
         body = decode_object(self.content)
         deployment = _DEPLOYMENT.search(self.path)
@@ -59,15 +69,15 @@ class Inbound:
         return body
 
 
-Endpoint: TypeAlias = Callable[["MockUpstream", Inbound], Reply]
+Endpoint: TypeAlias = Callable[["MockUpstream", Inbound], HTTPResponse]
 
 
 class MockUpstream(Resource):
-    """An OpenAI-compatible API; the package tells what it answers. It takes every path below where it hangs.
+    """An OpenAI-compatible API on every path below its own; the package's docstring describes it.
 
-    Under a site that parses forms (`mock_site`'s does not) uploads are held in memory meanwhile.
+    A site that parses forms would hold uploads in memory; that of `mock_site` does not.
 
-    :param reactor: Keeps the time of delays and paces.
+    :param reactor: times delays and paces.
     """
 
     isLeaf = True
@@ -78,21 +88,22 @@ class MockUpstream(Resource):
         self._files = FileStore()
 
     def render(self, request: Request) -> int:
-        """Answer `request`, at its own pace and only while its client is there."""
+        """Respond at the pace that the request asks for, until its client leaves."""
         control = Control()
         try:
             control = read_control(request.getHeader)
             if (error := control.error()) is not None:
                 raise error
-            speaker = _speaker(request, control)
-            if speaker is not None:
-                serve(self._reactor, request, control, speaker, self._headers(request))
+            handler = _message_handler(request, control)
+            if handler is not None:
+                serve(self._reactor, request, control, handler, self._headers(request))
                 return NOT_DONE_YET
-            reply = self._answer(request, control)
-        except ApiError as refused:
-            reply = refusal(refused) if is_service(request.path) else refused.reply()
-        reply = replace(reply, headers=(*self._headers(request), *reply.headers))
-        Delivery(self._reactor, request, reply, control.delay, control.pace)
+            http_response = self._respond(request, control)
+        except MockError as failure:
+            http_response = error_response(failure) if is_service(request.path) else failure.response()
+        headers = (*self._headers(request), *http_response.headers)
+        http_response = replace(http_response, headers=headers)
+        Delivery(self._reactor, request, http_response, control.delay, control.pace)
         return NOT_DONE_YET
 
     def _headers(self, request: Request) -> tuple[tuple[str, str], ...]:
@@ -113,39 +124,39 @@ class MockUpstream(Resource):
             ("x-ratelimit-reset-tokens", "30ms"),
         )
 
-    def _answer(self, request: Request, control: Control) -> Reply:
+    def _respond(self, request: Request, control: Control) -> HTTPResponse:
         method = request.method.decode("latin-1")
         path = request.path.decode("latin-1").rstrip("/")
-        for pattern, endpoints in _ROUTES:
-            match = pattern.fullmatch(path)
+        for pattern, endpoints in _ROUTES.items():
+            match = re.fullmatch(pattern, path)
             if match is None:
                 continue
             endpoint = endpoints.get("GET" if method == "HEAD" else method)
             if endpoint is None:
-                raise ApiError(
+                raise MockError(
                     405,
                     f"Not allowed to {method} on {path}.",
                     code="method_not_supported",
                     headers=(("Allow", ", ".join(endpoints)),),
                 )
             if control.fail == "failed" and endpoint is not MockUpstream._responses:
-                raise ApiError(400, "Only Responses can be made to fail this way.", param="X-Mock-Fail")
+                raise invalid("X-Mock-Fail", "Only Responses can be made to fail this way.")
             assert request.content is not None
             name = unquote(match.groupdict().get("name", ""))
             content_type = request.getHeader("content-type") or ""
             accept = ",".join(request.requestHeaders.getRawHeaders("accept", []))
             inbound = Inbound(request.content, content_type, accept, request.args, path, name, control)
-            reply = endpoint(self, inbound)
-            return spoil(control, reply) if isinstance(reply.body, bytes) else reply
-        raise ApiError(404, f"Invalid URL ({method} {path or '/'})")
+            made = endpoint(self, inbound)
+            return with_failure(control, made) if isinstance(made.body, bytes) else made
+        raise MockError(404, f"Invalid URL ({method} {path or '/'})")
 
-    def _chat(self, inbound: Inbound) -> Reply:
+    def _chat(self, inbound: Inbound) -> HTTPResponse:
         control = inbound.control
         body = inbound.body()
-        stream = streamed(body, control)
+        stream = wants_stream(body, control)
         whole = completion(body, control.words)
         if not stream:
-            return Reply(encode(whole))
+            return HTTPResponse(encode(whole))
         options = body.get("stream_options") or {}
         parts = chunks(
             whole,
@@ -159,74 +170,75 @@ class MockUpstream(Resource):
             yield sse(b"[DONE]")
 
         event = "error" if control.fail == "error-event" else None
-        return spoil_stream(control, frames(), lambda _: sse(encode(control.failure().envelope()), event))
+        return failing_stream(control, frames(), lambda _: sse(encode(control.failure().envelope()), event))
 
-    def _responses(self, inbound: Inbound) -> Reply:
+    def _responses(self, inbound: Inbound) -> HTTPResponse:
         control = inbound.control
         body = inbound.body()
-        stream = streamed(body, control)
+        stream = wants_stream(body, control)
         whole = response(body, control.words)
         error = control.failure()
         summary = None if error.code is None else {"code": error.code, "message": error.message}
         if not stream:
             if control.fail == "failed" and summary is None:
-                return Reply(encode(failed(whole, None)))
-            return Reply(encode(whole))
+                return HTTPResponse(encode(failed(whole, None)))
+            return HTTPResponse(encode(whole))
         options = body.get("stream_options") or {}
 
         def failure(number: int) -> bytes:
             if control.fail == "error-chunk":
                 return sse(encode(error.envelope()))
             kind = "error" if control.fail == "error-event" else "response.failed"
-            told = (
+            details = (
                 {"code": error.code, "message": error.message, "param": None}
                 if kind == "error"
                 else {"response": failed(whole, summary)}
             )
-            return sse(encode({"type": kind, "sequence_number": number, **told}), kind)
+            return sse(encode({"type": kind, "sequence_number": number, **details}), kind)
 
         parts = events(whole, obfuscate=options.get("include_obfuscation") is not False)
-        return spoil_stream(control, (sse(encode(part), part["type"]) for part in parts), failure)
+        return failing_stream(control, (sse(encode(part), part["type"]) for part in parts), failure)
 
-    def _service(self, inbound: Inbound) -> Reply:
-        return answer(inbound.content, inbound.content_type, inbound.accept, inbound.control)
+    def _service(self, inbound: Inbound) -> HTTPResponse:
+        return respond(inbound.content, inbound.content_type, inbound.accept, inbound.control)
 
-    def _embeddings(self, inbound: Inbound) -> Reply:
-        return Reply(encode(embeddings(inbound.body())))
+    def _embeddings(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(embeddings(inbound.body())))
 
-    def _models(self, inbound: Inbound) -> Reply:
-        return Reply(encode(models()))
+    def _models(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(models()))
 
-    def _model(self, inbound: Inbound) -> Reply:
-        return Reply(encode(model(inbound.name)))
+    def _model(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(model(inbound.name)))
 
-    def _upload(self, inbound: Inbound) -> Reply:
-        return Reply(encode(self._files.upload(inbound.content, inbound.content_type)))
+    def _upload(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(self._files.upload(inbound.content, inbound.content_type)))
 
-    def _list_files(self, inbound: Inbound) -> Reply:
+    def _list_files(self, inbound: Inbound) -> HTTPResponse:
         purposes = inbound.query.get(b"purpose", [])
-        return Reply(encode(self._files.all(purposes[0].decode("utf-8", "replace") if purposes else None)))
+        purpose = purposes[0].decode("utf-8", "replace") if purposes else None
+        return HTTPResponse(encode(self._files.all(purpose)))
 
-    def _file(self, inbound: Inbound) -> Reply:
-        return Reply(encode(self._files.get(inbound.name)[0]))
+    def _file(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(self._files.get(inbound.name)[0]))
 
-    def _file_content(self, inbound: Inbound) -> Reply:
+    def _file_content(self, inbound: Inbound) -> HTTPResponse:
         made, content = self._files.get(inbound.name)
         name = re.sub(r'[^ -~]|["\\]', "_", made["filename"])
-        return Reply(
+        return HTTPResponse(
             content,
             content_type="application/octet-stream",
             headers=(("Content-Disposition", f'attachment; filename="{name}"'),),
         )
 
-    def _delete_file(self, inbound: Inbound) -> Reply:
-        return Reply(encode(self._files.delete(inbound.name)))
+    def _delete_file(self, inbound: Inbound) -> HTTPResponse:
+        return HTTPResponse(encode(self._files.delete(inbound.name)))
 
 
-def _speaker(request: Request, control: Control) -> Speaker | None:
-    """Who speaks at a WebSocket's path; `None` at any other.
+def _message_handler(request: Request, control: Control) -> MessageHandler | None:
+    """Return the handler for a WebSocket's path, or `None` for any other path.
 
-    :raises ApiError: 426 for what is no WebSocket there, 400 where the model is not named.
+    :raises MockError: 426 without a WebSocket handshake, 400 without a model.
     """
     kind = request.path.rstrip(b"/").rpartition(b"/")[2]
     if kind not in (b"realtime", b"echo"):
@@ -236,42 +248,33 @@ def _speaker(request: Request, control: Control) -> Speaker | None:
     ]
     if not wants_websocket(request.method, headers):
         upgrade = (("Upgrade", "websocket"),)
-        raise ApiError(426, "Here is a WebSocket: send its handshake.", headers=upgrade)
+        raise MockError(426, "Here is a WebSocket: send its handshake.", headers=upgrade)
     if kind == b"echo":
         return Echo()
     named = request.args.get(b"model") or request.args.get(b"deployment")
     if not named:
         raise missing("model")
-    return Dialogue(named[0].decode("utf-8", "replace"), control.words)
+    return RealtimeSession(named[0].decode("utf-8", "replace"), control.words)
 
 
-_Methods: TypeAlias = dict[str, Endpoint]
-
-
-def _route(pattern: str, endpoints: _Methods) -> tuple[re.Pattern[str], _Methods]:
-    return re.compile(pattern), endpoints
-
-
-_ROUTES = (
-    _route(_ANY + "/stream", {"POST": MockUpstream._service}),
-    _route(_ANY + "/chat/completions", {"POST": MockUpstream._chat}),
-    _route(_ANY + "/responses", {"POST": MockUpstream._responses}),
-    _route(_ANY + "/embeddings", {"POST": MockUpstream._embeddings}),
-    _route(_BASE + "/models", {"GET": MockUpstream._models}),
-    _route(_BASE + "/models/(?P<name>.+)", {"GET": MockUpstream._model}),
-    _route(_BASE + "/files", {"GET": MockUpstream._list_files, "POST": MockUpstream._upload}),
-    _route(
-        _BASE + "/files/(?P<name>[^/]+)", {"GET": MockUpstream._file, "DELETE": MockUpstream._delete_file}
-    ),
-    _route(_BASE + "/files/(?P<name>[^/]+)/content", {"GET": MockUpstream._file_content}),
-)
+_ROUTES: dict[str, dict[str, Endpoint]] = {
+    _ANY + "/stream": {"POST": MockUpstream._service},
+    _ANY + "/chat/completions": {"POST": MockUpstream._chat},
+    _ANY + "/responses": {"POST": MockUpstream._responses},
+    _ANY + "/embeddings": {"POST": MockUpstream._embeddings},
+    _BASE + "/models": {"GET": MockUpstream._models},
+    _BASE + "/models/(?P<name>.+)": {"GET": MockUpstream._model},
+    _BASE + "/files": {"GET": MockUpstream._list_files, "POST": MockUpstream._upload},
+    _BASE + "/files/(?P<name>[^/]+)": {"GET": MockUpstream._file, "DELETE": MockUpstream._delete_file},
+    _BASE + "/files/(?P<name>[^/]+)/content": {"GET": MockUpstream._file_content},
+}
 
 
 class _QuietSite(Site):
     def log(self, request: HTTPRequest) -> None:
-        """Say nothing: the access log would print queries."""
+        """Log nothing: Twisted's access log would print queries, which may hold keys."""
 
 
 def mock_site(reactor: IReactorTime) -> Site:
-    """A site that serves a `MockUpstream` of its own, leaves uploads unparsed and logs no request."""
+    """Return a site for a new `MockUpstream`, which leaves uploads unparsed and logs no request."""
     return _QuietSite(MockUpstream(reactor), parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call,unused-ignore]

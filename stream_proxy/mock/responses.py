@@ -1,35 +1,34 @@
-"""A Response, and the events that stream it."""
+"""Objects of the Responses API, and the events that stream one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream_proxy.mock.checks import called_functions, count, missing, optional
-from stream_proxy.mock.text import Heard, content_text, formatted, logprobs, sentence, thought, tokens
-from stream_proxy.mock.wire import EPOCH, ApiError, JSONObject, digest, fingerprint
+from stream_proxy.mock.checks import called_functions, count, optional
+from stream_proxy.mock.text import Prompt, content_text, formatted, logprobs, tokens
+from stream_proxy.mock.wire import EPOCH, JSONObject, digest, fingerprint, invalid, missing
 
 
 def response(body: JSONObject, words: int | None) -> JSONObject:
-    """The Response that answers `body`, with a text of `words` words if given: completed or incomplete.
+    """Return the completed or incomplete Response for a request body, with a text of `words` words if given.
 
-    :raises ApiError: 400 for a request that makes no sense.
+    :raises MockError: 400 for an invalid request.
     """
-    heard, prompt = _heard(body)
+    prompt, input_tokens = _last_prompt(body)
     identity = fingerprint(body)
-    text = sentence(body["model"], heard, words)
+    text = prompt.response(body["model"], words)
     reasoning = optional(body, "reasoning", dict)
-    wanted = optional(body, "include", list) or []
+    included = optional(body, "include", list) or []
     output = []
-    thinking = 0
+    reasoning_tokens = 0
     if reasoning and reasoning.get("effort") != "none":
-        thinking = len(tokens(thought(heard)))
-        output.append(
-            _reasoning(reasoning, heard, identity, encrypted="reasoning.encrypted_content" in wanted)
-        )
-    calls = [] if heard.from_tool else called_functions(body, text)
-    cut = False
+        reasoning_tokens = len(tokens(prompt.reasoning()))
+        encrypted = "reasoning.encrypted_content" in included
+        output.append(_reasoning(reasoning, prompt, identity, encrypted=encrypted))
+    calls = [] if prompt.from_tool else called_functions(body, text)
+    truncated = False
     if calls:
-        said = [arguments for _, arguments in calls]
+        texts = [arguments for _, arguments in calls]
         output += [
             {
                 "id": f"fc_{digest(identity, name)}",
@@ -45,32 +44,30 @@ def response(body: JSONObject, words: int | None) -> JSONObject:
         layout = _layout(body)
         pieces = tokens(formatted(text, layout.get("type"), layout.get("schema"), "text.format"))
         limit = count(body, "max_output_tokens", 1, 1 << 31)
-        cut = limit is not None and len(pieces) > limit
+        truncated = limit is not None and len(pieces) > limit
         pieces = pieces[:limit]
-        said = ["".join(pieces)]
-        odds = (
-            logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
-            if "message.output_text.logprobs" in wanted
-            else []
-        )
+        texts = ["".join(pieces)]
+        odds = []
+        if "message.output_text.logprobs" in included:
+            odds = logprobs(pieces, count(body, "top_logprobs", 0, 20) or 0)
         output.append(
             {
                 "id": f"msg_{identity}",
                 "type": "message",
-                "status": "incomplete" if cut else "completed",
-                "content": [{"type": "output_text", "annotations": [], "logprobs": odds, "text": said[0]}],
+                "status": "incomplete" if truncated else "completed",
+                "content": [{"type": "output_text", "annotations": [], "logprobs": odds, "text": texts[0]}],
                 "role": "assistant",
             }
         )
-    answer = thinking + sum(len(tokens(part)) for part in said)
+    output_tokens = reasoning_tokens + sum(len(tokens(text)) for text in texts)
     return {
         "id": f"resp_{identity}",
         "object": "response",
         "created_at": EPOCH,
-        "status": "incomplete" if cut else "completed",
+        "status": "incomplete" if truncated else "completed",
         "background": body.get("background") or False,
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "incomplete_details": {"reason": "max_output_tokens"} if truncated else None,
         "instructions": body.get("instructions"),
         "max_output_tokens": body.get("max_output_tokens"),
         "max_tool_calls": body.get("max_tool_calls"),
@@ -82,27 +79,27 @@ def response(body: JSONObject, words: int | None) -> JSONObject:
         "reasoning": {"effort": None, "summary": None, **(reasoning or {})},
         "service_tier": "default",
         "store": body.get("store") is not False,
-        "temperature": _or(body, "temperature", 1.0),
+        "temperature": _value_or(body, "temperature", 1.0),
         "text": {"verbosity": "medium", **(optional(body, "text", dict) or {}), "format": _layout(body)},
-        "tool_choice": _or(body, "tool_choice", "auto"),
-        "tools": _or(body, "tools", []),
-        "top_logprobs": _or(body, "top_logprobs", 0),
-        "top_p": _or(body, "top_p", 1.0),
-        "truncation": _or(body, "truncation", "disabled"),
+        "tool_choice": _value_or(body, "tool_choice", "auto"),
+        "tools": _value_or(body, "tools", []),
+        "top_logprobs": _value_or(body, "top_logprobs", 0),
+        "top_p": _value_or(body, "top_p", 1.0),
+        "truncation": _value_or(body, "truncation", "disabled"),
         "usage": {
-            "input_tokens": prompt,
+            "input_tokens": input_tokens,
             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": answer,
-            "output_tokens_details": {"reasoning_tokens": thinking},
-            "total_tokens": prompt + answer,
+            "output_tokens": output_tokens,
+            "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
+            "total_tokens": input_tokens + output_tokens,
         },
         "user": body.get("user"),
-        "metadata": _or(body, "metadata", {}),
+        "metadata": _value_or(body, "metadata", {}),
     }
 
 
 def failed(whole: JSONObject, error: JSONObject | None) -> JSONObject:
-    """`whole` as it looks when it failed: with `error` (``code``, ``message``), which may be missing."""
+    """Return the Response `whole` as a failed one, with an error (``code``, ``message``) or without."""
     return {
         **whole,
         "status": "failed",
@@ -114,7 +111,7 @@ def failed(whole: JSONObject, error: JSONObject | None) -> JSONObject:
 
 
 def events(whole: JSONObject, *, obfuscate: bool = True) -> Iterator[JSONObject]:
-    """The events that stream `whole`, from ``response.created`` to its terminal event."""
+    """Yield the events that stream the Response `whole`, from ``response.created`` to its terminal event."""
     for number, event in enumerate(_events(whole, digest(whole["id"]) if obfuscate else None)):
         yield {"type": event.pop("type"), "sequence_number": number, **event}
 
@@ -179,30 +176,24 @@ def _content(item: JSONObject, place: JSONObject) -> Iterator[JSONObject]:
         yield {"type": "response.content_part.done", **where, "part": part}
 
 
-def _heard(body: JSONObject) -> tuple[Heard, int]:
+def _last_prompt(body: JSONObject) -> tuple[Prompt, int]:
     given = body.get("input")
     if given is None:
         raise missing("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ApiError(
-            400,
-            "Invalid type for 'input': expected a string or an array of items.",
-            param="input",
-            code="invalid_type",
+        raise invalid(
+            "input", "Invalid type for 'input': expected a string or an array of items.", "invalid_type"
         )
-    prompt = sum(3 + len(tokens(content_text(item.get("content")))) for item in items)
+    input_tokens = sum(3 + len(tokens(content_text(item.get("content")))) for item in items)
     if items and items[-1].get("type") == "function_call_output":
-        return Heard(content_text(items[-1].get("output")), from_tool=True), prompt
-    return Heard(
-        next(
-            (content_text(item.get("content")) for item in reversed(items) if item.get("role") == "user"), ""
-        )
-    ), prompt
+        return Prompt(content_text(items[-1].get("output")), from_tool=True), input_tokens
+    texts = (content_text(item.get("content")) for item in reversed(items) if item.get("role") == "user")
+    return Prompt(next(texts, "")), input_tokens
 
 
-def _reasoning(reasoning: JSONObject, heard: Heard, identity: str, *, encrypted: bool) -> JSONObject:
-    summary = [{"type": "summary_text", "text": thought(heard)}] if reasoning.get("summary") else []
+def _reasoning(reasoning: JSONObject, prompt: Prompt, identity: str, *, encrypted: bool) -> JSONObject:
+    summary = [{"type": "summary_text", "text": prompt.reasoning()}] if reasoning.get("summary") else []
     item = {"id": f"rs_{identity}", "type": "reasoning", "summary": summary}
     if encrypted:
         item["encrypted_content"] = f"gAAAAA{digest(identity, 'reasoning')}"
@@ -213,6 +204,6 @@ def _layout(body: JSONObject) -> JSONObject:
     return optional(optional(body, "text", dict) or {}, "format", dict) or {"type": "text"}
 
 
-def _or(body: JSONObject, param: str, default: object) -> object:
+def _value_or(body: JSONObject, param: str, default: object) -> object:
     value = body.get(param)
     return default if value is None else value

@@ -1,4 +1,4 @@
-"""``twistd openai-stream-mock``: options in, service out."""
+"""Plugin of ``twistd openai-stream-mock``: its options and its service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_PORT = 65535
 
 
 class Options(usage.Options):
-    """Command line of ``twistd openai-stream-mock``."""
+    """Command-line options of ``twistd openai-stream-mock``."""
 
     optParameters = [
         ["port", "p", "28080", "The port to listen on."],
@@ -25,14 +25,14 @@ class Options(usage.Options):
     ]
     longdesc = (
         "An OpenAI-compatible upstream without a key or a network, and at /stream an SSE service of another "
-        "shape. What it answers is chosen by request headers: python -m pydoc stream_proxy.mock."
+        "shape. Request headers choose its responses: python -m pydoc stream_proxy.mock."
     )
 
 
 def makeService(options: Options) -> IService:
-    """The service for `options`.
+    """Return the service for `options`.
 
-    :raises SystemExit: with one line, if the port cannot be listened on.
+    :raises SystemExit: with one line, if the mock cannot listen on the port.
     """
     from twisted.internet import reactor
 
@@ -45,14 +45,14 @@ def makeService(options: Options) -> IService:
 class MockService(TCPServer):
     """The mock upstream on one port.
 
-    :raises ConfigError: if the port cannot be listened on.
+    :raises ConfigError: the mock cannot listen on the port.
     """
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         try:
             probe(port, host)
         except TypeError:
-            # So Python refuses a name that DNS has no form for.
+            # Python raises this for a host name that IDNA cannot encode.
             raise ConfigError(f"--host {host}: is neither an address nor a host name") from None
         except OSError as error:
             problem = f"cannot listen on port {port}: {error.strerror}"
@@ -64,15 +64,15 @@ class MockService(TCPServer):
         super().__init__(port, site, interface=host, backlog=BACKLOG, reactor=reactor)
 
     def startService(self) -> None:
-        """Listen, and say so."""
+        """Listen, and log where."""
         super().startService()
         RequestLog().info(self._listening)
 
 
 def _port(text: str) -> int:
-    """The port that `text` is.
+    """Return the port number in `text`.
 
-    :raises ConfigError: it is none.
+    :raises ConfigError: `text` is not a port number.
     """
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _MAX_PORT):
         raise ConfigError(f"--port {text}: must be a number from 1 to {_MAX_PORT}")

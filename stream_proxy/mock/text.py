@@ -1,4 +1,4 @@
-"""What the mock says: sentences, JSON that fits a schema, and how both fall into tokens."""
+"""Generated text: responses, reasoning, JSON for a schema, and its tokens and log probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
-from stream_proxy.mock.wire import ApiError, JSONObject, encode
+from stream_proxy.mock.wire import JSONObject, encode, invalid, missing
 
 _TOKEN = re.compile(r"\s*\w{1,12}|\s*[^\w\s]{1,4}|\s+")
 _MAX_ECHO = 300
@@ -29,38 +29,36 @@ _FORMATS = {
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The end of a conversation: the last thing said, by the user or by a tool."""
+class Prompt:
+    """The last message of a conversation, from the user or from a tool."""
 
     text: str
     from_tool: bool = False
 
+    def response(self, model: str, words: int | None = None, number: int = 0) -> str:
+        """Return the text of the response: `words` long if given, and different for each choice `number`."""
+        echo = self.text if len(self.text) <= _MAX_ECHO else self.text[:_MAX_ECHO] + "…"
+        opening = "The tools answered" if self.from_tool else "You said"
+        text = (
+            f"{opening}: “{echo}”. This is {model}, a mock: no model was asked and no key was needed, "
+            "but each word of this came just as a real one would have sent it."
+        )
+        if number:
+            text += f" (Choice {number + 1}.)"
+        return text if words is None else " ".join(islice(cycle(text.split()), words))
+
+    def reasoning(self) -> str:
+        """Return the reasoning that precedes the response."""
+        return f"Somebody wrote {len(self.text)} characters to a mock. A friendly echo will do."
+
 
 def tokens(text: str) -> list[str]:
-    """`text` in the pieces in which it is streamed and counted; joined they are `text` again."""
+    """Split `text` into the pieces in which it is streamed and counted."""
     return _TOKEN.findall(text)
 
 
-def sentence(model: str, heard: Heard, words: int | None = None, number: int = 0) -> str:
-    """The answer to what was heard: `words` long if given, and another one for each choice `number`."""
-    echo = heard.text if len(heard.text) <= _MAX_ECHO else heard.text[:_MAX_ECHO] + "…"
-    said = "The tools answered" if heard.from_tool else "You said"
-    text = (
-        f"{said}: “{echo}”. This is {model}, a mock: no model was asked and no key was needed, "
-        "but each word of this came just as a real one would have sent it."
-    )
-    if number:
-        text += f" (Choice {number + 1}.)"
-    return text if words is None else " ".join(islice(cycle(text.split()), words))
-
-
-def thought(heard: Heard) -> str:
-    """The reasoning before that answer."""
-    return f"Somebody wrote {len(heard.text)} characters to a mock. A friendly echo will do."
-
-
 def content_text(content: object) -> str:
-    """The text of a message's content: a string, or a list of parts of which the ones with text count."""
+    """Return the text of a message's content, which is a string or a list of parts, some with a text."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -71,40 +69,35 @@ def content_text(content: object) -> str:
 
 
 def formatted(text: str, kind: object, schema: object, param: str) -> str:
-    """`text` in the response format `kind`: as it is, in any JSON object, or in one that fits `schema`.
+    """Return `text` in the response format `kind`: as it is, in a JSON object, or in one that fits `schema`.
 
-    :raises ApiError: 400 that names `param`, for an unknown kind or a schema that is none.
+    :raises MockError: 400 that names `param`, for an unknown kind or an invalid schema.
     """
     if kind == "text":
         return text
     if kind == "json_object":
         return encode({"answer": text}).decode()
     if kind != "json_schema":
-        raise ApiError(400, f"Invalid value: '{param}.type'.", param=f"{param}.type", code="invalid_value")
+        raise invalid(f"{param}.type", f"Invalid value: '{param}.type'.", "invalid_value")
     if not isinstance(schema, dict):
-        raise ApiError(
-            400,
-            f"Missing required parameter: '{param}.schema'.",
-            param=f"{param}.schema",
-            code="missing_required_parameter",
-        )
+        raise missing(f"{param}.schema")
     return encode(_instance(schema, text, param)).decode()
 
 
 def arguments(schema: object, text: str, param: str) -> str:
-    """The arguments of a call to a function whose parameters have `schema`.
+    """Return the arguments of a call to a function whose parameters have `schema`.
 
-    :raises ApiError: 400 that names `param`, for a schema that is none.
+    :raises MockError: 400 that names `param`, for an invalid schema.
     """
     value = _instance(schema, text, param) if isinstance(schema, dict) else {}
     return encode(value if isinstance(value, dict) else {}).decode()
 
 
 def instance(schema: Any, text: str, root: JSONObject, depth: int = 0) -> Any:
-    """A value that fits a simple JSON schema, with `text` where a string is free to choose.
+    """Return a value that fits a simple JSON schema, with `text` for strings without another constraint.
 
-    References into `root` are followed. Below a depth of six arrays are empty, optional properties missing,
-    and what may be null is: so recursive schemas end.
+    References into `root` are followed. Recursive schemas come to an end because below a depth of six arrays
+    are empty, optional properties are absent, and nullable values are null.
     """
     if not isinstance(schema, dict) or depth > 4 * _MAX_DEPTH:
         return text if schema is True else None
@@ -120,11 +113,8 @@ def instance(schema: Any, text: str, root: JSONObject, depth: int = 0) -> Any:
     if isinstance(parts := schema.get("allOf"), list):
         values = [instance(part, text, root, depth + 1) for part in parts]
         objects = [value for value in values if isinstance(value, dict)]
-        return (
-            {key: value for one in objects for key, value in one.items()}
-            if objects
-            else next(iter(values), None)
-        )
+        merged = {key: value for each in objects for key, value in each.items()}
+        return merged if objects else next(iter(values), None)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = "null" if depth > _MAX_DEPTH and "null" in kind else next(iter(kind), "null")
@@ -137,9 +127,8 @@ def instance(schema: Any, text: str, root: JSONObject, depth: int = 0) -> Any:
             return {name: instance(properties[name], text, root, depth + 1) for name in wanted}
         case "array":
             least = schema.get("minItems", 1 if depth <= _MAX_DEPTH else 0)
-            return [
-                instance(schema.get("items", True), text, root, depth + 1) for _ in range(min(least, 100))
-            ]
+            items = schema.get("items", True)
+            return [instance(items, text, root, depth + 1) for _ in range(min(least, 100))]
         case "string":
             value = _FORMATS.get(str(schema.get("format")), text)
             return value.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
@@ -154,9 +143,7 @@ def _instance(schema: JSONObject, text: str, param: str) -> Any:
     try:
         return instance(schema, text, schema)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
-        raise ApiError(
-            400, f"Invalid schema for '{param}'.", param=param, code="invalid_json_schema"
-        ) from None
+        raise invalid(param, f"Invalid schema for '{param}'.", "invalid_json_schema") from None
 
 
 def _number(schema: JSONObject) -> Any:
@@ -184,7 +171,7 @@ def _resolve(reference: str, root: JSONObject) -> object:
 
 
 def logprobs(pieces: Sequence[str], top: int) -> list[JSONObject]:
-    """Made-up log probabilities, one entry per token, each with `top` alternatives."""
+    """Return made-up log probabilities: an entry for each token, with `top` alternatives."""
 
     def entry(piece: str, rank: int) -> JSONObject:
         return {

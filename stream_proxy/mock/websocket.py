@@ -1,4 +1,4 @@
-"""The mock's WebSockets: a speaker behind autobahn's server protocol, at its own pace."""
+"""WebSockets of the mock: a message handler behind autobahn's server protocol, at the pace asked for."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.mock.control import Control
-from stream_proxy.mock.speaker import Said, Speaker
-from stream_proxy.mock.wire import ApiError
+from stream_proxy.mock.messages import Message, MessageHandler
+from stream_proxy.mock.wire import invalid
 
 _BATCH = 64
-_KEY = "openai-insecure-api-key."
+# Browsers cannot set headers on a WebSocket; they send their key as a subprotocol, which must not come back.
+_KEY_PREFIX = "openai-insecure-api-key."
 FAILURES = ("break", "break-mid-event", "hang")
-"""The failures of ``X-Mock-Fail`` that a WebSocket can have."""
+"""The kinds of ``X-Mock-Fail`` that a WebSocket supports."""
 
 
 def serve(
     reactor: IReactorTime,
     request: Request,
     control: Control,
-    speaker: Speaker,
+    handler: MessageHandler,
     headers: tuple[tuple[str, str], ...],
 ) -> None:
-    """Make a WebSocket of `request`, with `headers` in its 101.
+    """Upgrade `request` to a WebSocket, with `headers` in the 101 response.
 
-    :raises ApiError: 400 for a failure that only HTTP can have.
+    :raises MockError: 400 for a failure that a WebSocket does not support.
     """
     if control.fail not in (None, *FAILURES):
-        raise ApiError(400, f"A WebSocket can only fail with {', '.join(FAILURES)}.", param="X-Mock-Fail")
+        raise invalid("X-Mock-Fail", f"A WebSocket can only fail with {', '.join(FAILURES)}.")
     factory = WebSocketServerFactory(reactor=reactor, server="")
     factory.setProtocolOptions(
         webStatus=False,
         versions=[13],
-        allowNullOrigin=True,  # a page that was opened as a file
-        openHandshakeTimeout=0,  # it is in already, and the timer would outlast the connection
+        allowNullOrigin=True,  # the origin of a page opened from a file
+        openHandshakeTimeout=0,  # the handshake is complete, and the timer would outlive the connection
         failByDrop=False,
         echoCloseCodeReason=True,
     )
-    factory.protocol = lambda: _Socket(reactor, control, speaker, dict(headers))  # type: ignore[assignment]
+    factory.protocol = lambda: _Socket(reactor, control, handler, dict(headers))  # type: ignore[assignment]
 
     def begin() -> None:
         WebSocketResource(factory).render(request)
@@ -58,48 +59,48 @@ def serve(
 
 @implementer(IPushProducer)
 class _Socket(WebSocketServerProtocol):
-    """One connection. What is to be said waits here while the client does not read."""
+    """One connection. Messages are taken from their iterators only while the client reads."""
 
     transport: Any
 
     def __init__(
-        self, reactor: IReactorTime, control: Control, speaker: Speaker, headers: dict[str, str]
+        self, reactor: IReactorTime, control: Control, handler: MessageHandler, headers: dict[str, str]
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._control = control
-        self._speaker = speaker
+        self._handler = handler
         self._headers = headers
-        self._saying: deque[Iterator[Said]] = deque()
+        self._outgoing: deque[Iterator[Message]] = deque()
         self._sent = 0
         self._paused = False
         self._call: IDelayedCall | None = None
 
     def onConnect(self, request: Any) -> tuple[str | None, dict[str, str]]:
-        """Choose ``realtime``, else the first subprotocol that is no key."""
-        offers = [name for name in request.protocols if not name.startswith(_KEY)]
+        """Choose the subprotocol ``realtime``, else the first one offered that is not a key."""
+        offers = [name for name in request.protocols if not name.startswith(_KEY_PREFIX)]
         return "realtime" if "realtime" in offers else next(iter(offers), None), self._headers
 
     def onOpen(self) -> None:
-        """Speak first."""
-        self.transport.unregisterProducer()  # the HTTP channel's
+        """Send the first messages."""
+        self.transport.unregisterProducer()  # HTTPChannel registered itself
         self.transport.registerProducer(self, True)
-        self._say(self._speaker.opened())
+        self._enqueue(self._handler.on_open())
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Answer."""
-        self._say(self._speaker.heard(Said(payload, isBinary)))
+        """Pass the message to the handler."""
+        self._enqueue(self._handler.on_message(Message(payload, isBinary)))
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """Fall silent."""
+        """Drop what was not sent."""
         self.stopProducing()
 
     def _closeConnection(self, abort: bool = False) -> None:
         self.transport.unregisterProducer()
         super()._closeConnection(abort)
 
-    def _say(self, messages: Iterator[Said]) -> None:
-        self._saying.append(messages)
+    def _enqueue(self, messages: Iterator[Message]) -> None:
+        self._outgoing.append(messages)
         self._schedule(0)
 
     def _schedule(self, seconds: float) -> None:
@@ -121,16 +122,16 @@ class _Socket(WebSocketServerProtocol):
                 return
         self._schedule(self._control.pace)
 
-    def _next(self) -> Said | None:
-        while self._saying:
-            message = next(self._saying[0], None)
+    def _next(self) -> Message | None:
+        while self._outgoing:
+            message = next(self._outgoing[0], None)
             if message is not None:
                 return message
-            self._saying.popleft()
+            self._outgoing.popleft()
         return None
 
-    def _fail(self, message: Said) -> None:
-        self._saying.clear()
+    def _fail(self, message: Message) -> None:
+        self._outgoing.clear()
         if self._control.fail == "break-mid-event":
             size = len(message.payload)
             self.transport.write(b"\x81\x7f" + size.to_bytes(8, "big") + message.payload[: size // 2])
@@ -138,7 +139,7 @@ class _Socket(WebSocketServerProtocol):
             self._closeConnection()
 
     def pauseProducing(self) -> None:
-        """The client reads too slowly: say and hear nothing."""
+        """Stop sending and reading: the client reads too slowly."""
         self._paused = True
         if self._call is not None:
             self._call.cancel()
@@ -146,15 +147,15 @@ class _Socket(WebSocketServerProtocol):
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The client has caught up."""
+        """Go on: the client has caught up."""
         self._paused = False
         self.transport.resumeProducing()
         self._schedule(0)
 
     def stopProducing(self) -> None:
-        """The client has left."""
+        """Drop the rest: the client has left."""
         self._paused = True
-        self._saying.clear()
+        self._outgoing.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None

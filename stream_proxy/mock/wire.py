@@ -1,4 +1,4 @@
-"""JSON in and out, errors in OpenAI's form, server-sent events, and names derived from content."""
+"""Wire format of the mock: JSON, OpenAI's errors, server-sent events, and ids derived from content."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import msgspec
 JSONObject: TypeAlias = dict[str, Any]
 
 EPOCH = 1_750_000_000
-"""When everything here was created: a clock would make a stream differ from the ordinary answer."""
+"""The creation time of every object: with a clock a stream would differ from the JSON response."""
 
 
 class Ending(Enum):
-    """How the body of an answer ends."""
+    """How the body of a response ends."""
 
     FINISH = auto()
-    """As HTTP has it."""
+    """With a complete body."""
     BREAK = auto()
-    """The connection closes without the end of the body."""
+    """With the connection's close before the end of the body."""
     HANG = auto()
-    """Not at all: the connection stays open and silent."""
+    """Never: the connection stays open and idle."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer before it is sent: a body in one piece, or the events of a stream."""
+class HTTPResponse:
+    """A response to be sent: a body in one piece, or the events of a stream."""
 
     body: bytes | Iterator[bytes]
     status: int = 200
@@ -39,8 +39,8 @@ class Reply:
     ending: Ending = Ending.FINISH
 
 
-class ApiError(Exception):
-    """An error that becomes OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+class MockError(Exception):
+    """An error response, in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
 
     def __init__(
         self,
@@ -59,21 +59,28 @@ class ApiError(Exception):
         self.headers = headers
 
     def envelope(self) -> JSONObject:
-        """The body. Its ``type`` follows from the status."""
-        kind = (
-            "rate_limit_error"
-            if self.status == 429
-            else ("server_error" if self.status >= 500 else "invalid_request_error")
-        )
+        """Return the body, whose ``type`` follows from the status."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def reply(self) -> Reply:
-        """The whole answer."""
-        return Reply(encode(self.envelope()), self.status, headers=self.headers)
+    def response(self) -> HTTPResponse:
+        """Return the response."""
+        return HTTPResponse(encode(self.envelope()), self.status, headers=self.headers)
+
+
+def invalid(param: str, message: str, code: str | None = None) -> MockError:
+    """Return the 400 for a parameter with an invalid value."""
+    return MockError(400, message, param=param, code=code)
+
+
+def missing(param: str) -> MockError:
+    """Return the 400 for a required parameter that is absent."""
+    return invalid(param, f"Missing required parameter: '{param}'.", "missing_required_parameter")
 
 
 def encode(value: object) -> bytes:
-    """`value` as compact UTF-8 JSON; lone surrogates, which UTF-8 has no form for, stay escapes."""
+    """Return `value` as compact UTF-8 JSON; lone surrogates, which UTF-8 cannot encode, stay escapes."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -81,31 +88,44 @@ def encode(value: object) -> bytes:
 
 
 def decode_object(content: BinaryIO) -> JSONObject:
-    """The JSON object in a request body.
+    """Return the JSON object in a request body.
 
-    :raises ApiError: 400 where there is none.
+    :raises MockError: 400 if the body is not a JSON object.
     """
     try:
         value = json.loads(content.read())
     except (ValueError, RecursionError):
-        raise ApiError(400, "We could not parse the JSON body of your request.") from None
+        raise MockError(400, "We could not parse the JSON body of your request.") from None
     if not isinstance(value, dict):
-        raise ApiError(400, "The JSON body of your request is not an object.")
+        raise MockError(400, "The JSON body of your request is not an object.")
     return value
 
 
 def sse(data: bytes, event: str | None = None) -> bytes:
-    """One server-sent event."""
+    """Return one server-sent event."""
     if event is None:
         return b"data: %b\n\n" % data
     return b"event: %b\ndata: %b\n\n" % (event.encode("ascii"), data)
 
 
 def digest(*parts: object) -> str:
-    """48 hex digits that are the same for the same parts."""
+    """Return 48 hex digits that depend on `parts` alone."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("ascii")).hexdigest()[:48]
 
 
 def fingerprint(body: JSONObject) -> str:
-    """`digest` of what a request asks for, whatever the mode in which it wants the answer."""
+    """Return the `digest` of a request, the same for its streaming and its non-streaming form."""
     return digest({key: value for key, value in body.items() if key not in ("stream", "stream_options")})
+
+
+class IdSource:
+    """Ids for the objects of a session: a hash of its `parts` and of a counter."""
+
+    def __init__(self, *parts: object) -> None:
+        self.seed = digest(*parts)
+        self._count = 0
+
+    def next(self, prefix: str) -> str:
+        """Return the next id."""
+        self._count += 1
+        return f"{prefix}_{digest(self.seed, self._count)[:21]}"

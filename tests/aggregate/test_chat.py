@@ -1,4 +1,4 @@
-"""The chat accumulator: which streams are complete, and what becomes of everything beside the deltas."""
+"""Tests of the chat accumulator: complete and incomplete streams, and the members beside the deltas."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def text(content: str, index: int | None = 0, finish: str | None = None) -> dict
     return choice(index, finish, delta={"content": content})
 
 
-def gather(*events: ServerSentEvent, **options: Any) -> ChatCompletionsAccumulator:
+def accumulate(*events: ServerSentEvent, **options: Any) -> ChatCompletionsAccumulator:
     accumulator = ChatCompletionsAccumulator(**options)
     for each in events:
         accumulator.feed(each)
@@ -46,7 +46,7 @@ def gather(*events: ServerSentEvent, **options: Any) -> ChatCompletionsAccumulat
 
 
 def completion(*events: ServerSentEvent) -> Any:
-    return gather(*events, DONE).result()
+    return accumulate(*events, DONE).result()
 
 
 def message(*deltas: dict[str, Any]) -> Any:
@@ -55,7 +55,7 @@ def message(*deltas: dict[str, Any]) -> Any:
 
 class ChatTestCase(SynchronousTestCase):
     def assertFails(self, accumulator: ChatCompletionsAccumulator, *args: Any, **kwargs: Any) -> APIError:
-        """`end` raises; the failure stays."""
+        """Check that `end` raises, and that the error stays."""
         error = self.assertRaises(APIError, accumulator.end, *args, **kwargs)
         self.assertIs(self.assertRaises(APIError, accumulator.result_bytes), error)
         accumulator.end()
@@ -65,8 +65,8 @@ class ChatTestCase(SynchronousTestCase):
         return error
 
     def assertBreaks(self, *events: ServerSentEvent, **options: Any) -> APIError:
-        """The last of `events` raises."""
-        accumulator = gather(*events[:-1], **options)
+        """Check that the last of `events` raises, and that the error stays."""
+        accumulator = accumulate(*events[:-1], **options)
         error = self.assertRaises(APIError, accumulator.feed, events[-1])
         assert isinstance(error, APIError)
         self.assertIs(self.assertRaises(APIError, accumulator.result), error)
@@ -74,10 +74,10 @@ class ChatTestCase(SynchronousTestCase):
         return error
 
 
-class AnswerTests(ChatTestCase):
+class ResultTests(ChatTestCase):
     def test_whole(self) -> None:
-        """A stream becomes the answer that the non-streaming API gives, in its key order."""
-        answer = gather(
+        """The result is that of the non-streaming API, in the order of its keys."""
+        result = accumulate(
             chunk(choice(delta={"role": "assistant", "content": ""}), service_tier="default"),
             chunk(text("Hel")),
             chunk(text("lo")),
@@ -86,14 +86,14 @@ class AnswerTests(ChatTestCase):
             DONE,
         ).result_bytes()
         self.assertEqual(
-            answer,
+            result,
             b'{"id":"c1","object":"chat.completion","created":7,"model":"m","choices":[{"index":0,"message":'
             b'{"role":"assistant","content":"Hello"},"logprobs":null,"finish_reason":"stop"}],'
             b'"usage":{"total_tokens":3},"service_tier":"default"}',
         )
 
     def test_defaults(self) -> None:
-        """Role is assistant, content and logprobs are null where the stream has none."""
+        """Without them in the stream, the role is assistant, and content and logprobs are null."""
         self.assertEqual(
             completion(chunk(choice()))["choices"],
             [
@@ -109,7 +109,7 @@ class AnswerTests(ChatTestCase):
         self.assertEqual(message({"role": "developer"})["role"], "developer")
 
     def test_choices(self) -> None:
-        """Choices merge by index, come out sorted, may interleave; without index the position counts."""
+        """Choices may interleave, merge by index, and are sorted; without an index the position counts."""
         found = completion(chunk(text("b", 1)), chunk(text("a", 0), text("b", 1)), chunk(text("a", 0)))[
             "choices"
         ]
@@ -120,7 +120,7 @@ class AnswerTests(ChatTestCase):
         self.assertEqual([(c["index"], c["message"]["content"]) for c in found], [(0, "aa"), (1, "bb")])
 
     def test_whole_message(self) -> None:
-        """A whole message merges like a delta, but not beside one, which it repeats (Perplexity)."""
+        """A whole message merges like a delta, unless it is beside one, which it repeats (Perplexity)."""
         whole = {"role": "assistant", "content": "Hi"}
         self.assertEqual(completion(chunk({"index": 0, "message": whole}))["choices"][0]["message"], whole)
         self.assertEqual(
@@ -130,7 +130,7 @@ class AnswerTests(ChatTestCase):
         self.assertEqual(completion(both)["choices"][0]["message"], whole)
 
     def test_tool_call_index_removed(self) -> None:
-        """The index of tool calls is of the stream only; other indexes stay."""
+        """The index of tool calls is removed; other indexes stay."""
         found = message(
             {"tool_calls": [{"index": 1, "id": "a", "function": {"name": "f", "arguments": ""}}]},
             {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}, 5]},
@@ -140,9 +140,9 @@ class AnswerTests(ChatTestCase):
         self.assertEqual(found["images"], [{"index": 0, "image_url": {"url": "u"}}])
 
     def test_logprobs(self) -> None:
-        """Logprobs extend, token by token, equal ones too; null is no end of them."""
+        """Logprobs extend token by token, even by equal ones; null does not remove them."""
         token = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [], "index": 0, "id": "x"}
-        answer = completion(
+        result = completion(
             chunk(choice(logprobs=None)),
             chunk(choice(logprobs={"content": [token], "refusal": None})),
             chunk(choice(logprobs={"content": [token, token], "refusal": [token]})),
@@ -150,16 +150,16 @@ class AnswerTests(ChatTestCase):
             chunk(choice(logprobs=None)),
         )
         self.assertEqual(
-            answer["choices"][0]["logprobs"], {"content": [token] * 3, "refusal": [token] * 2, "v": 1}
+            result["choices"][0]["logprobs"], {"content": [token] * 3, "refusal": [token] * 2, "v": 1}
         )
 
     def test_finish_reason(self) -> None:
-        """The last non-empty finish_reason counts."""
+        """The last finish_reason that is not empty wins."""
         found = completion(*(chunk(choice(finish=f)) for f in ("stop", "tool_calls", "", None)))["choices"][0]
         self.assertEqual(found["finish_reason"], "tool_calls")
 
     def test_beside_delta(self) -> None:
-        """Vendor fields of a choice: objects merge, else the last non-null value wins."""
+        """Vendor fields of a choice: objects merge, of other values the last that is not null wins."""
         found = completion(
             chunk(choice(content_filter_results={"hate": {"filtered": False}}, token_ids=[1], stop="a")),
             chunk(choice(content_filter_results={"hate": {"severity": "safe"}}, token_ids=[2], stop=None)),
@@ -168,37 +168,37 @@ class AnswerTests(ChatTestCase):
         self.assertEqual((found["token_ids"], found["stop"]), ([2], "a"))
 
     def test_first_of_id_created_model(self) -> None:
-        """Of id, created and model the first non-empty value counts (Azure's first chunk has empty ones)."""
-        answer = completion(
+        """The first id, created and model that are not empty win (Azure's first chunk has empty ones)."""
+        result = completion(
             chunk(id="", created=0, model="", prompt_filter_results=[1]),
             chunk(choice(), id=None), chunk(choice(), id="c2", created=8, model="n"),
         )  # fmt: skip
-        self.assertEqual((answer["id"], answer["created"], answer["model"]), ("c2", 7, "m"))
-        self.assertEqual(answer["prompt_filter_results"], [1])
+        self.assertEqual((result["id"], result["created"], result["model"]), ("c2", 7, "m"))
+        self.assertEqual(result["prompt_filter_results"], [1])
 
     def test_usage(self) -> None:
-        """Usage is never summed; the last object's fields lie over the earlier ones'."""
-        answer = completion(
+        """Usage is never summed; the fields of a later object replace those of an earlier one."""
+        result = completion(
             chunk(choice(), usage={"a": 1, "b": {"c": 1}}), chunk(usage=None),
             chunk(usage={"a": 2, "b": {"d": None}}), chunk(usage=[]),
         )  # fmt: skip
-        self.assertEqual(answer["usage"], {"a": 2, "b": {"c": 1, "d": None}})
+        self.assertEqual(result["usage"], {"a": 2, "b": {"c": 1, "d": None}})
         self.assertEqual(completion(chunk(usage=None))["usage"], None)
 
     def test_top_level(self) -> None:
-        """Strings and arrays are resent whole, objects merge, obfuscation goes, unknown fields stay."""
-        answer = completion(
+        """Strings and arrays are replaced, objects merge, obfuscation is removed, unknown fields stay."""
+        result = completion(
             chunk(choice(), citations=["a"], tier="x", x_groq={"id": 1}, obfuscation="zz", v=None, w=1),
             chunk(choice(), citations=["a", "b"], tier="y", x_groq={"usage": 2}, obfuscation="z", w=None),
             chunk(citations=None, tier=None, x_groq=None, v=False),
         )
-        self.assertEqual(answer["citations"], ["a", "b"])
+        self.assertEqual(result["citations"], ["a", "b"])
         self.assertEqual(
-            (answer["tier"], answer["x_groq"], answer["v"], answer["w"]),
+            (result["tier"], result["x_groq"], result["v"], result["w"]),
             ("y", {"id": 1, "usage": 2}, False, 1),
         )
-        self.assertNotIn("obfuscation", answer)
-        self.assertEqual(answer["object"], "chat.completion")
+        self.assertNotIn("obfuscation", result)
+        self.assertEqual(result["object"], "chat.completion")
 
     def test_pretty_padding(self) -> None:
         """Obfuscation is dropped inside choices and deltas as well."""
@@ -206,7 +206,7 @@ class AnswerTests(ChatTestCase):
         self.assertNotIn("obfuscation", json.dumps(found))
 
     def test_reasoning(self) -> None:
-        """Reasoning of DeepSeek and OpenRouter survives, details merge by index."""
+        """Reasoning of DeepSeek and OpenRouter is kept, and its details merge by index."""
         detail = {"type": "reasoning.text", "index": 0, "format": "f"}
         found = message(
             {"reasoning_content": "a", "content": None, "reasoning_details": [{**detail, "text": "x"}]},
@@ -217,19 +217,19 @@ class AnswerTests(ChatTestCase):
         self.assertEqual(found["reasoning_details"], [{**detail, "text": "xy", "signature": "s"}])
 
     def test_split_surrogates(self) -> None:
-        """A pair cut over two deltas is one character in the answer; NaN is null."""
+        """A surrogate pair split over two deltas becomes one character; NaN becomes null."""
         halves = (
             b'{"choices":[{"index":0,"delta":{"content":"%s"}}],"x":NaN}' % h
             for h in (b"\\ud83d", b"\\ude00")
         )
-        answer = completion(*map(event, halves))
-        self.assertEqual((answer["choices"][0]["message"]["content"], answer["x"]), ("😀", None))
+        result = completion(*map(event, halves))
+        self.assertEqual((result["choices"][0]["message"]["content"], result["x"]), ("😀", None))
 
 
 class EndTests(ChatTestCase):
     def test_done(self) -> None:
-        """[DONE], blanks around it allowed, completes; what follows changes nothing."""
-        accumulator = gather(chunk(text("a")))
+        """[DONE], even with blanks around it, completes the result; later events have no effect."""
+        accumulator = accumulate(chunk(text("a")))
         self.assertRaises(IncompleteStreamError, accumulator.result)
         self.assertFalse(accumulator.complete)
         accumulator.feed(event(b" [DONE] "))
@@ -241,7 +241,7 @@ class EndTests(ChatTestCase):
         self.assertEqual(accumulator.result_bytes(), before)
 
     def test_done_after_empty_choices(self) -> None:
-        """An empty choices key is enough for [DONE]."""
+        """After an empty list of choices [DONE] completes the result."""
         self.assertEqual(completion(chunk())["choices"], [])
 
     def test_done_too_early(self) -> None:
@@ -252,13 +252,13 @@ class EndTests(ChatTestCase):
             self.assertIn("ended without", error.message)
 
     def test_clean_end(self) -> None:
-        """Without [DONE] a clean end completes if every choice has a finish_reason."""
-        accumulator = gather(chunk(text("a", finish="stop")))
+        """Without [DONE] a clean end completes the result if every choice has a finish_reason."""
+        accumulator = accumulate(chunk(text("a", finish="stop")))
         accumulator.end()
         self.assertEqual(accumulator.result()["choices"][0]["message"]["content"], "a")
 
     def test_broken_ends(self) -> None:
-        """No finish_reason, too few choices, none at all, or an end that is not clean: an error."""
+        """Without finish_reason, with too few choices or none, or after an unclean end there is an error."""
         for events, options, clean in [
             ([chunk(text("a"))], {}, True),
             ([chunk(text("a", finish=""))], {}, True),
@@ -268,47 +268,49 @@ class EndTests(ChatTestCase):
             ([chunk()], {}, True),
             ([], {}, True),
         ]:
-            error = self.assertFails(gather(*events, **options), clean=clean)
+            error = self.assertFails(accumulate(*events, **options), clean=clean)
             self.assertEqual((error.status, error.type), (502, "upstream_error"))
             self.assertIn("ended without", error.message)
 
     def test_stray_error(self) -> None:
-        """A bare JSON error at the end is the call's error, also after a finish_reason."""
+        """A bare JSON error at the end becomes the call's error, even after a finish_reason."""
         stray = b'{"error": {"message": "m", "code": 429}}'
         for last in (chunk(text("a")), chunk(text("a", finish="stop"))):
-            error = self.assertFails(gather(last), stray)
+            error = self.assertFails(accumulate(last), stray)
             self.assertEqual((error.status, error.message), (429, "m"))
-        error = self.assertFails(gather(chunk(text("a"))), b'{"message": "m", "type": "rate_limit_error"}')
+        error = self.assertFails(
+            accumulate(chunk(text("a"))), b'{"message": "m", "type": "rate_limit_error"}'
+        )
         self.assertEqual((error.status, error.message), (429, "m"))
 
     def test_stray_rubbish(self) -> None:
-        """Stray lines that are no error do not spoil a complete stream."""
+        """Stray lines without an error do not matter in a complete stream."""
         for stray in (b"rubbish", b"[1]", b'{"a":1}', b'{"error":null}'):
-            accumulator = gather(chunk(text("a", finish="stop")))
+            accumulator = accumulate(chunk(text("a", finish="stop")))
             accumulator.end(stray)
             self.assertTrue(accumulator.complete)
 
 
 class ErrorTests(ChatTestCase):
     def test_error_in_chunk(self) -> None:
-        """A non-null error ends the call, whether object or string."""
+        """An error that is not null ends the call, whether it is an object or a string."""
         error = self.assertBreaks(chunk(text("a")), chunk(error={"message": "m", "code": 503, "type": "t"}))
         self.assertEqual((error.status, error.message, error.type, error.code), (503, "m", "t", 503))
         self.assertEqual(self.assertBreaks(event({"error": "boom"})).message, "boom")
         self.assertEqual(self.assertBreaks(event({"error": {}})).status, 502)
 
     def test_no_error(self) -> None:
-        """A null or empty error is none."""
+        """A null or empty error is ignored."""
         for none in (None, "", False):
-            self.assertTrue(gather(chunk(text("a"), error=none), DONE).complete)
+            self.assertTrue(accumulate(chunk(text("a"), error=none), DONE).complete)
 
     def test_flat_error(self) -> None:
-        """vLLM's error is the chunk itself."""
+        """A chunk can itself be the error, as in vLLM."""
         error = self.assertBreaks(chunk(text("a")), event({"object": "error", "message": "m", "code": 400}))
         self.assertEqual((error.status, error.message), (400, "m"))
 
     def test_error_event(self) -> None:
-        """An event named error is one: by its error key, as an object of its own, or as text."""
+        """An event named error is an error: in its error key, as an object, or as text."""
         for data, status, message in [
             ({"error": {"message": "m", "type": "overloaded_error"}}, 503, "m"),
             ({"message": "m", "type": "authentication_error"}, 401, "m"),
@@ -319,7 +321,7 @@ class ErrorTests(ChatTestCase):
             self.assertEqual((error.status, error.message), (status, message))
 
     def test_not_json(self) -> None:
-        """Data that is no JSON object is an error in a message, not elsewhere; blank data never matters."""
+        """Data other than a JSON object is an error in a message only; blank data is ignored."""
         for data in (
             b"rubbish",
             b"{",
@@ -339,7 +341,7 @@ class ErrorTests(ChatTestCase):
             self.assertEqual(completion(other, chunk(text("a")))["choices"][0]["message"]["content"], "a")
 
     def test_deep_nesting(self) -> None:
-        """Deep deltas are merged or refused, never more than an APIError."""
+        """Deep deltas are merged or lead to an APIError."""
         for depth in (50, 300, 450, 600, 800, 900, 950, 1000, 1100, 2000):
             for opening, closing in ((b'{"a":', b"}"), (b"[", b"]"), (b'[{"a":', b"}]")):
                 deep = opening * depth + b"1" + closing * depth
@@ -354,13 +356,13 @@ class ErrorTests(ChatTestCase):
                     self.assertIn(deep, accumulator.result_bytes())
 
     def test_other_names(self) -> None:
-        """An event of another name is a chunk if it looks like one."""
-        answer = completion(event({"type": "ping"}, "ping"), event({"choices": [text("a")]}, "chunk"))
-        self.assertEqual(answer["choices"][0]["message"]["content"], "a")
-        self.assertNotIn("type", answer)
+        """An event with another name is a chunk if it has a key of chunks."""
+        result = completion(event({"type": "ping"}, "ping"), event({"choices": [text("a")]}, "chunk"))
+        self.assertEqual(result["choices"][0]["message"]["content"], "a")
+        self.assertNotIn("type", result)
 
     def test_odd_shapes(self) -> None:
-        """Choices, entries and deltas of the wrong kind are read over."""
+        """Choices, entries and deltas of the wrong type are ignored."""
         shapes: list[Any] = [
             None,
             5,
@@ -370,7 +372,7 @@ class ErrorTests(ChatTestCase):
             [{"delta": 5, "logprobs": 3, "message": "x"}],
         ]
         for odd in shapes:
-            self.assertTrue(gather(event({"choices": odd}), DONE).complete)
+            self.assertTrue(accumulate(event({"choices": odd}), DONE).complete)
         indexes: list[Any] = [None, "0", True, 1.5, [], {}]
         for index in indexes:
             self.assertEqual(
@@ -380,24 +382,24 @@ class ErrorTests(ChatTestCase):
 
 class BoundTests(ChatTestCase):
     def test_final_size_is_exact(self) -> None:
-        """An answer at the bound passes, one byte more does not."""
+        """A result of the maximum size passes, one byte more does not."""
         events = [chunk(text("x" * 1000)), DONE]
-        size = len(gather(*events).result_bytes())
-        self.assertTrue(gather(*events, max_bytes=size).complete)
+        size = len(accumulate(*events).result_bytes())
+        self.assertTrue(accumulate(*events, max_bytes=size).complete)
         error = self.assertBreaks(*events, max_bytes=size - 1)
         self.assertEqual((error.status, error.type, error.should_retry), (502, "upstream_error", False))
         self.assertIn("maxResponseBytes", error.message)
 
     def test_held_not_flowed(self) -> None:
-        """Overhead that flows by does not count."""
-        accumulator = gather(max_bytes=2_000)
+        """Members that replace each other do not add up."""
+        accumulator = accumulate(max_bytes=2_000)
         for _ in range(500):
             accumulator.feed(chunk(text("x"), service_tier="y" * 300))
         accumulator.feed(DONE)
         self.assertTrue(accumulator.complete)
 
     def test_stops_on_the_way(self) -> None:
-        """An endless answer is cut soon after the bound."""
+        """An endless stream fails soon after the bound."""
         accumulator = ChatCompletionsAccumulator(max_bytes=10_000)
         fed = 0
         with self.assertRaises(APIError):
@@ -407,7 +409,7 @@ class BoundTests(ChatTestCase):
         self.assertLess(fed, 11_000)
 
     def test_measuring_is_amortised(self) -> None:
-        """What is held is measured after every stretch of the bound, not with every chunk."""
+        """The aggregate is measured after every share of the bound, not with every chunk."""
         measured = 0
 
         class Counting(ChatCompletionsAccumulator):

@@ -1,4 +1,4 @@
-"""The shorter way through runs of like chunks gives, byte for byte, what the plain way gives."""
+"""Tests that joining runs of chunks gives, byte for byte, the result of decoding each of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
-from stream_proxy.aggregate import chat_runs as runs
+from stream_proxy.aggregate import chat_runs
 from stream_proxy.aggregate.chat_runs import ChatRuns
 
 Outcome = tuple[object, ...]
 
 
 def chunk(text: str, key: str = "content", **more: Any) -> bytes:
-    """The event of a chunk with one text; `text` is what stands between the quotes."""
+    """Return the event of a chunk with one text, of which `text` is what stands between the quotes."""
     head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
     delta = f'{{"{key}":"{text}"}}'
     if key == "arguments":
@@ -33,40 +33,38 @@ DONE = b"data: [DONE]\n\n"
 
 
 def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6) -> Outcome:
-    """The answer and after which read it was there, or the error."""
-    events, answer = (
-        SSEDecoder(max_event_bytes=max_bytes + 65536),
-        ChatCompletionsAccumulator(max_bytes=max_bytes),
-    )
-    chat = ChatRuns(events, answer)
+    """Return after which read there was a result and what it was, or the error."""
+    decoder = SSEDecoder(max_event_bytes=max_bytes + 65536)
+    accumulator = ChatCompletionsAccumulator(max_bytes=max_bytes)
+    runs = ChatRuns(decoder, accumulator)
     number = 0
     try:
         for read in reads:
             number += 1
             if fast:
-                chat.feed(read)
+                runs.feed(read)
             else:
-                for event in events.feed(read):
-                    answer.feed(event)
-            if answer.complete:
+                for event in decoder.feed(read):
+                    accumulator.feed(event)
+            if accumulator.complete:
                 break
-        if not answer.complete:
-            answer.end(events.stray())
-        return number, answer.result_bytes()
+        if not accumulator.complete:
+            accumulator.end(decoder.stray())
+        return number, accumulator.result_bytes()
     except APIError as error:
         return number, error.status, error.type, error.code, error.message
 
 
 class Counting(ChatCompletionsAccumulator):
-    """Counts what went which way."""
+    """An accumulator that counts decoded events and joined runs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.plain = 0
+        self.decoded = 0
         self.joined = 0
 
     def feed(self, event: Any) -> None:
-        self.plain += 1
+        self.decoded += 1
         super().feed(event)
 
     def add_text(self, index: int, delta: Any, fed: int) -> None:
@@ -74,13 +72,13 @@ class Counting(ChatCompletionsAccumulator):
         super().add_text(index, delta, fed)
 
 
-def ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
-    """How many events were decoded, how many runs were joined, and the answer."""
-    answer = Counting()
-    chat = ChatRuns(SSEDecoder(), answer)
+def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
+    """Return how many events were decoded, how many runs were joined, and the result."""
+    accumulator = Counting()
+    runs = ChatRuns(SSEDecoder(), accumulator)
     for read in reads:
-        chat.feed(read)
-    return answer.plain, answer.joined, answer.result()
+        runs.feed(read)
+    return accumulator.decoded, accumulator.joined, accumulator.result()
 
 
 KEYS = ["content", "reasoning_content", "refusal", "arguments", "name"]
@@ -129,7 +127,7 @@ CHUNKS = st.one_of(
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """A stream with runs in it, cut into reads."""
+    """Generate a stream with runs in it, cut into reads."""
     parts = draw(st.lists(st.tuples(CHUNKS, st.integers(1, 4)), max_size=8))
     body = b"".join(part * times for part, times in parts)
     body = b"".join([chunk("b"), chunk("c"), chunk("d")]) * draw(st.integers(0, 2)) + body
@@ -139,31 +137,31 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 
 class RunTests(TestCase):
-    """Both ways, side by side."""
+    """Streams that are joined and streams that are decoded."""
 
     @settings(max_examples=300)
     @given(streams(), st.sampled_from([10**6, 300, 60]))
     def test_same(self, reads: list[bytes], max_bytes: int) -> None:
-        """Any stream, cut anywhere, has the same answer or the same error, at the same time."""
+        """Any stream, cut anywhere, has the same result or the same error after the same read."""
         self.assertEqual(outcome(reads, True, max_bytes), outcome(reads, False, max_bytes))
 
     def test_joined(self) -> None:
-        """Of a run the first two chunks are decoded; the rest of each read is joined."""
+        """The first two chunks of a run are decoded; the rest of each read is joined."""
         body = b"".join(chunk(f"{number} \\n é") for number in range(100))
-        plain, joined, answer = ways([body + END + DONE])
-        self.assertEqual((plain, joined), (4, 1))
+        decoded, joined, result = count_ways([body + END + DONE])
+        self.assertEqual((decoded, joined), (4, 1))
         text = "".join(f"{number} \n é" for number in range(100))
-        self.assertEqual(answer["choices"][0]["message"]["content"], text)
+        self.assertEqual(result["choices"][0]["message"]["content"], text)
 
     def test_reads(self) -> None:
-        """A chunk that is cut between two reads is decoded; the run goes on after it."""
+        """A chunk that is cut between two reads is decoded, and the run goes on after it."""
         body = b"".join(chunk(str(number)) for number in range(100))
-        plain, joined, answer = ways([body[:5000], body[5000:9000], body[9000:], END, DONE])
-        self.assertEqual((plain, joined), (6, 3))
-        self.assertEqual(len(answer["choices"][0]["message"]["content"]), 190)
+        decoded, joined, result = count_ways([body[:5000], body[5000:9000], body[9000:], END, DONE])
+        self.assertEqual((decoded, joined), (6, 3))
+        self.assertEqual(len(result["choices"][0]["message"]["content"]), 190)
 
     def test_kinds(self) -> None:
-        """Reasoning, arguments and padded chunks are runs, too."""
+        """Reasoning, arguments and padded chunks make runs as well."""
         for key, more in (
             ("reasoning_content", {}),
             ("arguments", {}),
@@ -173,13 +171,13 @@ class RunTests(TestCase):
             body = chunk("a", key, **more) * 50
             if "obfuscation" in more:
                 body = b"".join(chunk("a", key, obfuscation="x" * (number % 7)) for number in range(50))
-            plain, joined, answer = ways([chunk("a", key), body + END + DONE])
-            self.assertLess(plain, 8, (key, more))
+            decoded, joined, result = count_ways([chunk("a", key), body + END + DONE])
+            self.assertLess(decoded, 8, (key, more))
             self.assertGreater(joined, 0)
-            self.assertNotIn("obfuscation", json.dumps(answer))
+            self.assertNotIn("obfuscation", json.dumps(result))
 
     def test_interrupted(self) -> None:
-        """Something else in the middle of a run ends it, and another begins."""
+        """Another event in the middle of a run ends it, and a new run begins after it."""
         body = (
             chunk("a") * 20
             + b": ping\n\n"
@@ -187,15 +185,15 @@ class RunTests(TestCase):
             + chunk("c", "reasoning_content")
             + chunk("d") * 20
         )
-        plain, _, answer = ways([body + END + DONE])
-        self.assertLess(plain, 14)
-        message = answer["choices"][0]["message"]
+        decoded, _, result = count_ways([body + END + DONE])
+        self.assertLess(decoded, 14)
+        message = result["choices"][0]["message"]
         self.assertEqual(
             (message["content"], message["reasoning_content"]), ("a" * 20 + "b" * 20 + "d" * 20, "c")
         )
 
     def test_look_alikes(self) -> None:
-        """Chunks that only look as if a run's text were theirs are decoded."""
+        """Chunks that only look like those of a run are decoded."""
         chat = b'{"choices":[{"index":0,"delta":%b}]}'
         parts = chat % b'{"content":[{"type":"text","text":"p"}]}'
         array = chat % b'{"tool_calls":[{"index":0,"function":[{"q":1}]}]}'
@@ -219,10 +217,10 @@ class RunTests(TestCase):
             self.assertEqual(outcome([body], True), outcome([body], False), like)
 
     def test_no_runs(self) -> None:
-        """Where there are none, as with two choices in turn, they are soon looked for only now and then."""
+        """In a stream without runs, as of two interleaved choices, the search soon pauses."""
         pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
         body = b"".join(pair * 200) + END + DONE
         calls: list[bytes] = []
-        self.patch(runs, "_pattern", lambda event: calls.append(event))
+        self.patch(chat_runs, "pattern_of", lambda event: calls.append(event))
         self.assertEqual(outcome([body[:9000], body[9000:]], True)[1:], outcome([body], False)[1:])
         self.assertLess(len(calls), 20)

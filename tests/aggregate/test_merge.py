@@ -1,4 +1,4 @@
-"""The delta merger, clause by clause, and the JSON that it is fed with."""
+"""Tests of `merge_delta`, rule by rule, and of the lenient JSON that it merges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def merged(*deltas: dict[str, Any]) -> Any:
 
 
 def calls(*fragments: Any) -> Any:
-    """The tool calls that fragments make which come one a delta; they must be the same in one delta."""
+    """Return the tool calls of fragments in a delta each, after checking that one delta gives the same."""
     apart = merged(*({"tool_calls": [fragment]} for fragment in fragments))["tool_calls"]
     together = merged({"tool_calls": list(fragments)})["tool_calls"]
     assert apart == together, (apart, together)
@@ -36,7 +36,7 @@ def call(args: str | None = None, name: str | None = None, **fields: Any) -> dic
 
 class ValueTests(SynchronousTestCase):
     def test_strings_concatenate(self) -> None:
-        """Strings concatenate, those of unknown vendor fields and of nested objects too."""
+        """Strings concatenate, even those of unknown vendor fields and of nested objects."""
         for key in ("content", "reasoning_content", "reasoning", "refusal", "vendor_text"):
             self.assertEqual(merged({key: "a"}, {key: "b"}, {key: "c"}), {key: "abc"})
         audio = merged(
@@ -52,13 +52,13 @@ class ValueTests(SynchronousTestCase):
         )
 
     def test_null_never_erases(self) -> None:
-        """A null leaves what is there, and stays where nothing else comes."""
+        """A null never replaces a value; it stays only if no other value follows."""
         self.assertEqual(merged({"a": "x", "b": 1, "c": [1]}, {"a": None, "b": None, "c": None, "d": None}), {
             "a": "x", "b": 1, "c": [1], "d": None})  # fmt: skip
         self.assertEqual(merged({"a": None}, {"a": "x"}, {"a": "y"}), {"a": "xy"})
 
     def test_numbers_and_booleans(self) -> None:
-        """Of numbers and booleans the last wins."""
+        """The last number or boolean wins."""
         self.assertEqual(
             merged({"a": 1, "b": True, "c": 1.5}, {"a": 2, "b": False, "c": 0}), {"a": 2, "b": False, "c": 0}
         )
@@ -83,21 +83,21 @@ class ValueTests(SynchronousTestCase):
             self.assertEqual(merged({key: 0}, {key: 3}), {key: 0})
 
     def test_status(self) -> None:
-        """Of status the last non-empty value counts."""
+        """The last status that is not empty wins."""
         self.assertEqual(
             merged({"status": "in_progress"}, {"status": "completed"}, {"status": ""}),
             {"status": "completed"},
         )
 
     def test_name(self) -> None:
-        """A name equal to the whole so far is a repeat, else it concatenates."""
+        """A name equal to the whole so far is a repeat; any other one concatenates."""
         self.assertEqual(merged({"name": "get"}, {"name": "get"}), {"name": "get"})
         self.assertEqual(
             merged({"name": "get"}, {"name": "_x"}, {"name": "get_x"}, {"name": "y"}), {"name": "get_xy"}
         )
 
     def test_empty_string(self) -> None:
-        """An empty string changes nothing; alone it is the value."""
+        """An empty string changes nothing; it stays only if there is no other value."""
         self.assertEqual(merged({"content": ""}), {"content": ""})
         self.assertEqual(merged({"content": None}, {"content": ""}), {"content": None})
         self.assertEqual(
@@ -106,14 +106,14 @@ class ValueTests(SynchronousTestCase):
         )
 
     def test_clashes(self) -> None:
-        """A structure beats a scalar, else the later value wins."""
+        """An object or array wins over a scalar; of two scalars the later one wins."""
         self.assertEqual(merged({"a": "x"}, {"a": 1}), {"a": 1})
         self.assertEqual(merged({"a": 1}, {"a": "x"}), {"a": "x"})
         self.assertEqual(merged({"a": {"b": 1}}, {"a": "x"}, {"a": 1}), {"a": {"b": 1}})
         self.assertEqual(merged({"a": [1]}, {"a": False}), {"a": [1]})
 
     def test_settling_keeps_the_tree(self) -> None:
-        """A snapshot in between does not disturb what follows."""
+        """A snapshot does not affect later deltas."""
         target: dict[str, Any] = {}
         for text in "abc":
             merge_delta(target, {"x": text, "l": [{"index": 0, "t": text}]})
@@ -123,21 +123,21 @@ class ValueTests(SynchronousTestCase):
 
 class ArrayTests(SynchronousTestCase):
     def test_by_index(self) -> None:
-        """Entries merge by the value of index, which may start at 1, skip and interleave."""
+        """Entries merge by index; indexes may start at 1, have gaps and interleave."""
         found = calls(
             call("a", "f", index=3), call("x", "g", index=1), call("b", index=3), call("y", index=1)
         )
         self.assertEqual(found, [call("xy", "g", index=1), call("ab", "f", index=3)])
 
     def test_within_one_chunk(self) -> None:
-        """Entries of one chunk go through the same merger, those of the first one too."""
+        """Entries of one chunk merge with each other, even in the first chunk."""
         found = merged({"tool_calls": [call("a", "f", index=0), call("b", index=0)]})
         self.assertEqual(found, {"tool_calls": [call("ab", "f", index=0)]})
         nested = merged({"x": {"tool_calls": [call("a", index=0), call("b", index=0)]}})
         self.assertEqual(nested, {"x": {"tool_calls": [call("ab", index=0)]}})
 
     def test_same_index_other_id_and_name(self) -> None:
-        """The same index with another id and a name of its own is another call (Gemini, Groq)."""
+        """The same index with another id and a name is another call (Gemini, Groq)."""
         found = calls(call("{}", "f", index=0, id="a"), call("{1}", "g", index=0, id="b"), call("!", index=0))
         self.assertEqual(found, [call("{}", "f", index=0, id="a"), call("{1}!", "g", index=0, id="b")])
         back = calls(
@@ -148,14 +148,14 @@ class ArrayTests(SynchronousTestCase):
         self.assertEqual(len(custom), 2)
 
     def test_same_index_fresh_ids(self) -> None:
-        """Another id without a name continues: some send a fresh id with every fragment."""
+        """Another id without a name continues the call: some servers send a new id with every fragment."""
         found = calls(
             call("a", "f", index=0, id="1"), call("b", index=0, id="2"), call("c", "", index=0, id="3")
         )
         self.assertEqual(found, [call("abc", "f", index=0, id="1")])
 
     def test_same_index_other_type(self) -> None:
-        """The same index with another type is a new entry; a type that comes late or never is none."""
+        """The same index with another type is a new entry, but not with a late or missing type."""
         key = "reasoning_details"
         found = merged(
             {key: [{"type": "reasoning.text", "text": "a", "index": 0}]},
@@ -170,37 +170,37 @@ class ArrayTests(SynchronousTestCase):
             {"type": "t", "data": "FG", "index": 1}])  # fmt: skip
 
     def test_late_name_and_id(self) -> None:
-        """Arguments may come before the name, a missing or numeric id is no error."""
+        """Arguments may precede the name, and the id may be missing or a number."""
         found = calls(call("{", index=0), call("}", "f", index=0, id=7), call("!", index=0, id=None))
         self.assertEqual(found, [call("{}!", "f", index=0, id=7)])
 
     def test_new_id_without_index(self) -> None:
-        """Without index a new id opens an entry, also under a known name; a known id continues."""
+        """Without an index a new id begins an entry, even with a known name; a known id continues one."""
         found = calls(
             call("1", "f", id="a"), call("2", "f", id="b"), call("3", id="a"), call("4"), call("5", id=9)
         )
         self.assertEqual(found, [call("134", "f", id="a"), call("2", "f", id="b"), call("5", id=9)])
 
     def test_index_dropped_later(self) -> None:
-        """A fragment that has only the id finds the entry that came with an index."""
+        """A fragment with an id only continues the entry that had an index as well."""
         found = calls(call("1", "f", index=0, id="a"), call("2", "g", index=1, id="b"), call("3", id="a"))
         self.assertEqual(found, [call("13", "f", index=0, id="a"), call("2", "g", index=1, id="b")])
 
     def test_neither_in_tool_calls(self) -> None:
-        """With neither, tool_calls continues the last entry (Ollama, SambaNova)."""
+        """With neither index nor id, tool_calls continues its last entry (Ollama, SambaNova)."""
         found = calls(call("1", "f", id="a"), call("2"), call("3"))
         self.assertEqual(found, [call("123", "f", id="a")])
         self.assertEqual(calls(call("1", "f"), call("2")), [call("12", "f")])
 
     def test_neither_elsewhere(self) -> None:
-        """Every other array appends, equal names and types or not."""
+        """With neither, any other array appends, even entries with equal names and types."""
         cite = {"type": "url_citation", "name": "n", "url_citation": {"url": "u"}}
         self.assertEqual(
             merged({"annotations": [cite]}, {"annotations": [cite, cite]}), {"annotations": [cite] * 3}
         )
 
     def test_content_parts(self) -> None:
-        """An array in content continues its last part of the same type, thinking inside it too (Mistral)."""
+        """Content continues its last part of the same type, as does thinking inside it (Mistral)."""
 
         def thinking(text: str) -> dict[str, Any]:
             return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
@@ -210,12 +210,12 @@ class ArrayTests(SynchronousTestCase):
         self.assertEqual(found, {"content": [thinking("ab"), {"type": "text", "text": "cd"}, thinking("e")]})
 
     def test_content_part_after_plain_value(self) -> None:
-        """What stands between two parts keeps them apart."""
+        """Two parts with a plain value between them stay separate."""
         part = {"type": "text", "text": "a"}
         self.assertEqual(merged({"content": [part, 1]}, {"content": [part]}), {"content": [part, 1, part]})
 
     def test_content_text_and_parts(self) -> None:
-        """Content that is text as well as parts becomes parts."""
+        """Content that comes as text and as parts becomes parts."""
         part = {"type": "thinking", "thinking": []}
         found = merged(
             {"content": "a"}, {"content": "b"}, {"content": [part]}, {"content": "c"}, {"content": "d"}
@@ -225,13 +225,13 @@ class ArrayTests(SynchronousTestCase):
         self.assertEqual(merged({"content": ""}, {"content": [part]}, {"content": ""}), {"content": [part]})
 
     def test_single_object(self) -> None:
-        """An object where an array is under construction is taken for an entry."""
+        """An object under the key of an array becomes an entry."""
         self.assertEqual(merged({"a": [{"id": 1}]}, {"a": {"id": 2}}), {"a": [{"id": 1}, {"id": 2}]})
 
 
 class OverlayTests(SynchronousTestCase):
     def test_overlay(self) -> None:
-        """Objects merge, anything else that is not null replaces."""
+        """Objects merge; any other value that is not null replaces the earlier one."""
         target = {"a": {"b": 1, "c": 2}, "d": "x", "e": [1], "f": None}
         overlay(target, {"a": {"b": 3, "c": None}, "d": "y", "e": [2], "f": None, "g": None})
         self.assertEqual(target, {"a": {"b": 3, "c": 2}, "d": "y", "e": [2], "f": None, "g": None})
@@ -239,13 +239,13 @@ class OverlayTests(SynchronousTestCase):
 
 class JSONTests(SynchronousTestCase):
     def test_lone_surrogates(self) -> None:
-        """Halves of a pair are kept, written as escapes, and make the character when they meet."""
+        """Halves of a surrogate pair are kept, encoded as escapes, and joined to one character."""
         halves = [decode_json(b'{"a":"x\\ud83d"}'), decode_json(b'{"a":"\\ude00y"}')]
         self.assertEqual(encode_json(merged(*halves)), b'{"a":"x\\ud83d\\ude00y"}')
         self.assertEqual(decode_json(encode_json({"é": "é\ud83d"})), {"é": "é\ud83d"})
 
     def test_numbers(self) -> None:
-        """Large integers keep their value, floats a short spelling; what JSON cannot spell is null."""
+        """Large integers and short floats are unchanged; NaN and infinities become null."""
         text = b'{"a":123456789012345678901234567890,"b":0.1,"c":1e22,"d":-0.25}'
         self.assertEqual(encode_json(decode_json(text)), text)
         lenient = b'{"a":[NaN,Infinity,-Infinity,1e999,0.5],"s":"\\ud800"}'
@@ -256,7 +256,7 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(encode_json(value), b'{"a":[null,null],"s":"NaN \\ud800"}')
 
     def test_not_json(self) -> None:
-        """Everything else is a ValueError, nesting too deep and numbers too long among it."""
+        """Anything else is a ValueError, also if it is nested too deep or has too many digits."""
         for data in (b"", b"x", b'{"a":', b"[" * 100_000, b"1" * 5000, b"'a'", b'"\xff', b'"\\q"', b"{} {}"):
             self.assertRaises(ValueError, decode_json, data)
             self.assertRaises(ValueError, decode_members, data)
@@ -269,7 +269,7 @@ class JSONTests(SynchronousTestCase):
             nested = nested.pop()
 
     def test_members_byte_for_byte(self) -> None:
-        """Members keep their spelling, also where the fast parser refuses the object."""
+        """Members keep their bytes, even if the fast parser refuses the object."""
         for odd in (b"1", b'"\\ud83d"'):
             data = b' { "a" : {"x": 1.50 , "y":"\\u00e9"} ,"b":[ ], "\\u0063":' + odd + b' , "a\\"":0 } '
             members = {name: bytes(value) for name, value in decode_members(data).items()}
@@ -294,7 +294,7 @@ class CostTests(SynchronousTestCase):
         return time.process_time() - start
 
     def test_linear(self) -> None:
-        """Eight times the fragments cost about eight times as much, as text, names, arguments and entries."""
+        """Eight times as many fragments of any kind cost about eight times as much."""
         for delta in (
             {"content": "x" * 50},
             {"name": "x" * 50},
@@ -339,7 +339,7 @@ class ArbitraryTests(SynchronousTestCase):
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(st.lists(st.dictionaries(KEYS, JSON, max_size=5), max_size=5))
     def test_never_raises(self, deltas: list[dict[str, Any]]) -> None:
-        """Arbitrary JSON merges into something that can be written."""
+        """Arbitrary JSON merges into a value that can be encoded."""
         target: dict[str, Any] = {}
         for delta in deltas:
             merge_delta(target, delta)

@@ -1,4 +1,4 @@
-"""Properties of decoder and accumulators together: the bytes of an answer depend on the events alone."""
+"""Tests of decoder and accumulators together: a result depends on the events alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMENT_LINES = st.lists(
 
 @st.composite
 def streams(draw: st.DrawFn, payloads: list[Any], last: bytes) -> list[bytes]:
-    """Reads of one event stream that carries `payloads`, spelled in one of many legal ways."""
+    """Generate the reads of an event stream with `payloads`, in one of many valid spellings."""
     ends = draw(st.one_of(ENDS.map(lambda end: st.just(end)), st.just(ENDS)))
     out = b"\xef\xbb\xbf" if draw(st.booleans()) else b""
     for payload in [
@@ -56,7 +56,7 @@ def streams(draw: st.DrawFn, payloads: list[Any], last: bytes) -> list[bytes]:
     return [out[a:b] for a, b in zip([0, *cuts], [*cuts, len(out)], strict=True)]
 
 
-def answer(accumulator: EventAccumulator, reads: list[bytes]) -> bytes:
+def aggregate(accumulator: EventAccumulator, reads: list[bytes]) -> bytes:
     decoder = SSEDecoder()
     for read in reads:
         for event in decoder.feed(read):
@@ -69,9 +69,9 @@ class SpellingTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(streams(CHAT, b"[DONE]"))
     def test_chat(self, reads: list[bytes]) -> None:
-        """Line ends, comments, BOM, several data lines and the network's cuts change no byte."""
+        """Line ends, comments, BOM, several data lines and cuts between reads change no byte."""
         self.assertEqual(
-            json.loads(answer(ChatCompletionsAccumulator(), reads)),
+            json.loads(aggregate(ChatCompletionsAccumulator(), reads)),
             {
                 "id": "c",
                 "object": "chat.completion",
@@ -92,19 +92,19 @@ class SpellingTests(SynchronousTestCase):
         )
         plain = [b"data: " + json.dumps(payload).encode() + b"\n\n" for payload in CHAT]
         self.assertEqual(
-            answer(ChatCompletionsAccumulator(), reads), answer(ChatCompletionsAccumulator(), plain)
+            aggregate(ChatCompletionsAccumulator(), reads), aggregate(ChatCompletionsAccumulator(), plain)
         )
 
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(streams(RESPONSES, b""))
     def test_responses(self, reads: list[bytes]) -> None:
-        """The same for Responses, up to the white space that a line end inside the answer is."""
+        """The same holds for Responses, except that a line end inside the Response is white space."""
         self.assertEqual(
-            json.loads(answer(ResponseAccumulator(), reads)),
+            json.loads(aggregate(ResponseAccumulator(), reads)),
             {"id": "r", "output": [{"id": "a"}, {"id": "é"}]},
         )
         self.assertEqual(
-            answer(ResponseAccumulator(), reads), answer(ResponseAccumulator(), [b"".join(reads)])
+            aggregate(ResponseAccumulator(), reads), aggregate(ResponseAccumulator(), [b"".join(reads)])
         )
 
 
@@ -171,7 +171,7 @@ class HostileTests(SynchronousTestCase):
         st.lists(EVENTS, max_size=6), st.sampled_from([b"", b'{"error": 1}', b"{}", b"\xff"]), st.booleans()
     )
     def test_only_api_errors(self, events: list[ServerSentEvent], stray: bytes, clean: bool) -> None:
-        """Whatever comes, there is an answer that is strict JSON, or an APIError."""
+        """Arbitrary events lead to a result that is strict JSON, or to an APIError."""
         accumulators: list[EventAccumulator] = [ChatCompletionsAccumulator(), ResponseAccumulator()]
         for accumulator in accumulators:
             try:

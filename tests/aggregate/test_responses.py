@@ -1,4 +1,4 @@
-"""The Responses accumulator: which event is the answer, what fills it, and its errors."""
+"""Tests of the Responses accumulator: the terminal event, the output that fills it, and errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def text(value: str, output: int = 0, part: int = 0, **more: Any) -> ServerSentE
     return event("response.output_text.done", place, **more)
 
 
-def gather(*events: ServerSentEvent, **options: Any) -> ResponseAccumulator:
+def accumulate(*events: ServerSentEvent, **options: Any) -> ResponseAccumulator:
     accumulator = ResponseAccumulator(**options)
     for each in events:
         accumulator.feed(each)
@@ -44,8 +44,8 @@ def gather(*events: ServerSentEvent, **options: Any) -> ResponseAccumulator:
 
 class ResponsesTestCase(SynchronousTestCase):
     def assertBreaks(self, *events: ServerSentEvent, **options: Any) -> APIError:
-        """The last of `events` raises, and the failure stays."""
-        accumulator = gather(*events[:-1], **options)
+        """Check that the last of `events` raises, and that the error stays."""
+        accumulator = accumulate(*events[:-1], **options)
         error = self.assertRaises(APIError, accumulator.feed, events[-1])
         assert isinstance(error, APIError)
         self.assertIs(self.assertRaises(APIError, accumulator.result), error)
@@ -55,27 +55,27 @@ class ResponsesTestCase(SynchronousTestCase):
         return error
 
 
-class AnswerTests(ResponsesTestCase):
+class ResultTests(ResponsesTestCase):
     BODY = b'{ "id":"r", "n": 1.50,"s":"\\u00e9", "output":[ {"a": 1} ] }'
 
     def test_byte_for_byte(self) -> None:
-        """The terminal event's response is the answer, byte for byte, with or without event lines."""
+        """The result is the terminal event's response, byte for byte, with or without event lines."""
         for status in (b"completed", b"incomplete", b"failed"):
             data = b'{"type":"response.%s", "response" : %s , "sequence_number":1}' % (status, self.BODY)
             for name in ("message", "response." + status.decode(), "custom"):
-                self.assertEqual(gather(item(0, "x"), raw(data, name)).result_bytes(), self.BODY)
+                self.assertEqual(accumulate(item(0, "x"), raw(data, name)).result_bytes(), self.BODY)
 
     def test_lone_surrogate_byte_for_byte(self) -> None:
-        """Also where only the lenient parser takes it."""
+        """The bytes stay the same even if only the lenient parser accepts them."""
         body = self.BODY.replace(b"\\u00e9", b"\\ud83d")
-        accumulator = gather(raw(b'{"type":"response.completed","response":' + body + b"}"))
+        accumulator = accumulate(raw(b'{"type":"response.completed","response":' + body + b"}"))
         self.assertEqual(accumulator.result_bytes(), body)
         self.assertEqual(accumulator.result()["s"], "\ud83d")
 
     def test_event_line_first(self) -> None:
-        """The event line is the type where it is one; else the JSON is asked."""
-        self.assertFalse(gather(raw(terminal().data, "response.created")).complete)
-        self.assertTrue(gather(raw(terminal("in_progress").data, "response.completed")).complete)
+        """The event line decides the type if it is one of the API; else the JSON does."""
+        self.assertFalse(accumulate(raw(terminal().data, "response.created")).complete)
+        self.assertTrue(accumulate(raw(terminal("in_progress").data, "response.completed")).complete)
 
     def test_items_fill_empty_output(self) -> None:
         """An empty, null or missing output is filled with the finished items, in index order."""
@@ -83,46 +83,46 @@ class AnswerTests(ResponsesTestCase):
         for status in ("completed", "incomplete", "failed"):
             outputs: list[Any] = [{"output": []}, {"output": None}, {}]
             for output in outputs:
-                answer = gather(*events, terminal(status, **output, z=1)).result()
-                self.assertEqual(answer["output"], [{"id": "a"}, {"id": "b"}, {"id": "c"}])
-                self.assertEqual((answer["id"], answer["z"]), ("resp_1", 1))
+                result = accumulate(*events, terminal(status, **output, z=1)).result()
+                self.assertEqual(result["output"], [{"id": "a"}, {"id": "b"}, {"id": "c"}])
+                self.assertEqual((result["id"], result["z"]), ("resp_1", 1))
         spaced = raw(b'{"type":"response.completed","response":{"x":1.0,"output":[ ]}}')
         self.assertEqual(
-            gather(item(None, "a"), item(None, "b"), spaced).result_bytes(),
+            accumulate(item(None, "a"), item(None, "b"), spaced).result_bytes(),
             b'{"x":1.0,"output":[{"id": "a"},{"id": "b"}]}',
         )  # fmt: skip
 
     def test_full_output_stays(self) -> None:
-        """An output that is there is not touched."""
-        self.assertEqual(gather(item(0, "a"), terminal(output=[1])).result()["output"], [1])
+        """An output that is not empty stays as it is."""
+        self.assertEqual(accumulate(item(0, "a"), terminal(output=[1])).result()["output"], [1])
 
     def test_texts_fill(self) -> None:
-        """Without items the finished texts make one assistant message."""
-        answer = gather(
+        """Without items the finished texts become one assistant message."""
+        result = accumulate(
             text("b", 1), text("a2", 0, 1, logprobs=[1]), text("a1"), terminal(output=[])
         ).result()
         parts = [("a1", []), ("a2", [1]), ("b", [])]
-        self.assertEqual(answer["output"], [{
+        self.assertEqual(result["output"], [{
             "id": "msg_9", "type": "message", "status": "completed", "role": "assistant",
             "content": [{"type": "output_text", "annotations": [], "logprobs": lp, "text": t}
                         for t, lp in parts],
         }])  # fmt: skip
         anonymous = event("response.output_text.done", text="a")
-        made = gather(anonymous, terminal("incomplete")).result()["output"][0]
+        made = accumulate(anonymous, terminal("incomplete")).result()["output"][0]
         self.assertEqual((made["id"], made["status"]), ("msg_1", "incomplete"))
 
     def test_nothing_to_fill_with(self) -> None:
-        """Where the stream had nothing, the empty output stays."""
-        self.assertEqual(gather(terminal(output=[])).result()["output"], [])
+        """An empty output stays if the stream finished neither items nor texts."""
+        self.assertEqual(accumulate(terminal(output=[])).result()["output"], [])
 
     def test_failed_without_error(self) -> None:
-        """A failed Response without an error object, or without a code in it, is an answer."""
+        """A failed Response is a result if its error is missing or has no code."""
         for fields in ({}, {"error": None}, {"error": {"message": "m"}}, {"error": {"code": None}}):
-            self.assertEqual(gather(terminal("failed", **fields)).result()["status"], "failed")
+            self.assertEqual(accumulate(terminal("failed", **fields)).result()["status"], "failed")
 
     def test_unneeded_events(self) -> None:
-        """Events that the answer does not need are not parsed, broken ones of another name read over."""
-        accumulator = gather(
+        """Events that the result does not need are not parsed; invalid ones with other names are ignored."""
+        accumulator = accumulate(
             raw(b"rubbish", "response.output_text.delta"),
             raw(b"rubbish", "ping"),
             raw(b"[1]", "ping"),
@@ -147,14 +147,14 @@ class AnswerTests(ResponsesTestCase):
 
 class ErrorTests(ResponsesTestCase):
     def test_failed(self) -> None:
-        """A failed Response with an error object is that error, by its code."""
+        """A failed Response with a code leads to the error for that code."""
         error = self.assertBreaks(terminal("failed", error={"code": "server_error", "message": "m"}))
         self.assertEqual(
             (error.status, error.type, error.code, error.message), (500, "server_error", "server_error", "m")
         )
 
     def test_error_event(self) -> None:
-        """An error event is an error, flat or nested, named by the event line or in the JSON."""
+        """An error event is an error, flat or nested, identified by the event line or by its JSON."""
         for named in (True, False):
             for fields in (
                 {"code": "slow_down", "message": "m", "param": "p"},
@@ -168,11 +168,11 @@ class ErrorTests(ResponsesTestCase):
         self.assertEqual(self.assertBreaks(raw(b"plain words", "error")).message, "plain words")
 
     def test_untyped_error(self) -> None:
-        """A gateway's error without a type is an error as in a chat stream."""
+        """A gateway's error without a type is treated as in a chat stream."""
         self.assertEqual(self.assertBreaks(event(None, error={"code": 429, "message": "m"})).status, 429)
 
     def test_not_json(self) -> None:
-        """Message data that is no JSON object is an error."""
+        """Message data other than a JSON object is an error."""
         for data in (b"rubbish", b"5", b"[]", b"[" * 100_000):
             self.assertEqual(self.assertBreaks(raw(data)).status, 502)
 
@@ -186,7 +186,7 @@ class ErrorTests(ResponsesTestCase):
     def test_ended_without(self) -> None:
         """An end before the terminal event is an error, clean or not, and so is [DONE]."""
         for clean in (True, False):
-            accumulator = gather(item(0, "a"))
+            accumulator = accumulate(item(0, "a"))
             error = self.assertRaises(APIError, accumulator.end, clean=clean)
             assert isinstance(error, APIError)
             self.assertEqual((error.status, error.type), (502, "upstream_error"))
@@ -194,7 +194,7 @@ class ErrorTests(ResponsesTestCase):
         self.assertIn("ended without", self.assertBreaks(raw(b" [DONE]")).message)
 
     def test_stray_error(self) -> None:
-        """A bare JSON error at the end is the call's error."""
+        """A bare JSON error at the end becomes the call's error."""
         for stray in (b'{"error":{"message":"m","code":429}}', b'{"message":"m","code":429}'):
             error = self.assertRaises(APIError, ResponseAccumulator().end, stray)
             assert isinstance(error, APIError)
@@ -203,29 +203,29 @@ class ErrorTests(ResponsesTestCase):
 
 class BoundTests(ResponsesTestCase):
     def test_final_size_is_exact(self) -> None:
-        """An answer at the bound passes, one byte more does not."""
+        """A result of the maximum size passes, one byte more does not."""
         for events in ([terminal(x="y" * 500)], [item(0, "y" * 500), terminal()]):
-            size = len(gather(*events).result_bytes())
-            self.assertTrue(gather(*events, max_bytes=size).complete)
+            size = len(accumulate(*events).result_bytes())
+            self.assertTrue(accumulate(*events, max_bytes=size).complete)
             error = self.assertBreaks(*events, max_bytes=size - 1)
             self.assertEqual((error.status, error.should_retry), (502, False))
             self.assertIn("maxResponseBytes", error.message)
 
     def test_only_what_is_kept_counts(self) -> None:
-        """Ignored events, replaced items and superfluous texts do not count."""
+        """Ignored events, replaced items and unused texts do not count."""
         ignored = [
             event("response.image_generation_call.partial_image", partial_image_b64="x" * 2000, named=n)
             for n in (True, False)
         ]
-        accumulator = gather(
+        accumulator = accumulate(
             *ignored * 10, *[item(0, "y" * 400)] * 5, text("z" * 300), text("z" * 300), max_bytes=600
         )
         accumulator.feed(terminal())
         self.assertTrue(accumulator.complete)
-        self.assertTrue(gather(text("z" * 400), item(0, "y" * 400), max_bytes=600))
+        self.assertTrue(accumulate(text("z" * 400), item(0, "y" * 400), max_bytes=600))
 
     def test_kept_items_are_bounded(self) -> None:
-        """Items and texts that pass the bound together end the call."""
+        """Items or texts that together exceed the bound end the call."""
         self.assertIs(
             self.assertBreaks(item(0, "y" * 400), item(1, "y" * 400), max_bytes=600).should_retry, False
         )

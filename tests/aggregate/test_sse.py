@@ -1,4 +1,4 @@
-"""The event stream decoder, against the WHATWG standard and its bounds."""
+"""Tests of the event stream decoder: the WHATWG standard, and the bounds."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def byte_by_byte(stream: bytes) -> list[ServerSentEvent]:
 
 class DecoderTests(SynchronousTestCase):
     def assertDecodes(self, stream: bytes, *events: ServerSentEvent) -> None:
-        """`stream` gives `events` in one read and byte by byte."""
+        """Check that `stream` gives `events`, in one read and byte by byte."""
         self.assertEqual(decode(stream), list(events))
         self.assertEqual(byte_by_byte(stream), list(events))
 
     def test_line_ends(self) -> None:
-        """LF, CRLF, CR and any mixture end lines."""
+        """Lines may end with LF, CRLF or CR, and with a mixture of them."""
         for end in (b"\n", b"\r\n", b"\r"):
             self.assertDecodes(b"data: a" + end + b"data: b" + end + end, Event(data=b"a\nb"))
         self.assertDecodes(b"data: a\r\ndata: b\n\rdata: c\n\n", Event(data=b"a\nb"), Event(data=b"c"))
 
     def test_cr_dispatches_at_once(self) -> None:
-        """A CR ends its line without waiting for an LF, and an LF that comes later is no second end."""
+        """A CR ends its line at once, and an LF that follows later does not end another one."""
         decoder = SSEDecoder()
         self.assertEqual(decoder.feed(b"data: a\r\r"), [Event(data=b"a")])
         self.assertEqual(decoder.feed(b""), [])
@@ -47,7 +47,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(decoder.feed(b"\r"), [Event(data=b"b")])
 
     def test_bom(self) -> None:
-        """A BOM at the very start is skipped, also split; a second one, or one later, is part of its line."""
+        """A BOM at the start is skipped, even a split one; any further BOM is part of its line."""
         bom = b"\xef\xbb\xbf"
         self.assertDecodes(bom + b"data: a\n\n", Event(data=b"a"))
         self.assertDecodes(bom + bom + b"data: a\n\n")
@@ -69,7 +69,7 @@ class DecoderTests(SynchronousTestCase):
         )
 
     def test_event_name(self) -> None:
-        """The name lasts for one event, also for one without data, and an empty one is message."""
+        """A name holds for one event, even for one without data; an empty name means message."""
         self.assertDecodes(b"event: a\ndata: 1\n\ndata: 2\n\n", Event("a", b"1"), Event(data=b"2"))
         self.assertDecodes(b"event: a\n\ndata: 2\n\n", Event(data=b"2"))
         self.assertDecodes(b"event: a\nevent\ndata: 2\n\n", Event(data=b"2"))
@@ -80,11 +80,11 @@ class DecoderTests(SynchronousTestCase):
         self.assertDecodes(b"\n\n\n: ping\n\nid: 3\n\n")
 
     def test_unterminated(self) -> None:
-        """An event that the stream does not end is discarded."""
+        """An event that is not terminated is discarded."""
         self.assertDecodes(b"data: a\n\ndata: b\n", Event(data=b"a"))
 
     def test_invalid_utf8(self) -> None:
-        """Invalid UTF-8 becomes U+FFFD; a code point cut by the network does not."""
+        """Invalid UTF-8 becomes U+FFFD; a code point split between reads does not."""
         self.assertDecodes(
             b"event: \xff\ndata: a\xffb\xe2\x82\n\n", Event("\ufffd", "a\ufffdb\ufffd".encode())
         )
@@ -104,19 +104,19 @@ class StrayTests(SynchronousTestCase):
         return decoder.stray()
 
     def test_bare_json(self) -> None:
-        """Lines that are no field are kept, joined by LF, with an unterminated last one."""
+        """Lines that are not fields are kept, joined by LF, with an unterminated last one."""
         text = b'{\n  "error": {\n    "message": "x"\n  }\n}'
         self.assertEqual(self.stray(b"data: a\n\n" + text), text)
         self.assertEqual(self.stray(text.replace(b"\n", b"\r\n") + b"\r\n"), text)
         self.assertEqual(self.stray(*(text[at : at + 1] for at in range(len(text)))), text)
 
     def test_blank_lines_keep_it(self) -> None:
-        """A blank line that dispatches nothing does not forget, an event does."""
+        """A blank line that dispatches no event keeps them; an event drops them."""
         self.assertEqual(self.stray(b"a\n\nb\n"), b"a\nb")
         self.assertEqual(self.stray(b"a\ndata: x\n\nb\n"), b"b")
 
     def test_fields_are_none(self) -> None:
-        """Fields and comments are not stray, ended or not."""
+        """Fields and comments are not stray, even unterminated ones."""
         self.assertEqual(self.stray(b"id: 1\nretry\n: c\nevent: a\ndata\ndata: x"), b"")
 
     def test_bound(self) -> None:
@@ -129,7 +129,7 @@ class StrayTests(SynchronousTestCase):
 
 class BoundTests(SynchronousTestCase):
     def test_edge(self) -> None:
-        """An event at the bound passes, one byte more does not, however it comes."""
+        """An event of the maximum size passes, one byte more does not, however it is cut."""
         for size in (1, 3, 1000):
             for stream, fits in [(b"data: 34567890\n\n", 15), (b"data:a\ndata:b\n\n", 14)]:
                 for limit in (fits, fits - 1):
@@ -143,7 +143,7 @@ class BoundTests(SynchronousTestCase):
                                 decoder.feed(read)
 
     def test_kind_of_error(self) -> None:
-        """It is the API error for answers too large, and stays."""
+        """The error is the API error for responses that are too large, and stays."""
         decoder = SSEDecoder(max_event_bytes=10)
         error = self.assertRaises(EventTooLargeError, decoder.feed, b"x" * 11)
         self.assertIsInstance(error, ValueError)
@@ -158,7 +158,7 @@ class BoundTests(SynchronousTestCase):
         self.assertRaises(EventTooLargeError, decoder.feed, b"")
 
     def test_many_small_events(self) -> None:
-        """The bound is on one event, not on the stream."""
+        """The bound applies to one event, not to the stream."""
         decoder = SSEDecoder(max_event_bytes=10)
         self.assertEqual(len(decoder.feed(b"data: a\n\n" * 100)), 100)
         self.assertEqual(len(decoder.feed(b": comment\n" * 100 + b"data: a\n\n")), 1)
@@ -201,7 +201,7 @@ class ArbitraryTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None, derandomize=True)
     @given(st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join), st.data())
     def test_any_bytes_any_split(self, stream: bytes, data: st.DataObject) -> None:
-        """Arbitrary bytes never raise, data is valid UTF-8, and reads do not matter."""
+        """Arbitrary bytes never raise, data is valid UTF-8, and cuts between reads do not matter."""
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
         reads = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         whole, split = SSEDecoder(), SSEDecoder()
@@ -214,7 +214,7 @@ class ArbitraryTests(SynchronousTestCase):
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join), st.integers(1, 12))
     def test_bound_any_split(self, stream: bytes, limit: int) -> None:
-        """With a small bound, one read and single bytes give the same events, none beyond the bound."""
+        """With a small bound, one read and single bytes give the same events, all within the bound."""
         outcomes = []
         for size in (1, 1000):
             decoder = SSEDecoder(max_event_bytes=limit)

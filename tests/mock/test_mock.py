@@ -1,4 +1,4 @@
-"""The mock upstream over real sockets: what is on the wire, and what the real ``openai`` SDK makes of it."""
+"""Tests of the mock upstream over real sockets: the bytes on the wire, and the real ``openai`` SDK."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stream_proxy.mock import EPOCH, mock_site
 from stream_proxy.mock.delivery import Delivery
 from stream_proxy.mock.files import FileStore
 from stream_proxy.mock.text import instance, tokens
-from stream_proxy.mock.wire import ApiError, Ending, Reply
+from stream_proxy.mock.wire import Ending, HTTPResponse, MockError
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ SCHEMA = {"type": "json_schema", "name": "weather", "schema": WEATHER, "strict":
 
 
 def events_of(body: str) -> list[tuple[str | None, Any]]:
-    """Event name and JSON (or text) of each event in a well-formed body of ours."""
+    """Return the name and the JSON (or text) of each event in a well-formed body of the mock."""
     found = []
     for block in body.split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
@@ -59,10 +59,10 @@ def events_of(body: str) -> list[tuple[str | None, Any]]:
 
 
 class MockTestCase(TestCase):
-    """A mock on a loopback port; the test ends when the mock has seen all its clients leave."""
+    """A mock on a loopback port. A test ends once the mock has seen all of its clients leave."""
 
     def setUp(self) -> None:
-        """Listen."""
+        """Listen on a free port."""
         self.left: list[Deferred[None]] = []
         self.site = site = mock_site(reactor)
         build = site.buildProtocol
@@ -87,14 +87,14 @@ class MockTestCase(TestCase):
         self.base = f"http://127.0.0.1:{address.port}"
 
     async def tearDown(self) -> None:  # type: ignore[override]
-        """Leave no port and no connection."""
+        """Close the port, and wait for all connections to end."""
         await maybeDeferred(self.port.stopListening)
         for left in self.left:
             await left
 
 
 class Leaver(Protocol):
-    """Reads `most` events of a body and then hangs up."""
+    """A reader that closes the connection after `most` events of a body."""
 
     def __init__(self, most: int) -> None:
         self.body = b""
@@ -102,32 +102,32 @@ class Leaver(Protocol):
         self.gone: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
-        """Hang up at once where nothing is wanted."""
+        """Close at once if no event is wanted."""
         self.dataReceived(b"")
 
     def dataReceived(self, data: bytes) -> None:
-        """Count."""
+        """Count the events."""
         self.body += data
         if self.body.count(b"\n\n") >= self.most:
             assert self.transport is not None
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the test."""
+        """Fire the Deferred of the test."""
         self.gone.callback(None)
 
 
 class WireTests(MockTestCase):
-    """Requests through treq; each gives status, headers, body, and whether the body ended as it should."""
+    """Requests through treq; each returns status, headers, body, and whether the body was complete."""
 
     def setUp(self) -> None:
-        """Make a client."""
+        """Create a client."""
         super().setUp()
         self.pool = HTTPConnectionPool(reactor)
         self.http = HTTPClient(Agent(reactor, self.pool))
 
     async def tearDown(self) -> None:  # type: ignore[override]
-        """Leave no connection."""
+        """Close the client's connections."""
         await self.pool.closeCachedConnections()
         await super().tearDown()
 
@@ -151,12 +151,12 @@ class WireTests(MockTestCase):
         found = {
             name.decode().lower(): value[0].decode() for name, value in response.headers.getAllRawHeaders()
         }
-        # Agent takes the header away.
+        # Agent removes this header from the response.
         found["content-length"] = str(response.length)
         return response.code, found, b"".join(pieces).decode(), whole
 
     async def chunks(self, body: dict[str, Any], **control: Any) -> list[Any]:
-        """The chunks of a chat stream that ends well."""
+        """Return the chunks of a chat stream that ends with [DONE]."""
         code, headers, text, whole = await self.ask(
             "/v1/chat/completions", {**body, "stream": True}, **control
         )
@@ -169,7 +169,7 @@ class WireTests(MockTestCase):
         return [data for _, data in found]
 
     async def test_chat_stream_shape(self) -> None:
-        """Role first with empty content, then pieces, then the finish, then usage; one id in all of them."""
+        """The role comes first with empty content, then pieces, finish and usage; all have the same id."""
         options = {"include_usage": True}
         found = await self.chunks({**ASK, "stream_options": options})
         *deltas, usage = found
@@ -187,18 +187,18 @@ class WireTests(MockTestCase):
         whole = json.loads(text)
         self.assertEqual(whole["id"], found[0]["id"])
         self.assertEqual(whole["usage"], usage["usage"])
-        said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in deltas)
-        self.assertEqual(whole["choices"][0]["message"]["content"], said)
-        self.assertIn("Hello there", said)
+        content = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in deltas)
+        self.assertEqual(whole["choices"][0]["message"]["content"], content)
+        self.assertIn("Hello there", content)
 
     async def test_no_usage_unless_asked(self) -> None:
-        """No usage without ``include_usage``, and no noise with ``include_obfuscation: false``."""
+        """There is no usage without ``include_usage``, and no padding with ``include_obfuscation: false``."""
         found = await self.chunks({**ASK, "stream_options": {"include_obfuscation": False}})
         self.assertFalse(any("usage" in chunk or "obfuscation" in chunk for chunk in found))
         self.assertTrue(all(chunk["choices"] for chunk in found))
 
     async def test_parallel_tool_calls(self) -> None:
-        """A call opens with index, id, type and name; its arguments follow in fragments; both modes agree."""
+        """A call begins with index, id, type and name; its arguments follow in pieces; both modes agree."""
         body = {**ASK, "tools": CHAT_TOOLS}
         parts = [
             call
@@ -220,7 +220,7 @@ class WireTests(MockTestCase):
             self.assertEqual(json.loads(joined)["days"], 2)
 
     async def test_which_tools(self) -> None:
-        """``tool_choice``, ``parallel_tool_calls`` and a tool's result decide as they do with a model."""
+        """``tool_choice``, ``parallel_tool_calls`` and a tool's result decide which functions are called."""
 
         async def names(**more: object) -> list[str]:
             _, _, text, _ = await self.ask("/v1/chat/completions", {**ASK, "tools": CHAT_TOOLS, **more})
@@ -243,7 +243,7 @@ class WireTests(MockTestCase):
         self.assertEqual(len({choice["message"]["content"] for choice in choices}), 3)
 
     async def test_logprobs_and_reasoning(self) -> None:
-        """Each piece carries its entry of the ordinary answer's ``logprobs``; reasoning comes first."""
+        """Each piece carries its entry of the JSON response's ``logprobs``; reasoning comes first."""
         body = {**ASK, "logprobs": True, "top_logprobs": 2, "reasoning_effort": "low"}
         found = [chunk["choices"][0] for chunk in await self.chunks(body)]
         choice = json.loads((await self.ask("/v1/chat/completions", body))[2])["choices"][0]
@@ -256,7 +256,7 @@ class WireTests(MockTestCase):
         self.assertIn("reasoning_content", found[1]["delta"])
 
     async def test_responses_stream_shape(self) -> None:
-        """The events come in the API's order, numbered and named; the last holds the ordinary answer."""
+        """The events are numbered, named and in the API's order; the last one holds the JSON response."""
         body = {"model": "mock", "input": "Hello", "reasoning": {"effort": "low", "summary": "auto"}}
         code, _, text, whole = await self.ask("/v1/responses", {**body, "stream": True})
         self.assertEqual((code, whole), (200, True))
@@ -271,12 +271,12 @@ class WireTests(MockTestCase):
              "output_item.done", "output_item.added", "content_part.added", "output_text.delta",
              "output_text.done", "content_part.done", "output_item.done", "completed"],
         )  # fmt: skip
-        answer = json.loads((await self.ask("/v1/responses", body))[2])
-        self.assertEqual(found[-1][1]["response"], answer)
+        response = json.loads((await self.ask("/v1/responses", body))[2])
+        self.assertEqual(found[-1][1]["response"], response)
         done = [data["item"] for name, data in found if name == "response.output_item.done"]
-        self.assertEqual(done, answer["output"])
-        said = "".join(data["delta"] for name, data in found if name == "response.output_text.delta")
-        self.assertEqual(said, answer["output"][1]["content"][0]["text"])
+        self.assertEqual(done, response["output"])
+        text = "".join(data["delta"] for name, data in found if name == "response.output_text.delta")
+        self.assertEqual(text, response["output"][1]["content"][0]["text"])
 
     async def test_text_length(self) -> None:
         """``X-Mock-Words`` is exact, and a token limit ends the text early in both APIs."""
@@ -292,7 +292,7 @@ class WireTests(MockTestCase):
         self.assertEqual(last["response"]["incomplete_details"], {"reason": "max_output_tokens"})
 
     async def test_failures_inside_chat(self) -> None:
-        """Each failure comes after the events asked for, and only a break leaves the body unended."""
+        """Each failure comes after the events asked for, and only a break leaves the body incomplete."""
 
         async def fail(kind: str, after: int = 3) -> tuple[str, bool]:
             _, _, text, whole = await self.ask(
@@ -315,7 +315,7 @@ class WireTests(MockTestCase):
         self.assertEqual((events_of(text)[3][1][0], "[DONE]" in text, whole), ("<", True, True))
 
     async def test_failures_inside_responses(self) -> None:
-        """Responses fail with the terminal event, with the flat error event, or by leaving out the end."""
+        """Responses fail with a terminal event, with a flat error event, or without their last event."""
         body = {"model": "mock", "input": "Hello", "stream": True}
         for kind, code in (
             ("failed", "rate_limit_exceeded"),
@@ -335,7 +335,7 @@ class WireTests(MockTestCase):
         _, _, text, whole = await self.ask("/v1/responses", body, Fail="no-done")
         self.assertEqual((events_of(text)[-1][0], whole), ("response.output_item.done", True))
 
-    async def test_failures_of_ordinary_answers(self) -> None:
+    async def test_failures_outside_streams(self) -> None:
         """An error has the status of its code, a break cuts the body, and a failed Response may be a 200."""
         code, _, text, _ = await self.ask("/v1/chat/completions", ASK, Fail="error-chunk", Code="slow_down")
         self.assertEqual((code, json.loads(text)["error"]["code"]), (503, "slow_down"))
@@ -349,12 +349,12 @@ class WireTests(MockTestCase):
         self.assertEqual((code, json.loads(text)["status"], json.loads(text)["error"]), (200, "failed", None))
 
     async def test_hang_ends_with_the_client(self) -> None:
-        """A hanging stream sends its events and then nothing; leaving it leaves nothing behind."""
+        """A hanging stream sends its events and then nothing, and ends when its client leaves."""
         leaver = await self.leave(2, {"X-Mock-Fail": ["hang"], "X-Mock-After": ["2"]})
         self.assertEqual(leaver.body.count(b"\n\n"), 2)
 
     async def leave(self, most: int, headers: dict[str, list[str]]) -> Leaver:
-        """Ask for a chat stream and leave it after `most` events."""
+        """Request a chat stream and close the connection after `most` events."""
         response = await self.http.post(
             self.base + "/v1/chat/completions",
             json={**ASK, "stream": True},
@@ -367,7 +367,7 @@ class WireTests(MockTestCase):
         return leaver
 
     def next_request(self) -> Deferred[None]:
-        """Fires once the mock has begun to answer a request."""
+        """Return a Deferred that fires once the mock has begun to process a request."""
         arrived: Deferred[None] = Deferred()
         find = self.site.getResourceFor
         patch: MonkeyPatcher
@@ -395,7 +395,7 @@ class WireTests(MockTestCase):
         await self.leave(0, {"X-Mock-Pace": ["3000"]})
 
     async def test_status(self) -> None:
-        """``X-Mock-Status`` gives OpenAI's envelope and the headers that go with it."""
+        """``X-Mock-Status`` leads to OpenAI's envelope with the headers of such an error."""
         code, headers, text, _ = await self.ask("/v1/chat/completions", ASK, Status=429)
         self.assertEqual((code, headers["retry-after"]), (429, "1"))
         self.assertEqual(json.loads(text)["error"]["code"], "rate_limit_exceeded")
@@ -404,7 +404,7 @@ class WireTests(MockTestCase):
             self.assertIn(name, headers)
 
     async def test_refusals(self) -> None:
-        """Stream-only providers and those that refuse ``stream`` or its options name the parameter."""
+        """Refusals of a missing ``stream``, of ``stream`` and of its options name the parameter."""
         streamed = {**ASK, "stream": True}
         optioned = {**streamed, "stream_options": {"include_usage": True}}
         for body, control, expected in (
@@ -424,7 +424,7 @@ class WireTests(MockTestCase):
         await self.chunks({**ASK, "model": "stream-only"})
 
     async def test_malformed_requests(self) -> None:
-        """Whatever is wrong with a request, the answer is a 4xx in OpenAI's form."""
+        """An invalid request of any kind gets a 4xx in OpenAI's envelope."""
         chat = "/v1/chat/completions"
         for path, body, expected in (
             (chat, b"{", (400, None)),
@@ -473,7 +473,7 @@ class WireTests(MockTestCase):
         self.assertEqual((code, text, headers["content-type"]), (200, "", "application/json"))
 
     async def test_lone_surrogate(self) -> None:
-        """A lone surrogate in a message is echoed as an escape, not a crash."""
+        """A lone surrogate in a message is echoed as an escape."""
         body = b'{"model": "mock", "messages": [{"role": "user", "content": "half \\ud83d"}]}'
         code, _, text, _ = await self.ask("/v1/chat/completions", body)
         self.assertEqual(code, 200)
@@ -481,7 +481,7 @@ class WireTests(MockTestCase):
 
 
 class SDKTests(MockTestCase):
-    """The real SDK, in a thread, parses every kind of answer."""
+    """The real SDK, in a thread, parses every kind of response."""
 
     def run_with_client(self, work: Callable[[OpenAI], T]) -> Deferred[T]:
         """Run `work` in a thread with a client of its own."""
@@ -501,24 +501,24 @@ class SDKTests(MockTestCase):
         return deferToThread(run)
 
     async def test_chat(self) -> None:
-        """``create`` in both modes says the same, with usage."""
+        """``create`` returns the same content and usage in both modes."""
 
         def work(client: OpenAI) -> None:
             plain = client.chat.completions.create(**ASK)
-            said = ""
+            content = ""
             usage = None
             for chunk in client.chat.completions.create(
                 **ASK, stream=True, stream_options={"include_usage": True}
             ):
                 usage = chunk.usage
-                said += "".join(choice.delta.content or "" for choice in chunk.choices)
-            self.assertEqual(said, plain.choices[0].message.content)
+                content += "".join(choice.delta.content or "" for choice in chunk.choices)
+            self.assertEqual(content, plain.choices[0].message.content)
             self.assertEqual(usage, plain.usage)
 
         await self.run_with_client(work)
 
     async def test_chat_stream_helper(self) -> None:
-        """The SDK's own accumulator rebuilds the ordinary answer from the stream, whatever its kind."""
+        """The SDK's own accumulator rebuilds the JSON response from streams of every kind."""
         layout = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER, "strict": True}}
         bodies: list[dict[str, Any]] = [
             {},
@@ -553,7 +553,7 @@ class SDKTests(MockTestCase):
         await self.run_with_client(work)
 
     async def test_responses(self) -> None:
-        """``responses`` in both modes: text, tools, reasoning, a schema, incomplete."""
+        """``responses`` agrees in both modes: text, tools, reasoning, a schema, an incomplete response."""
         bodies: list[dict[str, Any]] = [
             {},
             {"tools": RESPONSE_TOOLS, "reasoning": {"effort": "low", "summary": "auto"}},
@@ -581,7 +581,7 @@ class SDKTests(MockTestCase):
         await self.run_with_client(work)
 
     async def test_models_and_embeddings(self) -> None:
-        """Models list and retrieve; embeddings are the same vector in either encoding."""
+        """Models can be listed and retrieved; embeddings are the same vector in either encoding."""
 
         def work(client: OpenAI) -> None:
             names = [one.id for one in client.models.list()]
@@ -621,7 +621,7 @@ class SDKTests(MockTestCase):
         await self.run_with_client(work)
 
     async def test_errors(self) -> None:
-        """The SDK raises its own errors for ours, before a stream and inside one."""
+        """The SDK raises its own errors for the mock's, before a stream and inside one."""
 
         def work(client: OpenAI) -> None:
             with self.assertRaises(RateLimitError) as limited:
@@ -641,7 +641,7 @@ class SDKTests(MockTestCase):
 
 
 class FakeRequest:
-    """A server request that writes into a list."""
+    """A server request that appends what is written to a list."""
 
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()
@@ -649,46 +649,46 @@ class FakeRequest:
         self.finished = False
 
     def notifyFinish(self) -> Deferred[None]:
-        """When the client has left."""
+        """Return a Deferred that fires when the client has left."""
         return self.gone
 
     def setResponseCode(self, code: int) -> None:
-        """Ignored."""
+        """Ignore the call."""
 
     def setHeader(self, name: str, value: str) -> None:
-        """Ignored."""
+        """Ignore the call."""
 
     def write(self, data: bytes) -> None:
-        """Remember `data`."""
+        """Record `data`."""
         self.written.append(data)
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """Only push producers will do."""
+        """Accept push producers only."""
         assert streaming
 
     def unregisterProducer(self) -> None:
-        """Ignored."""
+        """Ignore the call."""
 
     def finish(self) -> None:
-        """Remember it."""
+        """Record the call."""
         self.finished = True
 
     def loseConnection(self) -> None:
-        """Ignored."""
+        """Ignore the call."""
 
 
 class DeliveryTests(SynchronousTestCase):
-    """Time and backpressure, with a clock of the test's own."""
+    """Timing and backpressure, with a fake clock."""
 
-    def start(self, reply: Reply, delay: float = 0.0, pace: float = 0.0) -> None:
-        """Deliver `reply`."""
+    def start(self, response: HTTPResponse, delay: float = 0.0, pace: float = 0.0) -> None:
+        """Deliver `response`."""
         self.clock = Clock()
         self.request = FakeRequest()
-        self.delivery = Delivery(self.clock, self.request, reply, delay, pace)
+        self.delivery = Delivery(self.clock, self.request, response, delay, pace)
 
     def test_delay_and_pace(self) -> None:
-        """Nothing before the delay, then the head, then one event per pace."""
-        self.start(Reply(iter((b"a", b"b"))), delay=5, pace=2)
+        """Nothing is sent before the delay; then come the head and one event per pace."""
+        self.start(HTTPResponse(iter((b"a", b"b"))), delay=5, pace=2)
         self.clock.advance(4.9)
         self.assertEqual(self.request.written, [])
         self.clock.pump((0.1, 0))
@@ -699,9 +699,9 @@ class DeliveryTests(SynchronousTestCase):
         self.assertTrue(self.request.finished)
 
     def test_paused(self) -> None:
-        """A paused delivery takes no event from its iterator; a resumed one goes on where it was."""
+        """A paused delivery reads no event from its iterator; a resumed one continues where it stopped."""
         events = iter([b"x"] * 1000)
-        self.start(Reply(events))
+        self.start(HTTPResponse(events))
         self.delivery.pauseProducing()
         self.clock.pump([0.0] * 100)
         self.assertEqual((len(self.request.written), self.clock.getDelayedCalls()), (1, []))
@@ -710,31 +710,31 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual((len(self.request.written), self.request.finished), (1001, True))
 
     def test_client_gone(self) -> None:
-        """A client that leaves takes the timer with it, before the head and after."""
+        """The timer is cancelled when the client leaves, before the head and after it."""
         for delay, pace in ((5, 0), (0, 5)):
-            self.start(Reply(iter([b"x"] * 10)), delay, pace)
+            self.start(HTTPResponse(iter([b"x"] * 10)), delay, pace)
             self.clock.advance(0)
             self.request.gone.errback(ConnectionError())
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_hang(self) -> None:
-        """An ordinary answer that hangs sends not even its head."""
-        self.start(Reply(b"x", ending=Ending.HANG))
+        """A JSON response that hangs does not even send its head."""
+        self.start(HTTPResponse(b"x", ending=Ending.HANG))
         self.assertEqual((self.request.written, self.request.finished), ([], False))
 
 
 class FileTests(SynchronousTestCase):
-    """Forms, in blocks."""
+    """Forms that are read in blocks."""
 
     def form(self, content: bytes, boundary: bytes = b"xyz") -> io.BytesIO:
-        """A form with a purpose and a file."""
+        """Return a form with a purpose and a file."""
         field = b'--%b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
         parts = ((b"purpose", b"", b"batch"), (b"file", b'; filename="a.txt"', content))
         body = b"".join(field % (boundary, *part) for part in parts)
         return io.BytesIO(body + b"--" + boundary + b"--\r\n")
 
     def test_any_length(self) -> None:
-        """Contents are found whole wherever the blocks end; what is kept is bounded."""
+        """Contents are read completely wherever the blocks end; only a bounded part is kept."""
         for length in (0, 1, 2, *range(65_536 - 230, 65_536 + 5), 200_000):
             content = (b"\r\n--xy" * (length // 6 + 1))[:length]
             store = FileStore(keep=1000)
@@ -742,14 +742,14 @@ class FileTests(SynchronousTestCase):
             self.assertEqual((made["bytes"], store.get(made["id"])[1]), (length, content[:1000]))
 
     def test_oldest_go_first(self) -> None:
-        """The number of files is bounded, and equal uploads get ids of their own."""
+        """The number of files is bounded, and equal uploads get different ids."""
         store = FileStore(most=2)
         ids = [store.upload(self.form(b"x"), 'multipart/form-data; boundary="xyz"')["id"] for _ in range(3)]
         self.assertEqual([made["id"] for made in store.all(None)["data"]], ids[1:])
-        self.assertRaises(ApiError, store.get, ids[0])
+        self.assertRaises(MockError, store.get, ids[0])
 
     def test_malformed(self) -> None:
-        """A form that is cut, has no boundary, no file or no names is a 400."""
+        """A form that is cut off, or has no boundary, no file or no names, gets a 400."""
         whole = self.form(b"x").getvalue()
         for content, kind in (
             (whole[:-20], "multipart/form-data; boundary=xyz"),
@@ -760,7 +760,7 @@ class FileTests(SynchronousTestCase):
             (whole.replace(b"name=", b"x="), "multipart/form-data; boundary=xyz"),
             (b"", "multipart/form-data; boundary=xyz"),
         ):
-            with self.assertRaises(ApiError) as caught:
+            with self.assertRaises(MockError) as caught:
                 FileStore().upload(io.BytesIO(content), kind)
             self.assertEqual(caught.exception.status, 400)
 
@@ -769,12 +769,12 @@ class TextTests(SynchronousTestCase):
     """Tokens and schemas."""
 
     def test_tokens(self) -> None:
-        """Whatever the text, its tokens joined are the text."""
+        """The tokens of any text, joined, are the text."""
         for text in ("", " ", "a\n\n b ", "“Größe” 東京 👩‍👩‍👧 ...", "x" * 100, "\t\t!!?? \u0301"):
             self.assertEqual("".join(tokens(text)), text)
 
     def test_schemas(self) -> None:
-        """Simple schemas get a value that fits them, recursive ones an end."""
+        """Simple schemas get a value that fits them, and recursive ones come to an end."""
         node: dict[str, Any] = {
             "type": "object",
             "properties": {

@@ -1,4 +1,4 @@
-"""The mock as a process of its own: ``twistd openai-stream-mock``."""
+"""Tests of the mock as a process: ``twistd openai-stream-mock``."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ ACCEPT = ("Accept", "text/event-stream")
 
 
 class MockProcessTests(ProcessTestCase):
-    """Each starts the real twistd."""
+    """Tests that start the real twistd."""
 
     plugin = "openai-stream-mock"
 
     async def ask(self, host: str, port: int, target: str) -> Message:
-        """A chat call to an address of our choice."""
+        """Send a chat call to `host`, and return the response."""
         stream = Stream()
         await connectProtocol(HostnameEndpoint(reactor, host, port), stream)
         send_request(stream, "POST", target, CHAT_BODY, [ACCEPT, ("Connection", "close")])
-        answer = await read_response(stream)
+        response = await read_response(stream)
         await stream.gone()
-        return answer
+        return response
 
     async def stop(self, process: Process) -> None:
-        """SIGTERM ends it in order."""
+        """End the process with SIGTERM."""
         process.signal("TERM")
         await process.ended()
         self.assert_ended_by(signal.SIGTERM, process)
 
     async def test_serves(self) -> None:
-        """It says once where it is, and serves there the OpenAI-compatible upstream and the service."""
+        """The mock logs its URLs once, and serves the OpenAI-compatible API and the SSE service there."""
         port = free_port()
         process = self.twistd("--port", str(port))
         url = f"http://127.0.0.1:{port}"
         await process.line(f"the mock is at {url}/v1 and {url}/stream\n")
         self.assertEqual((await self.ask("127.0.0.1", port, CHAT)).json()["object"], "chat.completion")
-        answer = await self.ask("127.0.0.1", port, "/stream")
+        response = await self.ask("127.0.0.1", port, "/stream")
         self.assertEqual(
-            (answer.status, answer.get("content-type")), (200, "text/event-stream; charset=utf-8")
+            (response.status, response.get("content-type")), (200, "text/event-stream; charset=utf-8")
         )
         await self.stop(process)
         self.assertEqual(process.output.count("the mock is at"), 1)
 
     async def test_hosts(self) -> None:
-        """It listens where --host says: on all addresses of both families, or on those of IPv4."""
+        """``--host`` decides on which addresses the mock listens: one, all, or all of IPv4."""
 
         async def one(host: str, *reached: str) -> None:
             port = free_port()
@@ -65,7 +65,7 @@ class MockProcessTests(ProcessTestCase):
         await gatherResults([Deferred.fromCoroutine(start) for start in starts], consumeErrors=True)
 
     async def test_refused(self) -> None:
-        """A port or a host that is none, or a port that is taken, is one line and a failed start."""
+        """An invalid port or host, or a port in use, fails the start with one line."""
         taken = int((await self.mock()).rpartition(":")[2])
 
         async def one(expected: str, *arguments: str) -> None:
@@ -87,7 +87,7 @@ class MockProcessTests(ProcessTestCase):
         await gatherResults([Deferred.fromCoroutine(case) for case in cases], consumeErrors=True)
 
     async def test_help(self) -> None:
-        """--help names the options."""
+        """``--help`` lists the options."""
         process = self.twistd("--help", options=[])
         self.assertEqual(await process.ended(), 0)
         for option in ("--port=", "--host="):

@@ -1,4 +1,4 @@
-"""The mock's WebSockets through the proxy: what the openai SDK, ``websockets`` and a browser see."""
+"""Tests of the mock's WebSockets through the proxy, with the openai SDK and ``websockets``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from stream_proxy.mock.realtime import Dialogue
-from stream_proxy.mock.speaker import Said
+from stream_proxy.mock.messages import Message
+from stream_proxy.mock.realtime.session import RealtimeSession
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import LoopbackTestCase, in_thread
 
@@ -29,34 +29,34 @@ TOOL = {"type": "function", "name": "weather", "parameters": {"properties": {"ci
 
 
 class ProxiedTestCase(LoopbackTestCase):
-    """The mock behind a proxy."""
+    """A mock behind a proxy."""
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """Start both; `told` fires with the proxy's first line."""
-        self.told: Deferred[str] = Deferred()
+        """Start both; `logged` fires with the proxy's first log line."""
+        self.logged: Deferred[str] = Deferred()
 
         def observe(event: object) -> None:
-            if not self.told.called:
-                self.told.callback(str(event))
+            if not self.logged.called:
+                self.logged.callback(str(event))
 
         log = RequestLog(observer=cast(Any, observe))
         self.port = await self.proxy(await self.mock(), log=log)
 
     def url(self, path: str) -> str:
-        """A WebSocket's URL through the proxy."""
+        """Return the URL of a WebSocket through the proxy."""
         return f"ws://127.0.0.1:{self.port}{path}"
 
 
 class SDKTests(ProxiedTestCase):
-    """The real SDK's realtime client."""
+    """Sessions of the real SDK's Realtime client."""
 
     def sdk(self, **headers: str) -> OpenAI:
-        """A client whose base URL is the proxy."""
+        """Return a client whose base URL is that of the proxy."""
         base = f"http://127.0.0.1:{self.port}/v1"
         return OpenAI(api_key="demo", base_url=base, default_headers=headers, max_retries=0)
 
     async def test_session(self) -> None:
-        """A session is opened, updated, asked and closed, and the text arrives in pieces."""
+        """A session can be opened, updated, used and closed, and the text arrives in pieces."""
 
         def talk() -> tuple[list[str], list[str], Any]:
             kinds: list[str] = []
@@ -117,7 +117,7 @@ class SDKTests(ProxiedTestCase):
         self.assertEqual(json.loads(refusal.body)["error"]["code"], "invalid_api_key")
 
     async def test_error_event(self) -> None:
-        """What the mock does not understand is an ``error`` event that names it; the session goes on."""
+        """An unknown event gets an ``error`` event that names it, and the session goes on."""
 
         def talk() -> tuple[Any, Any]:
             with self.sdk().realtime.connect(model="m") as connection:
@@ -136,31 +136,31 @@ class SDKTests(ProxiedTestCase):
         self.assertEqual(cleared.type, "input_audio_buffer.cleared")
 
     def thread(self, call: Any) -> Any:
-        """`call` beside the reactor, as a Deferred."""
+        """Run `call` in a thread."""
         return in_thread(call)
 
 
 class SocketTests(ProxiedTestCase):
-    """A client library that is not autobahn."""
+    """Connections of ``websockets``, a client that shares no code with the proxy."""
 
     async def test_echo(self) -> None:
-        """Text and binary come back as what they were, and so does the close code."""
+        """Text and binary messages come back unchanged, and so does the close code."""
 
         def talk() -> tuple[list[Any], Any]:
             with connect(self.url("/any/path/echo")) as socket:
-                heard: list[Any] = []
+                received: list[Any] = []
                 for message in ("text ✓", b"\x00\xffbytes", "", b"", "x" * 200_000):
                     socket.send(message)
-                    heard.append(socket.recv())
+                    received.append(socket.recv())
                 socket.close(4321, "enough")
-                return heard, socket.protocol.close_rcvd
+                return received, socket.protocol.close_rcvd
 
-        heard, close = await in_thread(talk)
-        self.assertEqual(heard, ["text ✓", b"\x00\xffbytes", "", b"", "x" * 200_000])
+        received, close = await in_thread(talk)
+        self.assertEqual(received, ["text ✓", b"\x00\xffbytes", "", b"", "x" * 200_000])
         self.assertEqual((close.code, close.reason), (4321, "enough"))
 
     async def test_browser(self) -> None:
-        """A browser's offer is answered with ``realtime``, and its key shows nowhere in the log."""
+        """Of a browser's subprotocols ``realtime`` is chosen, and its key is not logged."""
 
         def talk() -> tuple[str | None, Any]:
             offers = [Subprotocol("realtime"), Subprotocol("openai-insecure-api-key.demo-secret")]
@@ -171,12 +171,12 @@ class SocketTests(ProxiedTestCase):
         subprotocol, created = await in_thread(talk)
         self.assertEqual(subprotocol, "realtime")
         self.assertEqual(created["session"]["model"], "gpt-realtime")
-        line = await self.told
+        line = await self.logged
         self.assertIn("/v1/realtime", line)
         self.assertNotIn("demo-secret", line)
 
     async def test_paced(self) -> None:
-        """A response that keeps its pace can be cancelled: it ends early and says so."""
+        """A paced response can be cancelled: it ends early, with the status ``cancelled``."""
 
         def talk() -> tuple[list[Any], list[str]]:
             headers = {"X-Mock-Pace": "0.002", "X-Mock-Words": "1000"}
@@ -195,7 +195,7 @@ class SocketTests(ProxiedTestCase):
         self.assertLess(kinds.count("response.output_text.delta"), 500)
 
     async def test_delay(self) -> None:
-        """``X-Mock-Delay`` holds the handshake's answer back."""
+        """``X-Mock-Delay`` delays the response to the handshake."""
 
         def talk() -> Any:
             headers = {"X-Mock-Delay": "0.02"}
@@ -206,26 +206,26 @@ class SocketTests(ProxiedTestCase):
         self.assertEqual(await in_thread(talk), "after it")
 
     async def test_break(self) -> None:
-        """``X-Mock-Fail: break`` drops the connection: the proxy tells its client 1011."""
+        """``X-Mock-Fail: break`` drops the connection, and the proxy closes its client's with 1011."""
         for kind in ("break", "break-mid-event"):
-            heard, code = await in_thread(partial(self.until_broken, kind))
-            self.assertEqual((heard, code), (["one", "two"], 1011))
+            received, code = await in_thread(partial(self.until_broken, kind))
+            self.assertEqual((received, code), (["one", "two"], 1011))
 
     def until_broken(self, kind: str) -> tuple[list[Any], int | None]:
-        """What an echo says that fails after two messages, and the close code."""
+        """Return the messages of an echo that fails after two of them, and the close code."""
         headers = {"X-Mock-Fail": kind, "X-Mock-After": "2"}
-        heard: list[Any] = []
+        received: list[Any] = []
         with connect(self.url("/echo"), additional_headers=headers) as socket:
             for word in ("one", "two", "three"):
                 socket.send(word)
             try:
                 while True:
-                    heard.append(socket.recv())
+                    received.append(socket.recv())
             except ConnectionClosedError as closed:
-                return heard, closed.rcvd.code if closed.rcvd else None
+                return received, closed.rcvd.code if closed.rcvd else None
 
     async def test_refusals(self) -> None:
-        """No model, a failure that only HTTP has, and plain HTTP at a WebSocket's path are errors."""
+        """A missing model, a failure for HTTP only, and plain HTTP on a WebSocket's path are errors."""
 
         def refused(path: str, **headers: str) -> tuple[int, Any]:
             try:
@@ -238,87 +238,90 @@ class SocketTests(ProxiedTestCase):
         self.assertEqual((status, error["param"]), (400, "model"))
         status, error = await in_thread(lambda: refused("/echo", **{"X-Mock-Fail": "not-json"}))
         self.assertEqual((status, error["param"]), (400, "X-Mock-Fail"))
-        answer = await self.request(self.port, "GET", "/v1/realtime?model=m")
-        self.assertEqual((answer.status, answer.get("upgrade")), (426, None))
+        response = await self.request(self.port, "GET", "/v1/realtime?model=m")
+        self.assertEqual((response.status, response.get("upgrade")), (426, None))
 
 
-class DialogueTests(SynchronousTestCase):
-    """The dialogue itself, without sockets."""
+class SessionTests(SynchronousTestCase):
+    """The session itself, without sockets."""
 
     def setUp(self) -> None:
-        """Open one."""
-        self.dialogue = Dialogue("m")
-        (self.created,) = self.read(self.dialogue.opened())
+        """Open a session."""
+        self.session = RealtimeSession("m")
+        (self.created,) = self.read(self.session.on_open())
 
-    def read(self, messages: Iterable[Said]) -> list[Any]:
-        """Messages as events."""
+    def read(self, messages: Iterable[Message]) -> list[Any]:
+        """Return the events in `messages`."""
         return [json.loads(message.payload) for message in messages]
 
-    def tell(self, kind: str, **event: Any) -> list[Any]:
-        """Say an event, read the answers."""
-        return self.read(self.dialogue.heard(Said(json.dumps({"type": kind, **event}).encode())))
+    def send(self, kind: str, **event: Any) -> list[Any]:
+        """Send an event, and return the events that respond to it."""
+        return self.read(self.session.on_message(Message(json.dumps({"type": kind, **event}).encode())))
 
-    def fails(self, answers: list[Any]) -> tuple[str, str | None]:
-        """The code and the parameter of the ``error`` event that is the only answer."""
-        (answer,) = answers
-        self.assertEqual(answer["type"], "error")
-        self.assertEqual(answer["error"]["type"], "invalid_request_error")
-        return answer["error"]["code"], answer["error"]["param"]
+    def error_in(self, events: list[Any]) -> tuple[str, str | None]:
+        """Return the code and the parameter of the only event, an ``error``."""
+        (event,) = events
+        self.assertEqual(event["type"], "error")
+        self.assertEqual(event["error"]["type"], "invalid_request_error")
+        return event["error"]["code"], event["error"]["param"]
 
     def test_same_every_time(self) -> None:
-        """Two sessions that are told the same say the same; every event has an id of its own."""
-        first = [*self.tell("conversation.item.create", item=USER), *self.tell("response.create")]
+        """Equal events lead to equal responses in two sessions; every event has its own id."""
+        first = [*self.send("conversation.item.create", item=USER), *self.send("response.create")]
         self.setUp()
-        second = [*self.tell("conversation.item.create", item=USER), *self.tell("response.create")]
+        second = [*self.send("conversation.item.create", item=USER), *self.send("response.create")]
         self.assertEqual(first, second)
         self.assertEqual(len({event["event_id"] for event in first}), len(first))
 
     def test_not_events(self) -> None:
-        """Bad JSON, JSON that is no object, binary, and an event without a type are errors."""
-        for message in (Said(b"{"), Said(b"[]"), Said(b"{}", binary=True)):
-            self.assertEqual(self.fails(self.read(self.dialogue.heard(message))), ("invalid_event", None))
+        """Invalid JSON, JSON that is not an object, binary messages and events without a type are errors."""
+        for message in (Message(b"{"), Message(b"[]"), Message(b"{}", binary=True)):
+            self.assertEqual(
+                self.error_in(self.read(self.session.on_message(message))), ("invalid_event", None)
+            )
         self.assertEqual(
-            self.fails(self.read(self.dialogue.heard(Said(b"{}")))), ("missing_required_parameter", "type")
+            self.error_in(self.read(self.session.on_message(Message(b"{}")))),
+            ("missing_required_parameter", "type"),
         )
 
     def test_items(self) -> None:
-        """Items keep their ids, go where they are put, and can be read and deleted."""
+        """Items keep their ids and positions, and can be retrieved and deleted."""
         create = "conversation.item.create"
-        self.tell(create, item={**USER, "id": "a"})
-        added = self.tell(create, item={**USER, "id": "b"}, previous_item_id="root")[1]
+        self.send(create, item={**USER, "id": "a"})
+        added = self.send(create, item={**USER, "id": "b"}, previous_item_id="root")[1]
         self.assertEqual((added["type"], added["previous_item_id"]), ("conversation.item.added", None))
-        self.assertEqual(self.tell(create, item=USER, previous_item_id="b")[0]["previous_item_id"], "b")
-        (read,) = self.tell("conversation.item.retrieve", item_id="a")
+        self.assertEqual(self.send(create, item=USER, previous_item_id="b")[0]["previous_item_id"], "b")
+        (read,) = self.send("conversation.item.retrieve", item_id="a")
         self.assertEqual(read["item"]["content"], USER["content"])
-        self.assertEqual(self.tell("conversation.item.delete", item_id="a")[0]["item_id"], "a")
-        gone = self.tell("conversation.item.delete", item_id="a")
-        self.assertEqual(self.fails(gone), ("item_not_found", "item_id"))
+        self.assertEqual(self.send("conversation.item.delete", item_id="a")[0]["item_id"], "a")
+        gone = self.send("conversation.item.delete", item_id="a")
+        self.assertEqual(self.error_in(gone), ("item_not_found", "item_id"))
         for event, failure in (
             ({}, ("missing_required_parameter", "item")),
             ({"item": {"type": "poem"}}, ("invalid_value", "item.type")),
             ({"item": {"type": "message"}}, ("missing_required_parameter", "item.content")),
             ({"item": USER, "previous_item_id": "z"}, ("item_not_found", "previous_item_id")),
         ):
-            self.assertEqual(self.fails(self.tell(create, **event)), failure)
+            self.assertEqual(self.error_in(self.send(create, **event)), failure)
 
     def test_audio(self) -> None:
-        """Audio is counted, committed as an item, and answered in writing."""
+        """Audio is counted and committed as an item, and the response is a text."""
         commit = "input_audio_buffer.commit"
         append = "input_audio_buffer.append"
-        self.assertEqual(self.fails(self.tell(commit)), ("input_audio_buffer_commit_empty", None))
-        self.assertEqual(self.fails(self.tell(append)), ("missing_required_parameter", "audio"))
-        self.assertEqual(self.fails(self.tell(append, audio="?")), ("invalid_value", "audio"))
-        self.assertEqual(self.tell(append, audio=base64.b64encode(bytes(480)).decode()), [])
-        committed, created, *_ = self.tell(commit)
+        self.assertEqual(self.error_in(self.send(commit)), ("input_audio_buffer_commit_empty", None))
+        self.assertEqual(self.error_in(self.send(append)), ("missing_required_parameter", "audio"))
+        self.assertEqual(self.error_in(self.send(append, audio="?")), ("invalid_value", "audio"))
+        self.assertEqual(self.send(append, audio=base64.b64encode(bytes(480)).decode()), [])
+        committed, created, *_ = self.send(commit)
         self.assertEqual(committed["type"], "input_audio_buffer.committed")
         self.assertEqual(created["item"]["id"], committed["item_id"])
-        self.assertIn("480 bytes of audio", json.dumps(self.tell("response.create")[-1]))
+        self.assertIn("480 bytes of audio", json.dumps(self.send("response.create")[-1]))
 
     def test_tools(self) -> None:
-        """With tools a function is called; its result is answered in words."""
-        self.tell("session.update", session={"type": "realtime", "tools": [TOOL]})
-        self.tell("conversation.item.create", item=USER)
-        *events, done = self.tell("response.create")
+        """With tools a function is called, and the response to its result is a text."""
+        self.send("session.update", session={"type": "realtime", "tools": [TOOL]})
+        self.send("conversation.item.create", item=USER)
+        *events, done = self.send("response.create")
         (call,) = done["response"]["output"]
         self.assertEqual((call["type"], call["name"]), ("function_call", "weather"))
         kind = "response.function_call_arguments.delta"
@@ -326,36 +329,38 @@ class DialogueTests(SynchronousTestCase):
         self.assertEqual("".join(deltas), call["arguments"])
         self.assertIn("city", json.loads(call["arguments"]))
         result = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
-        self.tell("conversation.item.create", item=result)
-        (answer,) = self.tell("response.create")[-1]["response"]["output"]
-        self.assertIn("“rain”", answer["content"][0]["text"])
+        self.send("conversation.item.create", item=result)
+        (message,) = self.send("response.create")[-1]["response"]["output"]
+        self.assertIn("“rain”", message["content"][0]["text"])
 
     def test_settings(self) -> None:
-        """A limit makes the answer incomplete; an answer aside is not part of the conversation."""
-        done = self.tell("response.create", response={"max_output_tokens": 3, "conversation": "none"})[-1]
+        """A limit leaves a response incomplete; one out of band is not added to the conversation."""
+        done = self.send("response.create", response={"max_output_tokens": 3, "conversation": "none"})[-1]
         self.assertEqual(done["response"]["status"], "incomplete")
         self.assertEqual(done["response"]["usage"]["output_tokens"], 3)
         self.assertIsNone(done["response"]["conversation_id"])
-        kinds = [event["type"] for event in self.tell("response.create", response={"conversation": "none"})]
+        kinds = [event["type"] for event in self.send("response.create", response={"conversation": "none"})]
         self.assertNotIn("conversation.item.added", kinds)
         for setting, value, code in (
             ("instructions", 1, "invalid_type"),
             ("output_modalities", ["audio"], "invalid_value"),
             ("max_output_tokens", 0, "invalid_value"),
         ):
-            failure = self.fails(self.tell("session.update", session={setting: value}))
+            failure = self.error_in(self.send("session.update", session={setting: value}))
             self.assertEqual(failure, (code, f"session.{setting}"))
-        self.assertEqual(self.fails(self.tell("session.update")), ("missing_required_parameter", "session"))
-        (updated,) = self.tell("session.update", session={"model": "other"})
+        self.assertEqual(
+            self.error_in(self.send("session.update")), ("missing_required_parameter", "session")
+        )
+        (updated,) = self.send("session.update", session={"model": "other"})
         self.assertEqual(updated["session"]["model"], "m")
 
     def test_one_at_a_time(self) -> None:
-        """A second response has to wait for the first; without one there is nothing to cancel."""
-        self.assertEqual(self.fails(self.tell("response.cancel")), ("response_cancel_not_active", None))
-        running = self.dialogue.heard(Said(b'{"type": "response.create"}'))
+        """Only one response can be in progress, and only such a one can be cancelled."""
+        self.assertEqual(self.error_in(self.send("response.cancel")), ("response_cancel_not_active", None))
+        running = self.session.on_message(Message(b'{"type": "response.create"}'))
         next(running)
         code = "conversation_already_has_active_response"
-        self.assertEqual(self.fails(self.tell("response.create")), (code, None))
-        self.assertEqual(self.tell("response.cancel"), [])
+        self.assertEqual(self.error_in(self.send("response.create")), (code, None))
+        self.assertEqual(self.send("response.cancel"), [])
         self.assertEqual(self.read(running)[-1]["response"]["status"], "cancelled")
-        self.assertEqual(self.tell("response.create")[-1]["response"]["status"], "completed")
+        self.assertEqual(self.send("response.create")[-1]["response"]["status"], "completed")

@@ -1,4 +1,4 @@
-"""The mock's own SSE service: its events, what it asks of a request, and how it fails."""
+"""Tests of the mock's own SSE service: its events, the requests it accepts, and its failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ASK = {"prompt": "Hello there"}
 
 
 def events_of(message: Message) -> list[tuple[str | None, Any]]:
-    """Name and JSON of each event in a body; data that is no JSON as text."""
+    """Return name and JSON of each event in a body; data that is not JSON as text."""
     found: list[tuple[str | None, Any]] = []
     for block in message.body.decode().split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
@@ -23,15 +23,15 @@ def events_of(message: Message) -> list[tuple[str | None, Any]]:
 
 
 def text_of(message: Message) -> str:
-    """What the events of a stream say together."""
+    """Return the text of a stream's events."""
     return "".join(data["data"]["content"] for _, data in events_of(message))
 
 
 class ServiceTests(LoopbackTestCase):
-    """``/stream``."""
+    """Requests to ``/stream``."""
 
     async def asker(self) -> Any:
-        """A function that sends a request to a mock for its answer; `control` is ``X-Mock-`` headers."""
+        """Return a function that sends a request to a new mock; its `control` are ``X-Mock-`` headers."""
         port = int((await self.mock()).rpartition(":")[2])
 
         async def ask(
@@ -48,12 +48,12 @@ class ServiceTests(LoopbackTestCase):
         return ask
 
     async def test_shape(self) -> None:
-        """Numbered pieces without names, then an empty one with finish and usage; no [DONE]."""
+        """Events are numbered and nameless; the last is empty, with finish and usage; there is no [DONE]."""
         ask = await self.asker()
-        answer = await ask()
-        self.assertEqual((answer.status, answer.complete), (200, True))
-        self.assertEqual(answer.get("content-type"), "text/event-stream; charset=utf-8")
-        found = events_of(answer)
+        response = await ask()
+        self.assertEqual((response.status, response.complete), (200, True))
+        self.assertEqual(response.get("content-type"), "text/event-stream; charset=utf-8")
+        found = events_of(response)
         self.assertEqual({name for name, _ in found}, {None})
         *pieces, last = [data for _, data in found]
         self.assertEqual([piece["seq"] for piece in pieces], list(range(1, len(pieces) + 1)))
@@ -69,11 +69,11 @@ class ServiceTests(LoopbackTestCase):
                 "usage": {"input_tokens": 5, "output_tokens": len(pieces)},
             },
         )
-        self.assertIn("“Hello there”. This is mock,", text_of(answer))
-        self.assertEqual([name for name, _ in answer.headers if name.lower().startswith("openai-")], [])
+        self.assertIn("“Hello there”. This is mock,", text_of(response))
+        self.assertEqual([name for name, _ in response.headers if name.lower().startswith("openai-")], [])
 
     async def test_like_chat(self) -> None:
-        """It says and counts what the chat completion for the same messages does, below any prefix."""
+        """Text and usage are those of the chat completion for the same messages, below any prefix."""
         ask = await self.asker()
         body = {
             "model": "demo",
@@ -86,15 +86,15 @@ class ServiceTests(LoopbackTestCase):
             ],
         }
         chat = (await ask(body, target=CHAT)).json()
-        answer = await ask(body, target="/any/prefix/stream")
-        self.assertEqual(text_of(answer), chat["choices"][0]["message"]["content"])
-        usage = events_of(answer)[-1][1]["usage"]
+        response = await ask(body, target="/any/prefix/stream")
+        self.assertEqual(text_of(response), chat["choices"][0]["message"]["content"])
+        usage = events_of(response)[-1][1]["usage"]
         self.assertEqual(usage["input_tokens"], chat["usage"]["prompt_tokens"])
         self.assertEqual(usage["output_tokens"], chat["usage"]["completion_tokens"])
-        self.assertIn("“Three”", text_of(answer))
+        self.assertIn("“Three”", text_of(response))
 
     async def test_bodies(self) -> None:
-        """A text under any of its names, even an empty one, is answered; messages come first."""
+        """A prompt under any of its names is accepted, even an empty one; messages take precedence."""
         ask = await self.asker()
         wanted = text_of(await ask())
         for body in (
@@ -107,7 +107,7 @@ class ServiceTests(LoopbackTestCase):
         self.assertIn("“”", text_of(await ask({"messages": [{"role": "system", "content": "x"}]})))
 
     async def test_headers(self) -> None:
-        """Both headers must be there, in any writing; the error says which one is not."""
+        """Both headers are required, in any spelling; the error names the one that is missing."""
         ask = await self.asker()
         for headers, status, named in (
             ((ACCEPT,), 415, "Content-Type: application/json"),
@@ -115,10 +115,10 @@ class ServiceTests(LoopbackTestCase):
             ((TYPE,), 406, "Accept: text/event-stream"),
             ((TYPE, ("Accept", "*/*")), 406, "Accept: text/event-stream"),
         ):
-            answer = await ask(headers=headers)
-            self.assertEqual(answer.status, status)
-            self.assertEqual(list(answer.json()["error"]), ["message", "code"])
-            self.assertIn(named, answer.json()["error"]["message"])
+            response = await ask(headers=headers)
+            self.assertEqual(response.status, status)
+            self.assertEqual(list(response.json()["error"]), ["message", "code"])
+            self.assertIn(named, response.json()["error"]["message"])
         fine: tuple[tuple[tuple[str, str], ...], ...] = (
             (("Content-Type", "Application/JSON; charset=utf-8"), ACCEPT),
             (TYPE, ("Accept", "application/json, text/event-stream;q=0.5")),
@@ -128,7 +128,7 @@ class ServiceTests(LoopbackTestCase):
             self.assertEqual((await ask(headers=each)).status, 200)
 
     async def test_refused(self) -> None:
-        """What is no request for it is refused in its own form."""
+        """Invalid requests are refused in the service's own format."""
         ask = await self.asker()
         for body, named in (
             ({}, "'messages'.*'prompt', 'query' or 'input'"),
@@ -139,22 +139,22 @@ class ServiceTests(LoopbackTestCase):
             (b"{", "JSON"),
             ([ASK], "not an object"),
         ):
-            answer = await ask(body)
-            self.assertEqual(answer.status, 400)
-            self.assertEqual(list(answer.json()["error"]), ["message", "code"])
-            self.assertRegex(answer.json()["error"]["message"], named)
-        answer = await ask(method="GET")
-        self.assertEqual((answer.status, answer.get("allow")), (405, "POST"))
+            response = await ask(body)
+            self.assertEqual(response.status, 400)
+            self.assertEqual(list(response.json()["error"]), ["message", "code"])
+            self.assertRegex(response.json()["error"]["message"], named)
+        response = await ask(method="GET")
+        self.assertEqual((response.status, response.get("allow")), (405, "POST"))
         self.assertEqual((await ask(target="/stream/more")).status, 404)
         self.assertEqual((await ask(target="/upstream")).status, 404)
 
     async def test_control(self) -> None:
-        """Status, code and length are chosen as everywhere in the mock; a wrong header is named."""
+        """Control headers choose status, code and length; an invalid one is named."""
         ask = await self.asker()
-        answer = await ask(Status=503)
-        self.assertEqual((answer.status, answer.get("retry-after")), (503, "1"))
+        response = await ask(Status=503)
+        self.assertEqual((response.status, response.get("retry-after")), (503, "1"))
         self.assertEqual(
-            answer.json(),
+            response.json(),
             {
                 "error": {
                     "message": "The server is overloaded: please retry after a brief wait.",
@@ -163,33 +163,33 @@ class ServiceTests(LoopbackTestCase):
             },
         )
         self.assertEqual(len(text_of(await ask(Words=1000)).split()), 1000)
-        answer = await ask(Fail="failed")
-        self.assertEqual((answer.status, list(answer.json()["error"])), (400, ["message", "code"]))
-        answer = await ask(Pace="slow")
-        self.assertIn("X-Mock-Pace", answer.json()["error"]["message"])
+        response = await ask(Fail="failed")
+        self.assertEqual((response.status, list(response.json()["error"])), (400, ["message", "code"]))
+        response = await ask(Pace="slow")
+        self.assertIn("X-Mock-Pace", response.json()["error"]["message"])
 
     async def test_failures(self) -> None:
-        """Each failure comes after the events asked for; only a break leaves the body unended."""
+        """Each failure comes after the events asked for; only a break leaves the body incomplete."""
         ask = await self.asker()
         whole = events_of(await ask())
         error = {"error": {"message": "The mock was asked to fail here.", "code": "slow_down"}}
         for kind, named in (("error-chunk", None), ("error-event", "error")):
-            answer = await ask(Fail=kind, After=3, Code="slow_down")
-            self.assertEqual((answer.status, answer.complete), (200, True))
-            self.assertEqual(events_of(answer), [*whole[:3], (named, error)])
-        answer = await ask(Fail="break", After=-1)
-        self.assertEqual((events_of(answer), answer.complete), (whole[:-1], False))
-        answer = await ask(Fail="break-mid-event", After=2)
-        self.assertEqual((events_of(answer), answer.complete), (whole[:2], False))
-        self.assertRegex(answer.body, rb'\n\ndata: \{"seq":3[^\n]*\Z')
-        answer = await ask(Fail="no-done")
-        self.assertEqual((events_of(answer), answer.complete), (whole[:-1], True))
-        answer = await ask(Fail="not-json")
-        self.assertEqual((len(events_of(answer)), answer.complete), (len(whole) + 1, True))
-        self.assertEqual(events_of(answer)[1], (None, "<html>Bad gateway</html>"))
+            response = await ask(Fail=kind, After=3, Code="slow_down")
+            self.assertEqual((response.status, response.complete), (200, True))
+            self.assertEqual(events_of(response), [*whole[:3], (named, error)])
+        response = await ask(Fail="break", After=-1)
+        self.assertEqual((events_of(response), response.complete), (whole[:-1], False))
+        response = await ask(Fail="break-mid-event", After=2)
+        self.assertEqual((events_of(response), response.complete), (whole[:2], False))
+        self.assertRegex(response.body, rb'\n\ndata: \{"seq":3[^\n]*\Z')
+        response = await ask(Fail="no-done")
+        self.assertEqual((events_of(response), response.complete), (whole[:-1], True))
+        response = await ask(Fail="not-json")
+        self.assertEqual((len(events_of(response)), response.complete), (len(whole) + 1, True))
+        self.assertEqual(events_of(response)[1], (None, "<html>Bad gateway</html>"))
 
     async def test_hang(self) -> None:
-        """A stream that hangs has sent its first event and stays open until the client leaves."""
+        """A hanging stream sends its first event and stays open until the client leaves."""
         port = int((await self.mock()).rpartition(":")[2])
         client = await self.client(port)
         headers = [ACCEPT, ("X-Mock-Fail", "hang")]

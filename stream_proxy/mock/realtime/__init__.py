@@ -1,0 +1,1 @@
+"""The Realtime API in text: client events in, server events out, without a socket."""
