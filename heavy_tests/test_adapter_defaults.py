@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.support.loopback import CHAT_BODY
+from tests.support.payloads import CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase
 
 CHAT_SCRIPT = Path(__file__).parent.parent / "examples" / "chat.py"

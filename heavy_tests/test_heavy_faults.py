@@ -13,7 +13,8 @@ from tests.support.faults import (
     half_close,
     says,
 )
-from tests.support.loopback import Stream, head, turns
+from tests.support.loopback import turns
+from tests.support.wire import Stream, head
 
 EVENTS = ("Content-Type", "text/event-stream")
 ANSWERS = {

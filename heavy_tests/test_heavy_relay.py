@@ -8,9 +8,10 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.flows.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
-from tests.support.loopback import Stream, head, reactor, read_response, respond
+from tests.support.flood import MIB, Pour, numbered, small_buffers
+from tests.support.loopback import reactor
 from tests.support.twistd import Process, ProcessTestCase
+from tests.support.wire import GET, UPLOAD, Stream, head, read_response, respond
 
 TOTAL = 256 * MIB
 #: By how much a process may grow that relays 256 MiB.

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from tests.support.loopback import Stream, read_head
 from tests.support.sessions import (
     BINARY,
     CONTINUATION,
@@ -28,6 +27,7 @@ from tests.support.sessions import (
     read_frame,
 )
 from tests.support.twistd import ProcessTestCase, eventually
+from tests.support.wire import Stream, read_head
 
 MIB = 1 << 20
 #: A mask that changes nothing, so that a test need not spend its time on masking.

@@ -19,26 +19,19 @@ from stream_proxy.errors import upstream_timeout
 from stream_proxy.flows import convert
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream import client as upstream
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
+from tests.support.loopback import LoopbackTestCase, Upstream, in_thread, turns
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO, chunk, event
+from tests.support.wire import (
     JSON,
-    LoopbackTestCase,
     Message,
     Stream,
-    Upstream,
-    chunk,
-    event,
     event_stream_head,
     head,
-    in_thread,
     read_head,
     read_request,
     read_response,
     respond,
     send_request,
-    turns,
 )
 
 EVENTS = ("Content-Type", "text/event-stream")

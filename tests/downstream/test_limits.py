@@ -16,62 +16,10 @@ from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import (
-    CHAT,
-    JSON,
-    Lines,
-    LoopbackTestCase,
-    Message,
-    Stream,
-    reactor,
-    read_head,
-    read_response,
-    respond,
-    turns,
-)
-
-GET = b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Ok(Resource):
-    """Answers everything."""
-
-    isLeaf = True
-
-    def render(self, request: Request) -> bytes:
-        return b"ok"
-
-
-class LimitsTestCase(LoopbackTestCase):
-    """Sites with limits."""
-
-    def setUp(self) -> None:
-        self.log = Lines()
-
-    async def site(
-        self, resource: Any = None, tls: Any = None, clock: Any = reactor, **limits: Any
-    ) -> tuple[ProxySite, int]:
-        """A site and its port."""
-        site = ProxySite(
-            resource or Ok(), reactor=clock, limits=Limits(**limits), log=RequestLog(observer=self.log)
-        )
-        port = await self.listen(site, tls)
-
-        async def finish() -> None:
-            site.abort()
-            if clock is reactor:
-                await site.drain(None)
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
-        return site, port
-
-    def refused(self, answer: Message, status: int, key: str) -> None:
-        """It is the envelope, which names the key, and the end of the connection."""
-        self.assertEqual((answer.status, answer.complete), (status, True))
-        error = answer.json()["error"]
-        self.assertEqual((error["type"], error["param"]), ("invalid_request_error", None))
-        self.assertIn(key, error["message"])
-        self.assertEqual(answer.get("connection"), "close")
+from tests.support.loopback import reactor, turns
+from tests.support.payloads import CHAT
+from tests.support.sites import LimitsTestCase, Ok
+from tests.support.wire import GET, JSON, Stream, read_head, read_response, respond
 
 
 class HeadSizeTests(LimitsTestCase):
@@ -83,7 +31,7 @@ class HeadSizeTests(LimitsTestCase):
             _, port = await self.site(max_header_bytes=1024)
             client = await self.client(port)
             client.write(b"GET /v1/x?secret HTTP/1.1\r\n" + fields + b"\r\n")
-            self.refused(await read_response(client), 431, "1024 bytes")
+            self.assert_refused(await read_response(client), 431, "1024 bytes")
             self.assertIsInstance((await client.gone()).value, ConnectionDone)
             line = await self.log.match("maxHeaderBytes")
             self.assertRegex(line, r"\AGET /v1/x 431 refused - 0 bytes \d+ ms: The request head is larger")
@@ -100,7 +48,7 @@ class HeadSizeTests(LimitsTestCase):
             self.assertEqual((await read_response(client)).status, 200)
         other = await self.client(usual)
         other.write(head)
-        self.refused(await read_response(other), 431, "65536 bytes")
+        self.assert_refused(await read_response(other), 431, "65536 bytes")
 
     async def test_count(self) -> None:
         """So many fields are taken, one more is a 431 that names the key."""
@@ -110,7 +58,7 @@ class HeadSizeTests(LimitsTestCase):
             client.write(b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * count + b"\r\n")
             answer = await read_response(client)
             self.assertEqual(answer.status, status)
-        self.refused(answer, 431, "maxHeaderCount")
+        self.assert_refused(answer, 431, "maxHeaderCount")
 
     async def test_changed(self) -> None:
         """Limits that change hold for new connections."""
@@ -227,7 +175,7 @@ class HeadTimeTests(LimitsTestCase):
         client.write(GET)
         self.assertEqual((await read_response(client)).status, 200)
         client.write(GET[:-2])
-        self.refused(await read_response(client), 408, "requestHeadSeconds")
+        self.assert_refused(await read_response(client), 408, "requestHeadSeconds")
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
 
 
@@ -269,7 +217,7 @@ class BodyTimeTests(LimitsTestCase):
                 await turns(1)
         clock.advance(6)
         client.write(b" " * 900)
-        self.refused(await read_response(client), 408, "requestBodySeconds")
+        self.assert_refused(await read_response(client), 408, "requestBodySeconds")
         client.write(b" ")
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
         self.assertRegex(self.log.lines[0], rf"POST {CHAT} 408 .*requestBodySeconds")

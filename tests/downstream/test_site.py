@@ -20,8 +20,9 @@ from stream_proxy.downstream.response import respond_error
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.limits import Limits
-from tests.flows.test_relay import RelayTestCase
-from tests.support.loopback import LoopbackTestCase, Message, reactor, read_response
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.recording import RelayTestCase
+from tests.support.wire import Message, read_response
 
 CLIENT_IDLE_SECONDS = Limits().client_idle_seconds
 

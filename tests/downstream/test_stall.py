@@ -21,27 +21,23 @@ from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.downstream.stall import Outbox, StallWatch
 from stream_proxy.request_log import RequestLog
 from stream_proxy.transport.eager_write import unsent
-from tests.downstream.test_limits import LimitsTestCase
-from tests.flows.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    DONE,
-    Script,
+from tests.support.flood import MIB, Pour, numbered, small_buffers
+from tests.support.loopback import Script, reactor, turns
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk, event
+from tests.support.sessions import BINARY, CLOSE, HANDSHAKE, Frame, accepted, frame, handshake, read_frame
+from tests.support.sites import LimitsTestCase
+from tests.support.wire import (
+    GET,
+    UPLOAD,
     Stream,
-    chunk,
-    event,
     event_stream_head,
     head,
-    reactor,
     read_head,
     read_request,
     read_response,
     respond,
-    turns,
 )
-from tests.support.sessions import BINARY, CLOSE, HANDSHAKE, Frame, accepted, frame, handshake, read_frame
 
 NOTHING = "The client took nothing for 600 seconds."
 LARGE = chunk({"content": "x" * 16 * MIB}, "stop") + DONE

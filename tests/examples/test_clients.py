@@ -9,16 +9,10 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
-from tests.support.loopback import (
-    LoopbackTestCase,
-    Stream,
-    chunk,
-    event,
-    event_stream_head,
-    reactor,
-    read_request,
-)
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.payloads import chunk, event
 from tests.support.twistd import Process
+from tests.support.wire import Stream, event_stream_head, read_request
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 BOTH = ("chat.py", "responses.py")

@@ -6,15 +6,10 @@ import json
 from typing import Any
 
 from stream_proxy import Limits
-from tests.support.loopback import CHAT, RESPONSES, LoopbackTestCase
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT, RESPONSES, tool
 
 STREAM_ONLY = ("X-Mock-Require-Stream", "1")
-
-
-def tool(name: str) -> dict[str, Any]:
-    """A function tool of the chat API."""
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
 def flat_tool(name: str) -> dict[str, Any]:

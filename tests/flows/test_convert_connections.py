@@ -17,26 +17,17 @@ from stream_proxy.error_codes import ErrorCode
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream.response import DRAIN_SECONDS
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    DONE,
-    HELLO,
-    RESPONSES,
-    RESPONSES_BODY,
-    LoopbackTestCase,
+from tests.support.loopback import LoopbackTestCase, reactor, turns
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, RESPONSES_BODY, chunk, event
+from tests.support.wire import (
     Message,
     Stream,
-    chunk,
-    event,
     event_stream_head,
     head,
-    reactor,
     read_request,
     read_response,
     respond,
     send_request,
-    turns,
 )
 
 START = chunk({"role": "assistant", "content": "Hel"})

@@ -12,21 +12,9 @@ from twisted.internet.task import Clock
 from stream_proxy import ChatCompletionsApiProxy, PassthroughApiProxy, ProxyResource, ResponsesApiProxy
 from stream_proxy.flows.fallbacks import REMEMBER_SECONDS
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
-    JSON,
-    RESPONSES,
-    RESPONSES_BODY,
-    LoopbackTestCase,
-    Message,
-    Stream,
-    event,
-    event_stream_head,
-    read_request,
-    respond,
-)
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO, RESPONSES, RESPONSES_BODY, event
+from tests.support.wire import JSON, Message, Stream, event_stream_head, read_request, respond
 
 RESPONSE_DONE = event(
     {"type": "response.completed", "response": {"id": "r", "output": [1]}}, "response.completed"

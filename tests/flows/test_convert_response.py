@@ -15,28 +15,19 @@ from stream_proxy import Limits, ProxyResource
 from stream_proxy.flows import aggregation as gathering
 from stream_proxy.flows import convert, inspection
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    DONE,
-    HELLO,
+from tests.support.loopback import LoopbackTestCase, reactor, turns
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, RESPONSES_BODY, chunk, event
+from tests.support.wire import (
     JSON,
-    RESPONSES,
-    RESPONSES_BODY,
     Headers,
-    LoopbackTestCase,
     Message,
     Stream,
-    chunk,
-    event,
     event_stream_head,
     head,
-    reactor,
     read_request,
     read_response,
     respond,
     send_request,
-    turns,
 )
 
 EVENTS = ("Content-Type", "text/event-stream")

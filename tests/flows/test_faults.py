@@ -39,8 +39,9 @@ from tests.support.faults import (
     says,
     stay,
 )
-from tests.support.loopback import Stream, head, read_head, read_request, respond, turns
-from tests.support.strict import read_answers
+from tests.support.loopback import turns
+from tests.support.strict import read_responses
+from tests.support.wire import Stream, head, read_head, read_request, respond
 
 EVENTS = ("Content-Type", "text/event-stream")
 
@@ -161,7 +162,7 @@ class StreamTests(FaultTestCase):
         async with self.stage(flow, says(HEAD + chunked(body) + b"0\r\n\r\n")) as stage:
             client = await self.client(stage.port)
             client.write(flow.request())
-            [answer] = read_answers(await client.rest(), closed=True)
+            [answer] = read_responses(await client.rest(), closed=True)
         self.assertTrue(answer.complete)
         return b"%d " % answer.status + answer.body
 
@@ -407,7 +408,7 @@ class ClientTests(FaultTestCase):
             async with self.stage(flow, says(ANSWER)) as stage:
                 client = await self.client(stage.port)
                 client.write(flow.request(close=False) + b"rubbish\r\n\r\n")
-                answers = read_answers(await client.rest(), closed=True)
+                answers = read_responses(await client.rest(), closed=True)
                 self.assertEqual([answer.status for answer in answers], [200, 400], flow.name)
 
     async def test_pipelined(self) -> None:
@@ -430,7 +431,7 @@ class ClientTests(FaultTestCase):
                 ).encode()
                 sent += CONVERT.head(len(body), close=number == 5) + body
             client.write(sent)
-            answers = read_answers(await client.rest(), closed=True)
+            answers = read_responses(await client.rest(), closed=True)
         texts = []
         for number, answer in enumerate(answers):
             value = json.loads(answer.body.split(b"\n")[0].removeprefix(b"data: "))["choices"][0]

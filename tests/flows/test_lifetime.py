@@ -27,22 +27,10 @@ from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.upstream.attempt import Attempt
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.treq_carrier import BytesBody
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
-    LoopbackTestCase,
-    Script,
-    Stream,
-    Upstream,
-    event_stream_head,
-    head,
-    read_request,
-    read_response,
-    send_request,
-    turns,
-)
+from tests.support.loopback import LoopbackTestCase, Script, Upstream, turns
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.sessions import WebSocketTestCase, close_frame, handshake
+from tests.support.wire import Stream, event_stream_head, head, read_request, read_response, send_request
 
 WATCHED = (
     Attempt,

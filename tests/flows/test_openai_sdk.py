@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import openai
 from pydantic import BaseModel
 
-from tests.flows.test_against_mock import tool
 from tests.support.loopback import LoopbackTestCase, in_thread
+from tests.support.payloads import tool
 
 T = TypeVar("T")
 MESSAGES: Any = [{"role": "user", "content": "Hello!"}]

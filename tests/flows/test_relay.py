@@ -5,49 +5,9 @@ from __future__ import annotations
 import gzip
 
 from stream_proxy.limits import Limits
-from tests.support.loopback import CHAT, LoopbackTestCase, Message, Stream, head, read_request, read_response
-
-OK = head(200, [("Content-Length", "2")]) + b"ok"
-
-
-class Recorder:
-    """A keep-alive upstream that answers every request alike and remembers what came, head bytes included."""
-
-    def __init__(self, answer: bytes = OK) -> None:
-        self.answer = answer
-        self.requests: list[Message] = []
-
-    async def __call__(self, stream: Stream) -> None:
-        while True:
-            self.requests.append(await read_request(stream))
-            stream.write(self.answer)
-
-    @property
-    def last(self) -> Message:
-        """The latest request."""
-        return self.requests[-1]
-
-
-class RelayTestCase(LoopbackTestCase):
-    """A proxy in front of a recording upstream."""
-
-    async def between(self, answer: bytes = OK, prefix: str = "", **kwargs: object) -> tuple[Recorder, int]:
-        """The upstream and the proxy's port."""
-        recorder = Recorder(answer)
-        self.server = await self.upstream(recorder)
-        return recorder, await self.proxy(self.server.url + prefix, **kwargs)
-
-    async def answer_to(self, answer: bytes, method: str = "GET", close: bool = False) -> Message:
-        """What a client gets when the upstream says `answer` (and closes)."""
-
-        async def script(stream: Stream) -> None:
-            await read_request(stream)
-            stream.write(answer)
-            if close:
-                stream.close()
-
-        upstream = await self.upstream(script)
-        return await self.request(await self.proxy(upstream.url), method, "/v1/models")
+from tests.support.payloads import CHAT
+from tests.support.recording import OK, RelayTestCase
+from tests.support.wire import Message, Stream, head, read_request, read_response
 
 
 class TargetTests(RelayTestCase):
@@ -230,14 +190,14 @@ class AnswerTests(RelayTestCase):
 
     async def test_nothing_invented(self) -> None:
         """The client gets no Server, Date, Content-Type or Content-Encoding of the proxy's."""
-        answer = await self.answer_to(head(200, [("X-A", "1"), ("Content-Length", "2")]) + b"ok")
+        answer = await self.response_to(head(200, [("X-A", "1"), ("Content-Length", "2")]) + b"ok")
         fields = sorted((name.lower(), value) for name, value in answer.headers)
         self.assertEqual((fields, answer.body), ([("content-length", "2"), ("x-a", "1")], b"ok"))
 
     async def test_own_server_and_date(self) -> None:
         """The upstream's own Server and Date travel."""
         fields = [("Server", "up/1"), ("Date", "yesterday"), ("Content-Length", "0")]
-        answer = await self.answer_to(head(200, fields))
+        answer = await self.response_to(head(200, fields))
         self.assertEqual((answer.all("server"), answer.all("date")), (["up/1"], ["yesterday"]))
 
     async def test_duplicates(self) -> None:
@@ -246,7 +206,7 @@ class AnswerTests(RelayTestCase):
             ("Set-Cookie", "a=1; Path=/"),
             ("Set-Cookie", "b=2; Expires=Wed, 01 Jan 2031 00:00:00 GMT"),
         ]
-        answer = await self.answer_to(
+        answer = await self.response_to(
             head(200, [*cookies, ("Vary", "a"), ("Vary", "b"), ("Content-Length", "0")])
         )
         self.assertEqual(answer.all("set-cookie"), [value for _, value in cookies])
@@ -267,7 +227,7 @@ class AnswerTests(RelayTestCase):
             ("X-Kept", "3"),
             ("Content-Length", "0"),
         ]
-        answer = await self.answer_to(head(200, fields))
+        answer = await self.response_to(head(200, fields))
         self.assertEqual(sorted(name.lower() for name, _ in answer.headers), ["content-length", "x-kept"])
 
     async def test_compressed_untouched(self) -> None:
@@ -279,12 +239,12 @@ class AnswerTests(RelayTestCase):
             ("gzip", b"not gzip at all"),
         ]:
             fields = [("Content-Encoding", coding), ("Content-Length", str(len(body)))]
-            answer = await self.answer_to(head(200, fields) + body)
+            answer = await self.response_to(head(200, fields) + body)
             self.assertEqual((answer.body, answer.all("content-encoding")), (body, [coding]))
 
     async def test_no_content(self) -> None:
         """A 204 has no body and no framing."""
-        answer = await self.answer_to(head(204, [("X-A", "1")], "No Content"), "DELETE")
+        answer = await self.response_to(head(204, [("X-A", "1")], "No Content"), "DELETE")
         self.assertEqual((answer.line, answer.headers), ("HTTP/1.1 204 No Content", [("X-A", "1")]))
 
     async def test_not_modified(self) -> None:
@@ -311,7 +271,7 @@ class AnswerTests(RelayTestCase):
 
     async def test_head_of_a_chunked_resource(self) -> None:
         """A HEAD whose answer has no length gets none."""
-        answer = await self.answer_to(head(200, [("Transfer-Encoding", "chunked"), ("X-A", "1")]), "HEAD")
+        answer = await self.response_to(head(200, [("Transfer-Encoding", "chunked"), ("X-A", "1")]), "HEAD")
         self.assertEqual(answer.headers, [("X-A", "1")])
 
     async def test_redirect(self) -> None:
@@ -326,43 +286,43 @@ class AnswerTests(RelayTestCase):
     async def test_reason_phrases(self) -> None:
         """Status and reason phrase stay, unusual, empty and missing ones too."""
         for line in ["HTTP/1.1 200 All is well", "HTTP/1.1 418 ", "HTTP/1.1 299 \xe9", "HTTP/1.1 599 x"]:
-            answer = await self.answer_to(f"{line}\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
+            answer = await self.response_to(f"{line}\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
             self.assertEqual(answer.line, line)
-        answer = await self.answer_to(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")
+        answer = await self.response_to(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(answer.line, "HTTP/1.1 200 ")
 
     async def test_chunked(self) -> None:
         """A chunked body arrives chunked; its trailers do not travel."""
         body = b"5;ext=1\r\nhello\r\n6\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n"
-        answer = await self.answer_to(head(200, [("Transfer-Encoding", "chunked")]) + body)
+        answer = await self.response_to(head(200, [("Transfer-Encoding", "chunked")]) + body)
         self.assertEqual((answer.body, answer.complete), (b"hello world", True))
         self.assertEqual(answer.headers, [("Transfer-Encoding", "chunked")])
 
     async def test_close_delimited(self) -> None:
         """A body that ends with the connection arrives chunked, and complete."""
-        answer = await self.answer_to(head(200) + b"hello", close=True)
+        answer = await self.response_to(head(200) + b"hello", close=True)
         self.assertEqual((answer.body, answer.complete), (b"hello", True))
         self.assertEqual(answer.get("transfer-encoding"), "chunked")
 
     async def test_http_1_0_upstream(self) -> None:
         """An HTTP/1.0 upstream's answer goes out as HTTP/1.1."""
-        answer = await self.answer_to(b"HTTP/1.0 200 OK\r\n\r\nhello", close=True)
+        answer = await self.response_to(b"HTTP/1.0 200 OK\r\n\r\nhello", close=True)
         self.assertEqual((answer.line, answer.body, answer.complete), ("HTTP/1.1 200 OK", b"hello", True))
 
     async def test_informational(self) -> None:
         """The upstream's 1xx answers are not relayed."""
-        answer = await self.answer_to(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + OK)
+        answer = await self.response_to(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + OK)
         self.assertEqual((answer.status, answer.get("link"), answer.body), (200, None, b"ok"))
 
     async def test_identical_lengths(self) -> None:
         """A length that the upstream states twice alike is stated once."""
-        answer = await self.answer_to(head(200, [("Content-Length", "2"), ("Content-Length", "2")]) + b"ok")
+        answer = await self.response_to(head(200, [("Content-Length", "2"), ("Content-Length", "2")]) + b"ok")
         self.assertEqual((answer.all("content-length"), answer.body), (["2"], b"ok"))
 
     async def test_error_statuses(self) -> None:
         """An upstream's error is its own affair: status and body stay."""
         body = b'{"error": {"message": "no"}}'
-        answer = await self.answer_to(
+        answer = await self.response_to(
             head(429, [("Retry-After", "7"), ("Content-Length", "28")], "Slow") + body
         )
         self.assertEqual((answer.status, answer.get("retry-after"), answer.body), (429, "7", body))

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
 
 from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    DONE,
+from tests.support.flood import MIB, Pour, numbered, small_buffers
+from tests.support.loopback import LoopbackTestCase, turns
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk, event
+from tests.support.wire import (
+    CHUNKED_UPLOAD,
+    GET,
     JSON,
-    LoopbackTestCase,
+    UPLOAD,
     Stream,
-    chunk,
-    event,
     event_stream_head,
     head,
     read_body,
@@ -33,64 +29,7 @@ from tests.support.loopback import (
     read_response,
     respond,
     send_request,
-    turns,
 )
-
-GET = b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"
-UPLOAD = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-CHUNKED_UPLOAD = b"POST /v1/files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-MIB = 2**20
-
-
-def small_buffers(stream: Stream) -> None:
-    """Let the kernel hold little for this end."""
-    handle = stream.transport.getHandle()
-    handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-
-
-@implementer(IPushProducer)
-class Pour:
-    """Sends pieces for as long as the other end takes them."""
-
-    def __init__(self, stream: Stream, pieces: list[bytes], done: Callable[[], None] = lambda: None) -> None:
-        self.taken = 0
-        self._stream = stream
-        self._pieces = pieces
-        self._done = done
-        self._flowing = True
-        stream.transport.registerProducer(self, True)
-        self.resumeProducing()
-
-    def resumeProducing(self) -> None:
-        self._flowing = True
-        while self._flowing and self.taken < len(self._pieces):
-            self.taken += 1
-            self._stream.write(self._pieces[self.taken - 1])
-        if self.taken == len(self._pieces) and self._flowing:
-            self._flowing = False
-            self._stream.transport.unregisterProducer()
-            self._done()
-
-    def pauseProducing(self) -> None:
-        self._flowing = False
-
-    def stopProducing(self) -> None:
-        self._flowing = False
-
-    async def stopped(self) -> int:
-        """Wait until nothing moves any more; how many pieces were taken."""
-        still, last = 0, -1
-        while still < 50:
-            await turns(1)
-            still = still + 1 if self.taken == last else 0
-            last = self.taken
-        return self.taken
-
-
-def numbered(total: int, size: int = 65536) -> list[bytes]:
-    """Pieces that can be told apart."""
-    return [struct.pack(">I", number) * (size // 4) for number in range(total // size)]
 
 
 class UploadTests(LoopbackTestCase):

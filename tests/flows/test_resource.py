@@ -9,7 +9,8 @@ from twisted.web.resource import Resource
 from stream_proxy import ProxySite
 from stream_proxy.flows import resource
 from stream_proxy.flows.relay import Relay
-from tests.support.loopback import LoopbackTestCase, Stream, head, reactor, read_head, read_response, turns
+from tests.support.loopback import LoopbackTestCase, reactor, turns
+from tests.support.wire import Stream, head, read_head, read_response
 
 
 class BrokenFlow(Relay):

@@ -20,19 +20,10 @@ from stream_proxy import Limits, ProxyResource, ProxySite
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream.pool import UpstreamPool
-from tests.support.loopback import (
-    CHAT,
-    LoopbackTestCase,
-    Script,
-    Stream,
-    Upstream,
-    all_gone,
-    event_stream_head,
-    reactor,
-    read_request,
-    turns,
-)
-from tests.support.strict import read_answers
+from tests.support.loopback import LoopbackTestCase, Script, Upstream, reactor, turns
+from tests.support.payloads import CHAT
+from tests.support.strict import read_responses
+from tests.support.wire import Stream, all_gone, event_stream_head, read_request
 
 MODEL = "gpt-3.5-turbo"
 FIRST = b'data: {"choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
@@ -86,7 +77,7 @@ class Flow:
         """
         if not data:
             return "nothing"
-        answers = read_answers(data, closed=True)
+        answers = read_responses(data, closed=True)
         if len(answers) != 1:
             return f"{len(answers)} answers"
         [answer] = answers
@@ -248,8 +239,7 @@ class FaultTestCase(LoopbackTestCase):
         await turns(2)  # trial starts a test before the reactor runs
         before = Held.now()
         upstream = Upstream(script or says(b""), scheme=scheme)
-        factory: Any = _Builds(upstream)
-        listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        listening = reactor.listenTCP(0, upstream.factory(), interface="127.0.0.1")
         upstream.port = int(listening.getHost().port)
         if script is None:
             await maybeDeferred(listening.stopListening)
@@ -322,24 +312,6 @@ class FaultTestCase(LoopbackTestCase):
                 asking = [Deferred.fromCoroutine(self.asked(stage, offset)) for offset in batch]
                 found += await gatherResults(asking, consumeErrors=True)
         return found
-
-
-class _Builds:
-    """A factory of an upstream's connections."""
-
-    noisy = False
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def buildProtocol(self, address: object) -> Stream:
-        return self._upstream.build(address)
-
-    def doStart(self) -> None:
-        pass
-
-    def doStop(self) -> None:
-        pass
 
 
 class _Connects:

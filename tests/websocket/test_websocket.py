@@ -12,7 +12,6 @@ from unittest import mock
 
 import trustme
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.protocol import Factory
 from twisted.internet.ssl import PrivateCertificate
 from twisted.logger import globalLogPublisher
 from twisted.web.server import Site
@@ -27,20 +26,7 @@ from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.websocket import session
 from stream_proxy.websocket.frames import Close
-from tests.support.loopback import (
-    Headers,
-    Message,
-    Stream,
-    Upstream,
-    head,
-    in_thread,
-    reactor,
-    read_head,
-    read_request,
-    read_response,
-    respond,
-    turns,
-)
+from tests.support.loopback import Upstream, in_thread, reactor, turns
 from tests.support.sessions import (
     BINARY,
     CLOSE,
@@ -62,6 +48,7 @@ from tests.support.sessions import (
     handshake,
     read_frame,
 )
+from tests.support.wire import Headers, Message, Stream, head, read_head, read_request, read_response, respond
 
 ABNORMAL = Close.of(1011, "upstream websocket disconnected abnormally")
 GOING_AWAY = Close.of(1001)
@@ -1100,12 +1087,9 @@ class TLSTests(WebSocketTestCase):
         trusting.start()
         self.addCleanup(trusting.stop)
         upstream = Upstream(script)
-        factory = Factory()
-        factory.noisy = False
-        factory.buildProtocol = upstream.build  # type: ignore[method-assign, assignment]
         chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
         options = PrivateCertificate.loadPEM(issued.private_key_pem.bytes() + chain).options()
-        port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+        port = reactor.listenSSL(0, upstream.factory(), options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
 
         def drop() -> None:
