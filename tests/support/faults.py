@@ -39,6 +39,14 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
+def text_chunk(text: bytes, finish: bytes = b"null") -> bytes:
+    """An event with this in its JSON string."""
+    return b'data: {"choices": [{"index": 0, "delta": {"content": "%b"}, "finish_reason": %b}]}\n\n' % (
+        text,
+        finish,
+    )
+
+
 #: A good answer.
 ANSWER = HEAD + chunked(FIRST, REST, DONE) + b"0\r\n\r\n"
 #: One of which some text has come.
