@@ -1,4 +1,4 @@
-"""Heartbeats of converted calls: the early head, the blanks, and the response after them."""
+"""Heartbeats of converted calls: the early head, the spaces, and the response after them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from tests.support.heartbeats import BLANK, EVENTS, GZIP, REFUSED, SECONDS, START, TIMEOUT, KeepAliveTestCase
+from tests.support.heartbeats import EVENTS, GZIP, REFUSED, SECONDS, SPACE, START, TIMEOUT, HeartbeatTestCase
 from tests.support.loopback import in_thread, turns
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.wire import (
@@ -23,11 +23,11 @@ from tests.support.wire import (
 )
 
 
-class BlankTests(KeepAliveTestCase):
-    """The head and the blanks."""
+class HeartbeatTests(HeartbeatTestCase):
+    """The early head and the spaces."""
 
     async def test_blanks(self) -> None:
-        """A head and a blank after one interval, then one more each time; the answer ends them."""
+        """A head and a space go out after one interval, then a space per interval, until the response."""
         client, stream = await self.waiting()
         self.clock.advance(SECONDS - 0.1)
         await turns()
@@ -41,10 +41,10 @@ class BlankTests(KeepAliveTestCase):
             ("X-Accel-Buffering", "no"),
         ]
         self.assertEqual(sorted(begun.headers), fields)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         for _ in range(3):
             self.clock.advance(SECONDS)
-            self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+            self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         stream.write(event_stream_head() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HELLO), HELLO))
         body = await self.body(client, begun)
         self.assert_hello(body)
@@ -56,7 +56,7 @@ class BlankTests(KeepAliveTestCase):
         self.assertGreater(line["sent"], 3)
 
     async def test_connection_goes_on(self) -> None:
-        """The client's connection is fit for the next call, which begins anew."""
+        """The client's connection accepts the next call, which starts without a heartbeat."""
         client, stream, begun = await self.begun()
         respond(stream, 200, HELLO, [EVENTS])
         self.assert_hello(await self.body(client, begun))
@@ -67,7 +67,7 @@ class BlankTests(KeepAliveTestCase):
         self.assertEqual((response.status, response.get("content-length")), (429, str(len(response.body))))
 
     async def test_http_1_0(self) -> None:
-        """A client of HTTP/1.0 gets the same, ended by the end of its connection."""
+        """An HTTP/1.0 client gets the same, ended by the close of its connection."""
         port = await self.listening()
         asked = self.asked
         client = await self.client(port)
@@ -84,7 +84,7 @@ class BlankTests(KeepAliveTestCase):
         self.assert_hello(json.loads(await client.rest()))
 
     async def test_known_head(self) -> None:
-        """Where the upstream's head has come, its status and fields go out with ours."""
+        """If the upstream's head has arrived, its status and fields go out with ours."""
         client, stream = await self.waiting()
         fields = [
             ("X-Request-Id", "r1"),
@@ -106,35 +106,35 @@ class BlankTests(KeepAliveTestCase):
         self.assert_hello(await self.body(client, begun))
 
     async def test_moving_stream(self) -> None:
-        """Blanks go out while the stream moves, too: the client sees nothing of it."""
+        """Spaces also go out while the stream is moving: the client does not see that it is."""
         client, stream, begun = await self.begun()
         await self.moved(lambda: stream.write(event_stream_head() + b"%x\r\n%b\r\n" % (len(START), START)))
         self.clock.advance(SECONDS)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         rest = HELLO.removeprefix(START)
         stream.chunk(rest)
         self.assert_hello(await self.body(client, begun))
 
     async def test_slow_reader(self) -> None:
-        """A client that does not read gets no blanks until it does."""
+        """A client that does not read gets no spaces until it does."""
         client, stream, begun = await self.begun()
-        (answer,) = self.answers
-        channel: Any = answer._request.channel
+        (response,) = self.responses
+        channel: Any = response._request.channel
         channel.pauseProducing()
-        sent = answer.sent
+        sent = response.sent
         self.clock.advance(SECONDS)
         self.clock.advance(SECONDS)
-        self.assertEqual(answer.sent, sent)
+        self.assertEqual(response.sent, sent)
         channel.resumeProducing()
         self.clock.advance(SECONDS)
-        self.assertEqual(answer.sent, sent + 1)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(response.sent, sent + 1)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         channel.pauseProducing()
         respond(stream, 200, HELLO, [EVENTS])
         self.assert_hello(await self.body(client, begun))
 
     async def test_off(self) -> None:
-        """Without an interval nothing goes out before the answer."""
+        """Without an interval nothing goes out before the response."""
         client, stream = await self.waiting(keep_alive_seconds=0)
         self.clock.advance(TIMEOUT - 1)
         await turns()
@@ -143,7 +143,7 @@ class BlankTests(KeepAliveTestCase):
         self.assertEqual((await read_response(client)).status, 429)
 
     async def test_gone(self) -> None:
-        """A client that leaves ends it all."""
+        """A client that leaves ends the heartbeat and the upstream's call."""
         client, stream, _ = await self.begun()
         client.close()
         await stream.gone()
@@ -152,11 +152,11 @@ class BlankTests(KeepAliveTestCase):
         self.assertEqual((line["status"], line["sent"]), (499, 2))
 
 
-class EarlyTests(KeepAliveTestCase):
-    """What is known before the first interval is over."""
+class EarlyTests(HeartbeatTestCase):
+    """Responses that begin within the first interval."""
 
     async def test_in_time(self) -> None:
-        """An answer in time is as it always was, and leaves no timer."""
+        """A response in time is sent as usual, and leaves no timer."""
         for status, body, said in ((*REFUSED, JSON), (200, HELLO, EVENTS), (503, b"<html>", ("X", "y"))):
             client, stream = await self.waiting()
             self.clock.advance(SECONDS - 0.1)
@@ -167,7 +167,7 @@ class EarlyTests(KeepAliveTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_status_in_time(self) -> None:
-        """An error status that came in time is the client's status, however long its body takes."""
+        """An error status that arrived in time becomes the client's status, however long its body takes."""
         client, stream = await self.waiting()
         body = REFUSED[1]
         await self.moved(lambda: stream.write(head(429, [JSON, ("Content-Length", str(len(body)))])))
@@ -182,7 +182,7 @@ class EarlyTests(KeepAliveTestCase):
         )
 
     async def test_refusal_in_time(self) -> None:
-        """One that may yet be followed by another attempt is not, and none of its fields go out."""
+        """The head of a refusal that may lead to a second attempt is held back, with all its fields."""
         client, stream = await self.waiting()
         body = b'{"error": {"param": "stream_options"}}'
         fields = [JSON, ("X-Refused", "1"), ("Content-Length", str(len(body)))]
@@ -196,7 +196,7 @@ class EarlyTests(KeepAliveTestCase):
         self.assert_hello(await self.body(client, begun))
 
     async def test_json_under_way(self) -> None:
-        """JSON whose beginning was relayed in time gets no blanks inside."""
+        """JSON whose beginning was relayed in time gets no spaces inside."""
         client, stream = await self.waiting()
         body = b'{"error": "x"}'
         stream.write(head(200, [JSON, ("Content-Length", str(len(body)))]) + body[:8])
@@ -206,11 +206,11 @@ class EarlyTests(KeepAliveTestCase):
         self.assertEqual((begun.status, await client.exactly(len(body))), (200, body))
 
 
-class SDKTests(KeepAliveTestCase):
-    """The real ``openai`` SDK does not notice."""
+class SDKTests(HeartbeatTestCase):
+    """Heartbeats as the real ``openai`` SDK sees them."""
 
     async def test_create(self) -> None:
-        """An answer after blanks is an answer."""
+        """The SDK accepts a response after spaces."""
         port = await self.listening()
         asked = self.asked
 
@@ -228,11 +228,11 @@ class SDKTests(KeepAliveTestCase):
         self.assertEqual((await done).choices[0].message.content, "Hello")
 
 
-class PacingTests(KeepAliveTestCase):
-    """A read that decodes to very much, while others wait for their turn."""
+class PacingTests(HeartbeatTestCase):
+    """Reads that decode to far more than one reactor turn should process."""
 
     async def unpacking(self, data: bytes) -> tuple[Stream, Stream]:
-        """The proxy has begun to unpack `data`, and waits for the next turn of the reactor."""
+        """Wait until the proxy has begun to decode `data` and continues in the next reactor turn."""
         client, stream = await self.waiting()
         stream.write(event_stream_head([GZIP]))
         stream.chunk(gzip.compress(data))
@@ -241,7 +241,7 @@ class PacingTests(KeepAliveTestCase):
         return client, stream
 
     async def test_answer(self) -> None:
-        """The rest is unpacked in the turns that follow, and the client gets its answer."""
+        """The rest is decoded in later turns, and the client gets its response."""
         client, _ = await self.unpacking(b": x\n" * 500_000 + HELLO)
         await turns()
         self.assertEqual(client.received, 0)
@@ -251,14 +251,14 @@ class PacingTests(KeepAliveTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_gone(self) -> None:
-        """A client that leaves ends that, too."""
+        """A client that leaves ends the decoding."""
         client, stream = await self.unpacking(b": x\n" * 500_000 + HELLO)
         client.close()
         await stream.gone()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_relayed(self) -> None:
-        """An answer that turns out to be none is relayed as it came, with all that has come of it."""
+        """A body that turns out not to be a stream is relayed unchanged, including what has been decoded."""
         client, stream = await self.waiting()
         packed = gzip.compress(b"\n" * 3 + b"<html>" + b" " * 5_000_000)
         respond(stream, 200, packed, [("Content-Type", "text/html"), GZIP])

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred
 
 from stream_proxy.errors import upstream_timeout
 from stream_proxy.flows import convert
-from stream_proxy.upstream import client as upstream
-from tests.support.heartbeats import BLANK, EVENTS, GZIP, REFUSED, SECONDS, START, TIMEOUT, KeepAliveTestCase
+from stream_proxy.upstream.client import Upstream
+from tests.support.heartbeats import EVENTS, GZIP, REFUSED, SECONDS, SPACE, START, TIMEOUT, HeartbeatTestCase
 from tests.support.loopback import turns
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, event
 from tests.support.wire import (
@@ -29,13 +29,13 @@ from tests.support.wire import (
 )
 
 
-class LateTests(KeepAliveTestCase):
-    """What comes after the head."""
+class LateTests(HeartbeatTestCase):
+    """Responses that arrive after the early head."""
 
     async def late(
         self, act: Callable[[Stream], None] | Callable[[Stream], Awaitable[None]], **limits: Any
     ) -> tuple[Any, dict[str, Any]]:
-        """The answer's JSON and its line in the log, if the upstream does that."""
+        """Return the body and the log line of a call whose upstream does `act` after the early head."""
         self.events.clear()
         client, stream, begun = await self.begun(**limits)
         act(stream)
@@ -45,7 +45,7 @@ class LateTests(KeepAliveTestCase):
         return body, line
 
     async def test_errors(self) -> None:
-        """An error is the body, ended as it should be; the log says what it is, and what was sent."""
+        """An error becomes the body, properly ended; the log has its status and the status sent."""
 
         def broken(data: bytes) -> Callable[[Stream], None]:
             def act(stream: Stream) -> None:
@@ -97,10 +97,10 @@ class LateTests(KeepAliveTestCase):
             self.assertEqual(body["error"]["type"], type)
 
     async def test_unreachable(self) -> None:
-        """So is an upstream that could not be reached."""
+        """An upstream that cannot be reached causes such an error too."""
         waiting: Deferred[Any] = Deferred()
         port = await self.listening()
-        self.patch(upstream.Upstream, "request", lambda *args: waiting)
+        self.patch(Upstream, "request", lambda *args: waiting)
         client = await self.client(port)
         send_request(client, "POST", CHAT, CHAT_BODY)
         while not self.clock.getDelayedCalls():
@@ -112,7 +112,7 @@ class LateTests(KeepAliveTestCase):
         self.assertEqual(body["error"]["message"], "not reached")
 
     async def test_own_words(self) -> None:
-        """JSON is passed on in the upstream's words, whatever its status, coding and type."""
+        """JSON is relayed in the upstream's words, whatever its status, coding and type."""
         status, body = REFUSED
         bom = b"\xef\xbb\xbf"
         for said in ([JSON], [EVENTS], []):
@@ -129,19 +129,19 @@ class LateTests(KeepAliveTestCase):
                     self.assertEqual((line["detail"], line["problem"]), (detail, ""))
 
     async def test_slow_json(self) -> None:
-        """While JSON comes slowly the client goes on getting blanks: it is passed on whole."""
+        """While JSON arrives slowly the client keeps getting spaces; the JSON follows as a whole."""
         client, stream, begun = await self.begun()
         body = b'{"choices":  [' + b" " * 100_000 + b"]}"
         await self.moved(
             lambda: stream.write(head(200, [JSON, ("Content-Length", str(len(body)))]) + body[:9])
         )
         self.clock.advance(SECONDS)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         stream.write(body[9:])
         self.assertEqual(await self.body(client, begun), {"choices": []})
 
     async def test_bug(self) -> None:
-        """A bug of ours is an error like any other."""
+        """A bug in the proxy is an error like any other."""
 
         def broken(*args: object, **kwargs: object) -> None:
             raise ZeroDivisionError("a bug")
@@ -157,33 +157,33 @@ class LateTests(KeepAliveTestCase):
             await stream.gone()
 
 
-class AgainTests(KeepAliveTestCase):
-    """Second attempts, once the head is out."""
+class SecondAttemptTests(HeartbeatTestCase):
+    """Second attempts after the early head."""
 
     async def refused(self, param: str) -> tuple[Stream, Stream, Message]:
-        """The second attempt is with the upstream, which refused `param` in the first."""
+        """Let the upstream refuse `param`, and wait until it has the second attempt."""
         client, stream, begun = await self.begun()
         asked = self.asked
         respond(stream, 400, json.dumps({"error": {"param": param}}).encode(), [JSON])
         stream = await asked
         self.clock.advance(SECONDS)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         return client, stream, begun
 
     async def test_without_usage(self) -> None:
-        """The stream of the second attempt is the answer, its errors are the error."""
+        """The stream of the second attempt becomes the response; an error in it becomes the error."""
         for body, status in ((HELLO, 200), (START, 502)):
             self.requests.clear()
             self.events.clear()
             client, stream, begun = await self.refused("stream_options")
             respond(stream, 200, body, [EVENTS])
-            answer = await self.body(client, begun)
+            response = await self.body(client, begun)
             self.assertEqual([line["status"] for line in self.events], [status])
-            self.assertIn("choices" if status == 200 else "error", answer)
+            self.assertIn("choices" if status == 200 else "error", response)
             self.assertEqual(["stream_options" in ask.json() for ask in self.requests], [True, False])
 
     async def test_without_stream(self) -> None:
-        """The unconverted call's answer goes out, whatever it is; it is asked for uncompressed."""
+        """The response to the unconverted call goes out, whatever it is; it is requested unencoded."""
         page = (503, b"<html>", [("Content-Type", "text/html")])
         for status, body, fields in ((200, b'{"passed": true}', [JSON]), (*REFUSED, [JSON]), page):
             self.requests.clear()
@@ -192,16 +192,16 @@ class AgainTests(KeepAliveTestCase):
             self.assertEqual(self.requests[-1].json(), CHAT_BODY)
             self.assertEqual(self.requests[-1].all("accept-encoding"), ["identity"])
             respond(stream, status, body, fields)
-            answer = await self.body(client, begun)
+            response = await self.body(client, begun)
             if body.startswith(b"{"):
-                self.assertEqual(answer, json.loads(body))
+                self.assertEqual(response, json.loads(body))
             else:
-                self.assertIn("status 503", answer["error"]["message"])
+                self.assertIn("status 503", response["error"]["message"])
             (line,) = self.events
             self.assertEqual((line["status"], line["how"]), (status, "passed"))
 
     async def test_remembered(self) -> None:
-        """A model that is known not to stream is called as it is: in time relayed, later after blanks."""
+        """A model known not to stream gets the call as it is; a late response follows the spaces."""
         port = await self.listening()
         client = await self.client(port)
         asked = self.asked
@@ -216,13 +216,13 @@ class AgainTests(KeepAliveTestCase):
         for _ in range(2):
             self.clock.advance(SECONDS)
         begun = await read_head(client)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         respond(stream, 200, HELLO, [EVENTS])
         self.assert_hello(await self.body(client, begun))
         self.assertEqual([line["how"] for line in self.events], ["passed", "converted"])
 
     async def test_silence(self) -> None:
-        """The unconverted call has its own silence, and its own end of patience."""
+        """The unconverted call has a silence timer of its own, which ends the call."""
         client, stream, begun = await self.begun()
         asked = self.asked
         respond(stream, 400, b'{"error": {"param": "stream"}}', [JSON])

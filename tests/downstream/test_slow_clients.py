@@ -28,10 +28,10 @@ from tests.support.wire import (
 
 
 class SlowTests(StallTestCase):
-    """Who takes something is not dropped, however long it takes."""
+    """Clients that read a little now and then are not disconnected."""
 
     async def still_there(self, client: Stream, each: Callable[[], Awaitable[object]]) -> None:
-        """The client gets the rest after all that time."""
+        """Let a long time pass, with a little progress in between; the client must still be connected."""
         await self.stuck()
         for _ in range(8):
             await self.passes(500)
@@ -41,7 +41,7 @@ class SlowTests(StallTestCase):
         client.transport.resumeProducing()
 
     async def test_converted(self) -> None:
-        """A converted answer arrives whole although that takes longer than an idle connection is kept."""
+        """A converted response arrives in full, even if that takes longer than the idle timeout."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -49,11 +49,11 @@ class SlowTests(StallTestCase):
 
         client = await self.deaf(await self.between(script), call())
         await self.still_there(client, lambda: self.takes_something(client))
-        answer = await read_response(client)
-        self.assertEqual((answer.complete, len(answer.body) > 16 * MIB), (True, True))
+        response = await read_response(client)
+        self.assertEqual((response.complete, len(response.body) > 16 * MIB), (True, True))
 
     async def test_relayed(self) -> None:
-        """A relayed answer, whose upstream is held back longer than ``timeoutSeconds``."""
+        """A relayed response, whose upstream is paused for longer than ``timeoutSeconds``."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -65,7 +65,7 @@ class SlowTests(StallTestCase):
         self.assertTrue((await read_response(client)).complete)
 
     async def test_adapter(self) -> None:
-        """A stream that the adapter makes."""
+        """A stream that the adapter produces."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -75,11 +75,11 @@ class SlowTests(StallTestCase):
         port = await self.between(script, AdapterResource)
         client = await self.deaf(port, call({**ASK, "stream": True}))
         await self.still_there(client, lambda: self.takes_something(client))
-        answer = await read_response(client)
-        self.assertEqual((answer.complete, answer.body.endswith(DONE)), (True, True))
+        response = await read_response(client)
+        self.assertEqual((response.complete, response.body.endswith(DONE)), (True, True))
 
     async def test_silent_upstream(self) -> None:
-        """That a client still reads does not excuse an upstream that is silent and was not held back."""
+        """A client that keeps reading does not excuse a silent upstream that was not paused."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -95,7 +95,7 @@ class SlowTests(StallTestCase):
         self.assertIn("The upstream sent nothing for 600 seconds", await self.log.match("passed"))
 
     async def test_end_of_a_session(self) -> None:
-        """What a WebSocket was sent before its upstream left arrives at a slow client, too."""
+        """A slow WebSocket client also gets the messages sent before the upstream left."""
         servers: list[Stream] = []
 
         async def script(stream: Stream) -> None:
@@ -123,10 +123,10 @@ class SlowTests(StallTestCase):
 
 
 class OutboxTests(StallTestCase):
-    """`Outbox` and `StallWatch` by themselves."""
+    """`Outbox` and `StallWatch` on their own."""
 
     async def test_kernel(self) -> None:
-        """What the peer's kernel has acknowledged counts, although ours asks for nothing yet."""
+        """Bytes that the peer's kernel has acknowledged count, even before our kernel asks for more."""
         if sys.platform != "linux":
             self.skipTest("only Linux tells")
         sender: Deferred[Stream] = Deferred()
@@ -144,7 +144,7 @@ class OutboxTests(StallTestCase):
         await stands_still(outbox._connection)
         self.assertEqual([outbox.stalled(now) for now in (0, 5)], [0, 5])
         given, connection = outbox._given, outbox._connection
-        connection.stopWriting()  # as if the kernel were slow to ask
+        connection.stopWriting()  # as if the kernel asked late
         held = stall._unacknowledged(connection)
         client.transport.resumeProducing()
         while stall._unacknowledged(connection) == held:
@@ -153,12 +153,12 @@ class OutboxTests(StallTestCase):
         self.assertEqual(outbox.stalled(700), 0)
 
     def test_no_connection(self) -> None:
-        """On what is no TCP connection nothing ever waits."""
+        """An object that is not a TCP connection never has bytes waiting."""
         outbox = Outbox(object())
         self.assertEqual((outbox.waiting, outbox.stalled(10)), (False, 0))
 
     async def test_timer(self) -> None:
-        """The watch has a timer only while there are connections, and is gentle with the times."""
+        """The watch has a timer only while there are connections, and looks rarely."""
         site, port = await self.site(clock=self.clock, timeout_seconds=4)
         self.served = site
         self.assertEqual(self.clock.getDelayedCalls(), [])

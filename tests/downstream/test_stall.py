@@ -34,27 +34,27 @@ from tests.support.wire import (
 
 
 class DeafTests(StallTestCase):
-    """Who takes nothing is dropped."""
+    """Clients that read nothing are disconnected."""
 
     async def converted(self, stream: Stream) -> None:
-        """An upstream whose answers are large."""
+        """Play an upstream with large responses."""
         while True:
             await read_request(stream)
             respond(stream, 200, LARGE, EVENTS)
 
     async def test_converted(self) -> None:
-        """A converted answer, whose request has long ended."""
+        """A converted response, whose request has long ended."""
         client = await self.deaf(await self.between(self.converted), call())
         await self.dropped(client, r"\A- - 499 dropped - 0 bytes")
 
     async def test_closing(self) -> None:
-        """The same where the connection is to close after it."""
+        """A converted response on a connection that is to close after it."""
         closing = call().replace(b"Host: x", b"Connection: close\r\nHost: x")
         client = await self.deaf(await self.between(self.converted), closing)
         await self.dropped(client, r"\A- - 499 dropped")
 
-    async def test_early_answer(self) -> None:
-        """The same where the client has not sent all of its request."""
+    async def test_early_response(self) -> None:
+        """A response sent before the client has finished its request."""
 
         class Early(Resource):
             isLeaf = True
@@ -68,7 +68,7 @@ class DeafTests(StallTestCase):
         await self.dropped(client, r"\APOST / 499 dropped")
 
     async def test_pipelined(self) -> None:
-        """Many requests, whose answers nobody reads."""
+        """Many pipelined requests whose responses are not read."""
 
         class Page(Resource):
             isLeaf = True
@@ -80,7 +80,7 @@ class DeafTests(StallTestCase):
         await self.dropped(client, r"\A- - 499 dropped")
 
     async def test_tls(self) -> None:
-        """The same below TLS."""
+        """A client that reads nothing over TLS."""
         trust(self)
 
         class Page(Resource):
@@ -102,7 +102,7 @@ class DeafTests(StallTestCase):
         await self.dropped(client, r"\A- - 499 dropped")
 
     async def test_relayed(self) -> None:
-        """An answer that is relayed: its own line in the log tells."""
+        """A relayed response; the reason is in its own log line."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -114,7 +114,7 @@ class DeafTests(StallTestCase):
         await self.dropped(client, r"\AGET /v1/x 499 passed http\S+ \d+ bytes")
 
     async def test_dripping_upstream(self) -> None:
-        """That the upstream sends a little all the time does not help a client that takes nothing."""
+        """An upstream that keeps sending a little does not save a client that reads nothing."""
         streams: list[Stream] = []
 
         async def script(stream: Stream) -> None:
@@ -132,7 +132,7 @@ class DeafTests(StallTestCase):
         await self.dropped(client, r"\AGET /v1/x 499 passed", drip)
 
     async def test_adapter(self) -> None:
-        """A stream that the adapter makes."""
+        """A stream that the adapter produces."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -146,7 +146,7 @@ class DeafTests(StallTestCase):
         )
 
     async def test_websocket(self) -> None:
-        """A WebSocket, whose upstream is told as if the client had gone."""
+        """A WebSocket; its upstream sees the same close as if the client had disconnected."""
         servers: list[Stream] = []
 
         async def script(stream: Stream) -> None:
@@ -168,10 +168,10 @@ class DeafTests(StallTestCase):
 
 
 class GoneTests(StallTestCase):
-    """Clients that leave while nothing is read of them."""
+    """Clients that leave while nothing is read from them."""
 
     async def test_held_back_upload(self) -> None:
-        """In the middle of an upload that the upstream does not take."""
+        """A client that leaves in the middle of an upload that the upstream does not read."""
         if sys.platform != "linux":
             self.skipTest("only Linux tells")
         begun: Deferred[Stream] = Deferred()
@@ -195,10 +195,10 @@ class GoneTests(StallTestCase):
 
 
 class OtherSiteTests(StallTestCase):
-    """A site that is not ours does not watch its connections; flows that are held back do it themselves."""
+    """Sites of other kinds, which do not watch their connections; paused flows do so themselves."""
 
     async def cut(self, kind: Callable[..., Any], piece: bytes, request: bytes) -> None:
-        """The client is let go after ``timeoutSeconds``; the upstream is, too."""
+        """Check that client and upstream are disconnected after ``timeoutSeconds``."""
         pour: Deferred[Pour] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -223,9 +223,9 @@ class OtherSiteTests(StallTestCase):
         await upstream.connections[0].gone()
 
     async def test_relayed(self) -> None:
-        """A relayed answer."""
+        """A relayed response."""
         await self.cut(ProxyResource, bytes(60_000), GET)
 
     async def test_adapter(self) -> None:
-        """A stream that the adapter makes."""
+        """A stream that the adapter produces."""
         await self.cut(AdapterResource, event({"text": "x" * 60_000}), call({**ASK, "stream": True}))

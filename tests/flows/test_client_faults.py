@@ -10,37 +10,36 @@ from twisted.internet.task import Clock
 
 from tests.support.faults import (
     ADAPT_STREAM,
-    ANSWER,
     BEGUN,
     CONVERT,
     DONE,
     FLOWS,
     HEAD,
     RELAY,
+    RESPONSE,
     SILENT,
     SILENT_AT_ONCE,
     TIMED_OUT,
-    FaultTestCase,
     Outcomes,
     chunked,
-    eventually,
     half_close,
-    says,
+    sends,
     stay,
     text_chunk,
 )
 from tests.support.loopback import turns
+from tests.support.stage import FaultTestCase, eventually
 from tests.support.strict import read_responses
 from tests.support.wire import Stream, read_head, read_request, respond
 
 
 class TimeTests(FaultTestCase):
-    """Upstreams that are slow or silent; time passes when the test says so."""
+    """Upstreams that are slow or silent; time passes only when the test advances it."""
 
     async def silent(self, name: str, data: bytes, outcomes: Outcomes) -> None:
-        """After `data` nothing more comes."""
+        """Check the outcome in each flow when nothing follows `data`."""
         for flow, expected in zip(FLOWS, outcomes, strict=True):
-            async with self.stage(flow, says(data, stay)) as stage:
+            async with self.stage(flow, sends(data, stay)) as stage:
                 clock = stage.manual_time()
                 client = await self.client(stage.port)
                 client.write(flow.request())
@@ -53,20 +52,20 @@ class TimeTests(FaultTestCase):
                 self.assertEqual(flow.outcome(await client.rest()), expected, f"{name}, {flow.name}")
 
     async def test_silence(self) -> None:
-        """``timeoutSeconds`` of silence is a 504, or breaks the answer off."""
+        """``timeoutSeconds`` of silence is a 504, or truncates the response."""
         await self.silent("before the head", b"", TIMED_OUT)
         await self.silent("after the head", HEAD, SILENT_AT_ONCE)
-        await self.silent("in the answer", BEGUN, SILENT)
+        await self.silent("in the response", BEGUN, SILENT)
 
     async def test_drip(self) -> None:
-        """A stream that drips is not cut, however long it takes."""
+        """A dripping stream is never cut off."""
         for flow in FLOWS:
             steps: list[Deferred[None]] = []
 
             async def script(stream: Stream, steps: list[Deferred[None]] = steps) -> None:
                 await read_request(stream)
                 stream.write(HEAD)
-                body = ANSWER[len(HEAD) :]
+                body = RESPONSE[len(HEAD) :]
                 for start in range(0, len(body), 16):
                     steps.append(Deferred())
                     await steps[-1]
@@ -87,7 +86,7 @@ class TimeTests(FaultTestCase):
                 self.assertEqual(flow.outcome(await client.rest()), "complete", flow.name)
 
     async def test_dripping_head(self) -> None:
-        """The head has to be there after ``timeoutSeconds``, however it comes."""
+        """The whole head has to arrive within ``timeoutSeconds``, however it drips."""
         for flow in FLOWS:
             begun: Deferred[Stream] = Deferred()
 
@@ -112,15 +111,15 @@ class TimeTests(FaultTestCase):
 
 
 async def moved(clock: Clock) -> None:
-    """Wait until the silence of the one request starts anew, if it does not already."""
+    """Wait until the silence timer of the only request has been restarted."""
     await eventually(lambda: any(c.getTime() >= clock.seconds() + 600 for c in clock.getDelayedCalls()), 200)
 
 
 class UploadTests(FaultTestCase):
-    """Upstreams that do not wait for the request, or do not take it."""
+    """Upstreams that respond before the upload ends, or do not read it."""
 
     async def test_early(self) -> None:
-        """An answer that comes before the upload is over is the answer, though the upload goes on."""
+        """A response that arrives before the end of the upload is relayed, although the upload continues."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -135,7 +134,7 @@ class UploadTests(FaultTestCase):
             self.assertEqual(await client.rest(), b"{}")
 
     async def test_never_read(self) -> None:
-        """One that takes nothing of a large request is a silent one."""
+        """An upstream that reads nothing of a large request counts as silent."""
 
         async def script(stream: Stream) -> None:
             stream.transport.pauseProducing()
@@ -156,17 +155,17 @@ class UploadTests(FaultTestCase):
 
 
 class ClientTests(FaultTestCase):
-    """Clients that leave, or do not do as they should."""
+    """Clients that disconnect or misbehave."""
 
     ways: tuple[Callable[[Stream], object], ...] = (Stream.close, Stream.abort, half_close)
 
     async def test_leaves_while_sending(self) -> None:
-        """In the head, after it, or in the body: nothing is dialled."""
+        """A client that leaves in the head, after it, or in the body: nothing is dialled."""
         for flow in FLOWS:
             request = flow.request()
             for place in (10, request.index(b"\r\n\r\n") + 4, len(request) - 1):
                 for way in self.ways:
-                    async with self.stage(flow, says(b"")) as stage:
+                    async with self.stage(flow, sends(b"")) as stage:
                         assert stage.upstream is not None
                         client = await self.client(stage.port)
                         client.write(request[:place])
@@ -177,7 +176,7 @@ class ClientTests(FaultTestCase):
                         self.assertEqual(stage.upstream.connections, [])
 
     async def test_leaves_while_dialling(self) -> None:
-        """While the upstream is being reached, which TLS makes last."""
+        """A client that leaves while the TLS handshake with the upstream is under way."""
 
         async def script(stream: Stream) -> None:
             await stream.some()
@@ -196,7 +195,7 @@ class ClientTests(FaultTestCase):
                     await stage.upstream.connections[0].gone()
 
     async def test_leaves_before_the_end(self) -> None:
-        """Before the answer, in its head or in its body: the upstream's connection ends at once."""
+        """A client that leaves before the response or inside it: the upstream's connection ends at once."""
         for flow in FLOWS:
             for data in (b"", HEAD[:-2], HEAD, BEGUN):
                 for way in self.ways:
@@ -220,9 +219,9 @@ class ClientTests(FaultTestCase):
                         await stream.gone()
 
     async def test_garbage(self) -> None:
-        """What is no request is a 400, and what comes beside it is nothing."""
+        """Bytes that are not a request get a 400, and a request after them is not processed."""
         for garbage in (b"\0" * 99 + b"\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"rubbish\r\n" * 999):
-            async with self.stage(RELAY, says(ANSWER)) as stage:
+            async with self.stage(RELAY, sends(RESPONSE)) as stage:
                 assert stage.upstream is not None
                 client = await self.client(stage.port)
                 client.write(garbage + RELAY.request())
@@ -230,16 +229,16 @@ class ClientTests(FaultTestCase):
                 self.assertEqual(stage.upstream.connections, [])
 
     async def test_garbage_after(self) -> None:
-        """After a request it is refused when that one is answered."""
+        """Bytes after a request get a 400 after the response to the request."""
         for flow in FLOWS:
-            async with self.stage(flow, says(ANSWER)) as stage:
+            async with self.stage(flow, sends(RESPONSE)) as stage:
                 client = await self.client(stage.port)
                 client.write(flow.request(close=False) + b"rubbish\r\n\r\n")
-                answers = read_responses(await client.rest(), closed=True)
-                self.assertEqual([answer.status for answer in answers], [200, 400], flow.name)
+                responses = read_responses(await client.rest(), closed=True)
+                self.assertEqual([response.status for response in responses], [200, 400], flow.name)
 
     async def test_pipelined(self) -> None:
-        """Requests sent together are answered in their order, none lost and none mixed."""
+        """Pipelined requests are answered in order; none is lost, none is mixed up."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -258,17 +257,17 @@ class ClientTests(FaultTestCase):
                 ).encode()
                 sent += CONVERT.head(len(body), close=number == 5) + body
             client.write(sent)
-            answers = read_responses(await client.rest(), closed=True)
+            responses = read_responses(await client.rest(), closed=True)
         texts = []
-        for number, answer in enumerate(answers):
-            value = json.loads(answer.body.split(b"\n")[0].removeprefix(b"data: "))["choices"][0]
+        for number, response in enumerate(responses):
+            value = json.loads(response.body.split(b"\n")[0].removeprefix(b"data: "))["choices"][0]
             texts.append(value["delta" if number % 2 == 0 else "message"]["content"])
         self.assertEqual(texts, [f"n{number}" for number in range(6)])
 
     async def test_drip(self) -> None:
-        """A request that comes byte by byte is a request."""
+        """A request that arrives byte by byte is accepted."""
         for flow in FLOWS:
-            async with self.stage(flow, says(ANSWER)) as stage:
+            async with self.stage(flow, sends(RESPONSE)) as stage:
                 client = await self.client(stage.port)
                 client.transport.setTcpNoDelay(True)
                 for byte in flow.request():
@@ -277,7 +276,7 @@ class ClientTests(FaultTestCase):
                 self.assertEqual(flow.outcome(await client.rest()), "complete", flow.name)
 
     async def test_never_reads(self) -> None:
-        """A client that takes nothing, and then leaves, takes all with it."""
+        """A client that reads nothing and then leaves ends its upstream connection."""
         piece = chunked(text_chunk(b"x" * 60_000))
 
         async def script(stream: Stream) -> None:

@@ -1,4 +1,4 @@
-"""Converted calls that wait for an upstream, under a clock that only the test advances."""
+"""Converted calls that wait for their upstream, under a clock that only the test advances."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SECONDS = 5
 TIMEOUT = 600
 
 
-BLANK = b"1\r\n \r\n"
+SPACE = b"1\r\n \r\n"
 
 
 REFUSED = (429, b'{"error": {"message": "slow", "type": "t", "param": null, "code": null}}')
 
 
-class KeepAliveTestCase(LoopbackTestCase):
-    """A call that waits, between an upstream and a clock in the hands of the test."""
+class HeartbeatTestCase(LoopbackTestCase):
+    """A waiting call, between an upstream that the test scripts and a clock that it advances."""
 
     upstream_: Upstream
     client_: Stream
@@ -54,16 +54,16 @@ class KeepAliveTestCase(LoopbackTestCase):
         self.clock = Clock()
         self.requests: list[Message] = []
         self.events: list[dict[str, Any]] = []
-        self.answers: list[Heartbeat] = []
+        self.responses: list[Heartbeat] = []
 
         def patient(*args: Any) -> Heartbeat:
-            self.answers.append(Heartbeat(*args))
-            return self.answers[-1]
+            self.responses.append(Heartbeat(*args))
+            return self.responses[-1]
 
         self.patch(convert, "Heartbeat", patient)
 
     async def listening(self, **limits: Any) -> int:
-        """Start an upstream that says nothing by itself, and a proxy."""
+        """Start an upstream that sends nothing by itself, and a proxy; return the proxy's port."""
         self.asked: Deferred[Stream] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -83,7 +83,7 @@ class KeepAliveTestCase(LoopbackTestCase):
         return await self.proxy(self.upstream_.url, resource=make, limits=bounds, log=log)
 
     async def waiting(self, **limits: Any) -> tuple[Stream, Stream]:
-        """A client, whose call is with the upstream; and the upstream's end of that."""
+        """Send a call, and return its client and the upstream's end of it."""
         port = await self.listening(**limits)
         asked = self.asked
         client = await self.client(port)
@@ -91,12 +91,12 @@ class KeepAliveTestCase(LoopbackTestCase):
         return client, await asked
 
     async def begun(self, **limits: Any) -> tuple[Stream, Stream, Message]:
-        """The same once the head is out, and one blank."""
+        """Do the same and wait for the early head and one space; return the head as well."""
         client, stream = await self.waiting(**limits)
         self.clock.advance(SECONDS)
         begun = await read_head(client)
         self.clock.advance(SECONDS)
-        self.assertEqual(await client.exactly(len(BLANK)), BLANK)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
         return client, stream, begun
 
     @property
@@ -105,14 +105,14 @@ class KeepAliveTestCase(LoopbackTestCase):
         return max(self.clock.getDelayedCalls(), key=lambda call: call.getTime())
 
     async def moved(self, move: Callable[[], None]) -> None:
-        """`move` has been noticed."""
+        """Call `move`, and wait until the silence timer has been restarted."""
         self.clock.advance(1)
         move()
         while self.silence.getTime() < self.clock.seconds() + TIMEOUT:
             await turns(1)
 
     async def body(self, client: Stream, begun: Message) -> Any:
-        """The rest of a chunked answer, which ends as it should, as JSON."""
+        """Read the rest of a chunked response and return its JSON; no timer may be left."""
         message = Message(begun.line, begun.headers, b" ")
         while size := int(await client.until(b"\r\n"), 16):
             message.body += await client.exactly(size)
@@ -122,5 +122,5 @@ class KeepAliveTestCase(LoopbackTestCase):
         return message.json()
 
     def assert_hello(self, body: Any) -> None:
-        """It is the completion that `HELLO` makes."""
+        """Fail unless this is the completion that `HELLO` makes."""
         self.assertEqual(body["choices"][0]["message"]["content"], "Hello")

@@ -34,23 +34,23 @@ EVENTS = [("Content-Type", "text/event-stream")]
 
 
 class StallTestCase(LimitsTestCase):
-    """Sites whose time is the test's."""
+    """Sites under a clock that only the test advances."""
 
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
 
     async def serve(self, resource: Any = None, tls: Any = None) -> int:
-        """A site; its port."""
+        """Start a site and return its port."""
         self.served, port = await self.site(resource, tls, self.clock)
         return port
 
     async def between(
         self, script: Script, kind: Callable[..., Any] = ProxyResource, *, own_clock: bool = False
     ) -> int:
-        """A proxy in front of an upstream; its port.
+        """Start a proxy in front of an upstream and return its port.
 
-        :param own_clock: its flows have the reactor's time instead of the test's.
+        :param own_clock: the flows use the reactor's time instead of the test's.
         """
         upstream = await self.upstream(script)
         resource = kind(upstream.url, reactor=reactor, log=RequestLog(observer=self.log))
@@ -61,12 +61,12 @@ class StallTestCase(LimitsTestCase):
 
     @property
     def channel(self) -> DownstreamChannel:
-        """The connection, of which there is one."""
+        """The only connection."""
         (channel,) = self.served.channels
         return channel
 
     async def deaf(self, port: int, *requests: bytes, read: bool = False) -> Stream:
-        """A client that has sent this, and reads nothing more (if `read`: than the first bytes)."""
+        """Return a client that has sent these requests and reads nothing, or with `read` the first bytes."""
         client = await self.client(port)
         small_buffers(client)
         if not read:
@@ -79,26 +79,26 @@ class StallTestCase(LimitsTestCase):
         return client
 
     async def stuck(self) -> None:
-        """Wait until something waits for the client and none of it moves."""
+        """Wait until bytes are waiting for the client and none of them moves."""
         while not self.served.channels:
             await turns(1)
         await stands_still(self.channel.outbox._connection)
 
     async def passes(self, seconds: int, each: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Let time pass, in steps of 10 seconds; after each of them comes `each`."""
+        """Let time pass in steps of 10 seconds, and call `each` after each step."""
         for _ in range(seconds // 10):
             self.clock.advance(10)
             if each is not None:
                 await each()
 
     async def told(self, each: Any = None) -> None:
-        """Let time pass until the log tells; the kernels may have taken a last packet meanwhile."""
+        """Let time pass until the log reports it; a kernel may have accepted a last packet meanwhile."""
         while not any(NOTHING in line for line in self.log.lines):
             await self.passes(10, each)
             await turns(1)
 
     async def dropped(self, client: Stream, line: str, each: Any = None) -> None:
-        """The client is dropped, not too soon, and the log has this line for it."""
+        """Fail unless the client is disconnected in time, but not early, and logs one line that matches."""
         await self.stuck()
         await self.passes(590, each)
         await turns(3)
@@ -112,7 +112,7 @@ class StallTestCase(LimitsTestCase):
         await client.gone()
 
     async def takes_something(self, client: Stream) -> None:
-        """Let the client read until the other end knows that it did."""
+        """Let the client read until the other end has noticed."""
         if not self.served.channels:
             return
         outbox = self.channel.outbox
@@ -128,7 +128,7 @@ class StallTestCase(LimitsTestCase):
 
 
 async def stands_still(connection: Any) -> None:
-    """Wait until something waits to be sent, and none of it moves."""
+    """Wait until bytes are waiting to be sent and none of them moves."""
     still, last = 0, (0, 0)
     while still < 30:
         await turns(1)
@@ -138,7 +138,7 @@ async def stands_still(connection: Any) -> None:
 
 
 def call(body: object = CHAT_BODY) -> bytes:
-    """The bytes of a chat call."""
+    """Return the bytes of a chat call."""
     data = json.dumps(body).encode()
     fields = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     return f"POST {CHAT} HTTP/1.1\r\n{fields}".encode() + data

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from stream_proxy import Limits
 from stream_proxy.error_codes import ErrorCode
 from tests.support.certificates import server_context
-from tests.support.conversion import START, ConnectionTestCase, framed
+from tests.support.conversion import START, InspectedTestCase, framed
 from tests.support.loopback import reactor, turns
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, RESPONSES_BODY, chunk, event
 from tests.support.wire import (
@@ -31,13 +31,13 @@ RESPONSE = event({"type": "response.completed", "response": {"id": "r", "output"
 CREATED = event({"type": "response.created", "response": {"id": "r"}})
 
 
-class BreakTests(ConnectionTestCase):
-    """An upstream that breaks off is an error or an answer, and never asked again."""
+class BreakTests(InspectedTestCase):
+    """Upstreams that break off: an error, or a response if it was complete, and never a second attempt."""
 
     async def broken(
         self, data: bytes, way: Callable[[Stream], None], target: str = CHAT
     ) -> tuple[Message, int]:
-        """The answer of an upstream that sends `data` and is gone, and how often it was asked."""
+        """Return the response when the upstream sends `data` and leaves, and the number of requests."""
         asked = 0
 
         async def script(stream: Stream) -> None:
@@ -54,7 +54,7 @@ class BreakTests(ConnectionTestCase):
         return await self.request(port, target=target, body=body), asked
 
     async def test_incomplete(self) -> None:
-        """Wherever a stream breaks off before its terminal event, orderly or not, it is a 502."""
+        """A stream that breaks off before its terminal event, in order or not, is a 502."""
         begin = event_stream_head()
         sized = head(200, [("Content-Type", "text/event-stream"), ("Content-Length", "9999")])
         unframed = head(200, [("Content-Type", "text/event-stream")])
@@ -87,7 +87,7 @@ class BreakTests(ConnectionTestCase):
                 self.assertEqual(asked, 1, data)
 
     async def test_incomplete_response(self) -> None:
-        """The same holds for Responses, where only a terminal event makes an answer."""
+        """The same holds for Responses, where only a terminal event completes a response."""
         begin = event_stream_head()
         for data in (b"", begin, begin + framed(CREATED), begin + framed(CREATED) + b"0\r\n\r\n"):
             response, asked = await self.broken(data, Stream.close, RESPONSES)
@@ -96,7 +96,7 @@ class BreakTests(ConnectionTestCase):
             self.assertEqual(asked, 1, data)
 
     async def test_complete(self) -> None:
-        """What breaks off after the terminal event is complete."""
+        """A stream that breaks off after the terminal event is complete."""
         sized = head(200, [("Content-Type", "text/event-stream"), ("Content-Length", "9999")])
         for begin, frame in ((event_stream_head(), framed), (sized, bytes)):
             for way in (Stream.close, Stream.abort):
@@ -106,13 +106,13 @@ class BreakTests(ConnectionTestCase):
                 self.assertEqual((response.status, response.json()), (200, {"id": "r", "output": [1]}))
 
     async def test_until_close(self) -> None:
-        """A body that lasts until its connection closes is whole after a close, not after a reset."""
+        """A close-delimited body is complete after a close, but not after a reset."""
         data = head(200, [("Content-Type", "text/event-stream")]) + HELLO.removesuffix(DONE)
         self.assert_hello((await self.broken(data, Stream.close))[0])
         self.assert_error((await self.broken(data, Stream.abort))[0], ErrorCode.UPSTREAM_CUT)
 
     async def test_broken_before_it_is_clear(self) -> None:
-        """What breaks off before it is clear what it is, is a 502."""
+        """A response that breaks off before its kind is known is a 502."""
         for start in (
             head(400, [("Content-Type", "application/json"), ("Content-Length", "50")]) + b'{"half":',
             head(200, [("Content-Type", "application/json"), ("Content-Length", "50")]) + b" ",
@@ -124,13 +124,13 @@ class BreakTests(ConnectionTestCase):
             self.assertEqual(asked, 1)
 
     async def test_broken_json(self) -> None:
-        """Plain JSON that breaks off does not reach the client as if it were whole."""
+        """Plain JSON that breaks off does not look complete to the client."""
         begin = head(200, [("Content-Type", "application/json"), ("Content-Length", "50")])
         response, asked = await self.broken(begin + b'{"half":', Stream.close)
         self.assertEqual((response.status, response.complete, asked), (200, False, 1))
 
     async def test_invalid_response(self) -> None:
-        """What is no HTTP is a 502 that says so."""
+        """A response that is not HTTP is a 502 that says so."""
         for data in (b"nonsense\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n"):
             response, asked = await self.broken(data, Stream.close)
             self.assert_error(response, ErrorCode.UPSTREAM_MALFORMED, "invalid HTTP response")
@@ -140,7 +140,7 @@ class BreakTests(ConnectionTestCase):
         self.assert_error(response, ErrorCode.UPSTREAM_CUT)
 
     async def test_refused(self) -> None:
-        """An upstream that does not listen is a 502."""
+        """An upstream that refuses the connection is a 502."""
         listening = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         port = listening.getHost().port
         await listening.stopListening()
@@ -149,7 +149,7 @@ class BreakTests(ConnectionTestCase):
         self.assert_error(response, ErrorCode.UPSTREAM_REFUSED, "refused the connection")
 
     async def test_tls(self) -> None:
-        """A certificate that is not trusted is a 502; a handshake that does not end is a 504."""
+        """An untrusted certificate is a 502; a handshake that does not finish is a 504."""
 
         async def silent(stream: Stream) -> None:
             await stream.rest()
@@ -163,11 +163,11 @@ class BreakTests(ConnectionTestCase):
         await upstream.connections[0].gone()
 
 
-class SilenceTests(ConnectionTestCase):
-    """``timeoutSeconds`` is about silence."""
+class SilenceTests(InspectedTestCase):
+    """``timeoutSeconds`` bounds silence, not the whole call."""
 
     async def test_moving(self) -> None:
-        """A stream that moves is not cut, however long it takes; comments count as well as events."""
+        """A stream that keeps moving is never cut off; comments count as well as events."""
         pieces = [START, b": ping\n\n", b"\n", chunk({"content": "lo"}, "stop")]
         begun: Deferred[Stream] = Deferred()
 
@@ -193,14 +193,14 @@ class SilenceTests(ConnectionTestCase):
         await stream.gone()
 
     async def moved(self, clock: Clock, move: Callable[[], None]) -> None:
-        """`move` has been noticed: the one timer was put off."""
+        """Call `move`, and wait until the silence timer has been restarted."""
         (call,) = clock.getDelayedCalls()
         move()
         while call.getTime() < clock.seconds() + 600:
             await turns(1)
 
     async def test_before_the_head(self) -> None:
-        """An upstream that takes the call and says nothing is a 504, and let go."""
+        """An upstream that accepts the call and stays silent is a 504, and its connection is dropped."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)

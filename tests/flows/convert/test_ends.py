@@ -8,10 +8,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from stream_proxy import Limits, ProxyResource
-from stream_proxy.flows import aggregation as gathering
-from stream_proxy.flows import convert, inspection
+from stream_proxy.flows import aggregation, convert, inspection
 from stream_proxy.request_log import RequestLog
-from tests.support.conversion import EVENTS, START, AnswerTestCase, streamed, whole
+from tests.support.conversion import EVENTS, START, ConversionTestCase, streamed, whole
 from tests.support.loopback import turns
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, chunk, event
 from tests.support.wire import (
@@ -23,15 +22,15 @@ from tests.support.wire import (
 )
 
 
-class EndTests(AnswerTestCase):
-    """Where a stream ends."""
+class EndTests(ConversionTestCase):
+    """Ends of streams."""
 
     async def test_terminal_event(self) -> None:
-        """The client is answered at the terminal event, although the upstream goes on."""
+        """The client gets its response at the terminal event, even if the upstream sends more."""
         self.assert_hello(await self.asked(streamed(HELLO, end=False)))
 
     async def test_connection_is_reused(self) -> None:
-        """An upstream that ends its body soon after keeps its connection."""
+        """The connection of an upstream that ends its body soon after is kept."""
         streams: list[Stream] = []
         answered: Deferred[None] = Deferred()
 
@@ -60,7 +59,7 @@ class EndTests(AnswerTestCase):
         self.assertEqual(len(streams), 1)
 
     async def test_clean_end_without_done(self) -> None:
-        """A finished chat needs no ``[DONE]``, with any framing."""
+        """A finished chat needs no ``[DONE]``, whatever the framing."""
         data = HELLO.removesuffix(DONE)
         self.assert_hello(await self.asked(streamed(data)))
         self.assert_hello(await self.asked(whole(data)))
@@ -72,7 +71,7 @@ class EndTests(AnswerTestCase):
         self.assert_hello(await self.asked(until_close))
 
     async def test_clean_end_too_early(self) -> None:
-        """Without a finish_reason on every choice, or without all the choices, it is a 502."""
+        """A stream that ends without a finish_reason on every choice, or with choices missing, is a 502."""
         self.assert_error(await self.asked(streamed(START)), 502, "upstream_error")
         finished = streamed(HELLO.removesuffix(DONE))
         response = await self.asked(finished, body={**CHAT_BODY, "n": 2})
@@ -85,7 +84,7 @@ class EndTests(AnswerTestCase):
         )
 
     async def test_bare_error_at_the_end(self) -> None:
-        """A JSON error behind the events is the error, in both APIs."""
+        """A JSON error after the events is the error, in both APIs."""
         created = event({"type": "response.created", "response": {}}, "response.created")
         error = b'{"error": {"message": "boom", "type": "server_error", "code": 503}}'
         response = await self.asked(streamed(created + error), target=RESPONSES)
@@ -95,14 +94,14 @@ class EndTests(AnswerTestCase):
         self.assert_error(await self.asked(streamed(data)), 503, "server_error", "boom")
 
     async def test_broken(self) -> None:
-        """An upstream that breaks off is a 502, wherever it does; after ``[DONE]`` it is an answer."""
+        """An upstream that breaks off anywhere is a 502, except after ``[DONE]``."""
 
         def broken(data: bytes) -> Any:
-            def answer(stream: Stream) -> None:
+            def responder(stream: Stream) -> None:
                 stream.write(data)
                 stream.close()
 
-            return answer
+            return responder
 
         begin = event_stream_head()
         framed = b"%x\r\n%b\r\n" % (len(START), START)
@@ -122,7 +121,7 @@ class EndTests(AnswerTestCase):
         self.assert_error(response, 502, "upstream_error")
 
     async def test_broken_on_accept(self) -> None:
-        """An upstream that closes before it is asked is a 502."""
+        """An upstream that closes before it reads the request is a 502."""
 
         async def script(stream: Stream) -> None:
             stream.close()
@@ -132,11 +131,11 @@ class EndTests(AnswerTestCase):
         self.assert_error(await self.request(port, body=CHAT_BODY), 502, "upstream_error")
 
 
-class ErrorTests(AnswerTestCase):
-    """Errors inside a stream, and of the proxy's own."""
+class ErrorTests(ConversionTestCase):
+    """Errors inside a stream, and the proxy's own."""
 
     async def test_chat_errors(self) -> None:
-        """The status is that of the code, else of the codes it may name, else of the type, else 502."""
+        """The status comes from the numeric code, else the named code, else the type, and else is 502."""
         for error, status in (
             ({"message": "m", "code": 418}, 418),
             ({"message": "m", "code": "429"}, 429),
@@ -153,7 +152,7 @@ class ErrorTests(AnswerTestCase):
             self.assertEqual(response.get("x-request-id"), "r")
 
     async def test_response_errors(self) -> None:
-        """An ``error`` event is a 502 unless its code says more; a failed Response goes by its code."""
+        """An ``error`` event without a known code is a 502; a failed Response without an error is a 200."""
         for data, status in (
             (event({"type": "error", "message": "m"}, "error"), 502),
             (event({"type": "error", "message": "m", "code": "rate_limit_exceeded"}, "error"), 429),
@@ -173,7 +172,7 @@ class ErrorTests(AnswerTestCase):
         self.assert_error(await self.asked(streamed(START + event("{oops"))), 502, "upstream_error")
 
     async def test_too_large(self) -> None:
-        """An answer beyond the bound is a 502 that should not be tried again; one of its size is none."""
+        """A response beyond the limit is a 502 that forbids a retry; one of exactly the limit is not."""
         size = len((await self.asked(streamed(HELLO))).body)
         response = await self.asked(streamed(HELLO), limits=Limits(max_response_bytes=size))
         self.assert_hello(response)
@@ -182,7 +181,7 @@ class ErrorTests(AnswerTestCase):
         self.assertEqual(response.all("x-should-retry"), ["false"])
 
     async def test_response_too_large(self) -> None:
-        """The bound holds for a Response, and for one event that does not end."""
+        """The limit applies to a Response, and to a single event that does not end."""
         raw = b'{"id":"r","output":[1]}'
         data = b'data: {"type": "response.completed", "response": ' + raw + b"}\n\n"
         for size, status in ((len(raw), 200), (len(raw) - 1, 502)):
@@ -200,7 +199,7 @@ class ErrorTests(AnswerTestCase):
             self.assertEqual(response.all("x-should-retry"), ["false"])
 
     async def test_request_too_large(self) -> None:
-        """A body of the bound's size is taken; one more byte is a 413, streaming or not."""
+        """A body of exactly the limit is accepted; one more byte is a 413, streaming or not."""
         body = json.dumps(CHAT_BODY).encode()
         limits = Limits(max_request_bytes=len(body))
         self.assert_hello(await self.asked(streamed(HELLO), body=body, headers=[JSON], limits=limits))
@@ -211,11 +210,11 @@ class ErrorTests(AnswerTestCase):
     async def test_silence(self) -> None:
         """Silence is a 504, before the head and inside the stream."""
         limits = Limits(timeout_seconds=0.1)
-        for answer in (lambda stream: None, streamed(START, end=False)):
-            self.assert_error(await self.asked(answer, limits=limits), 504, "upstream_timeout")
+        for responder in (lambda stream: None, streamed(START, end=False)):
+            self.assert_error(await self.asked(responder, limits=limits), 504, "upstream_timeout")
 
     async def test_bug(self) -> None:
-        """A bug of ours is a 500 with the envelope, and in the log."""
+        """A bug in the proxy is a 500 with the error envelope, and is logged."""
 
         def broken(*args: object, **kwargs: object) -> None:
             raise ZeroDivisionError("a bug")
@@ -223,8 +222,8 @@ class ErrorTests(AnswerTestCase):
         for module, name in (
             (convert, "decoder_for"),
             (inspection, "sniff"),
-            (gathering, "SSEDecoder"),
-            (gathering, "ChatCompletionsAccumulator"),
+            (aggregation, "SSEDecoder"),
+            (aggregation, "ChatCompletionsAccumulator"),
         ):
             patched = self.patch(module, name, broken)
             logged: list[dict[str, Any]] = []

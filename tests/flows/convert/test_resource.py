@@ -1,4 +1,4 @@
-"""Converted calls as clients, other sites and the log see them."""
+"""Converted calls, as clients, other sites and the log see them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.web.server import Site
 
 from stream_proxy import ProxyResource
 from stream_proxy.request_log import RequestLog
-from tests.support.conversion import START, AnswerTestCase, streamed, whole
+from tests.support.conversion import START, ConversionTestCase, streamed, whole
 from tests.support.loopback import reactor
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, event
 from tests.support.wire import (
@@ -24,8 +24,8 @@ from tests.support.wire import (
 )
 
 
-class ClientTests(AnswerTestCase):
-    """The client's side of a conversion."""
+class ClientTests(ConversionTestCase):
+    """Clients of converted calls."""
 
     async def test_gone(self) -> None:
         """A client that leaves ends the upstream's request, before the head and inside the stream."""
@@ -47,7 +47,7 @@ class ClientTests(AnswerTestCase):
             await stream.gone()
 
     async def test_pipelined(self) -> None:
-        """Two calls sent at once on one connection are answered in order."""
+        """Two pipelined calls on one connection are answered in order."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -62,7 +62,7 @@ class ClientTests(AnswerTestCase):
             self.assert_hello(await read_response(client))
 
     async def test_http_1_0(self) -> None:
-        """A client of HTTP/1.0 gets its answer and the end of the connection."""
+        """An HTTP/1.0 client gets its response and the end of the connection."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -79,11 +79,11 @@ class ClientTests(AnswerTestCase):
         self.assertEqual(await client.rest(), b"")
 
 
-class PlaceTests(AnswerTestCase):
-    """Where the resource can be put."""
+class PlaceTests(ConversionTestCase):
+    """Places where the resource can be mounted."""
 
     async def test_plain_site_below_a_path(self) -> None:
-        """In Twisted's own site, below a child: the child's path does not go upstream, and bodies arrive."""
+        """Below a child of a plain Twisted site: the child's path is not sent upstream, and bodies arrive."""
         targets: list[tuple[str, bytes]] = []
 
         async def script(stream: Stream) -> None:
@@ -111,11 +111,11 @@ class PlaceTests(AnswerTestCase):
         self.assertEqual((response.body, targets[1]), (b"ok", ("/v1/files", blob)))
 
 
-class LogTests(AnswerTestCase):
-    """The line that each request leaves."""
+class LogTests(ConversionTestCase):
+    """Log lines of requests."""
 
     async def test_lines(self) -> None:
-        """One line a request, with what is worth knowing and nothing that is secret."""
+        """Each request logs one line, which contains no secrets."""
         events: list[dict[str, Any]] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
         secret = [("Authorization", "Bearer sk-secret"), ("X-Other", "sk-secret")]
@@ -130,18 +130,20 @@ class LogTests(AnswerTestCase):
         self.assertNotIn("sk-secret", repr(events))
 
     async def test_words_of_the_upstream(self) -> None:
-        """What an upstream says in an error goes to the client alone: it may quote keys, or forge lines."""
+        """The words of an upstream's error go to the client only: they may quote keys, or forge log lines."""
         events: list[dict[str, Any]] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
-        answer = streamed(START + event({"error": {"message": "Incorrect API key: sk-secret", "code": 401}}))
-        response = await self.asked(answer, log=log)
+        responder = streamed(
+            START + event({"error": {"message": "Incorrect API key: sk-secret", "code": 401}})
+        )
+        response = await self.asked(responder, log=log)
         self.assertIn("sk-secret", response.json()["error"]["message"])
         self.assertEqual(len(events), 1)
         self.assertIn("reported an error", events[0]["problem"])
         self.assertNotIn("sk-secret", repr(events))
 
     async def test_absolute_target(self) -> None:
-        """Of a target in absolute form the path alone is told."""
+        """Only the path of an absolute-form target is logged."""
         events: list[dict[str, Any]] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
         await self.asked(streamed(HELLO), target=f"http://user:sk-secret@h{CHAT}", log=log)

@@ -29,7 +29,7 @@ from tests.support.wire import (
 
 
 class BackpressureTests(LoopbackTestCase):
-    """A reader that stops stops the sender, whichever way the bytes go."""
+    """A reader that stops reading pauses the sender, in either direction."""
 
     total = 64 * MIB
     bound = 24 * MIB
@@ -58,15 +58,15 @@ class BackpressureTests(LoopbackTestCase):
             self.assertTrue(await client.exactly(len(piece)) == piece)
 
     async def test_download(self) -> None:
-        """An upstream is slowed down to what the client takes; then all of it arrives in order."""
+        """A slow client pauses the upstream; once it reads on, everything arrives in order."""
         await self.download(head(200, [("Content-Length", str(self.total))]), b"")
 
     async def test_old_download(self) -> None:
-        """So it is where nothing says how long the body is."""
+        """The same holds for a body without a length, sent to an HTTP/1.0 client."""
         await self.download(head(200), b"", b"GET / HTTP/1.0\r\n\r\n")
 
     async def test_upload(self) -> None:
-        """A client is slowed down to what the upstream takes; then all of it arrives in order."""
+        """A slow upstream pauses the client; once it reads on, everything arrives in order."""
         pieces = numbered(self.total)
         begun: Deferred[Stream] = Deferred()
         read: Deferred[None] = Deferred()
@@ -93,7 +93,7 @@ class BackpressureTests(LoopbackTestCase):
         self.assertEqual((await read_response(client)).body, b"ok")
 
     async def test_upload_before_there_is_a_connection(self) -> None:
-        """An upload waits at the client while the upstream is being reached."""
+        """An upload stays with the client while the upstream is being connected."""
         waiting: Deferred[Any] = Deferred()
 
         class Endpoint:
@@ -119,8 +119,8 @@ class BackpressureTests(LoopbackTestCase):
         pour = Pour(client, numbered(self.total))
         self.assertLess(await pour.stopped() * 65536, self.bound)
 
-    async def test_second_answer(self) -> None:
-        """A pipelined request does not get its answer past a client that has not taken the first one."""
+    async def test_second_response(self) -> None:
+        """The response to a pipelined request waits until the client has read the response before it."""
         pieces = numbered(self.total)
         pour: Deferred[Pour] = Deferred()
 
@@ -145,22 +145,22 @@ class BackpressureTests(LoopbackTestCase):
 
 
 class ClientGoneTests(LoopbackTestCase):
-    """A client that leaves takes its upstream request with it, at once."""
+    """A client that disconnects ends its upstream request at once."""
 
     async def leave(
         self,
         request: bytes,
-        answer: bytes,
+        response: bytes,
         seen: bytes,
         leave: Callable[[Stream], object],
         tls: Any = None,
     ) -> None:
-        """The upstream's connection ends once the client, having got `seen`, leaves."""
+        """Let the client leave once it has received `seen`; the upstream's connection must end."""
         started: Deferred[Stream] = Deferred()
 
         async def script(stream: Stream) -> None:
             await stream.until(b"first" if request.endswith(b"first") else b"\r\n\r\n")
-            stream.write(answer)
+            stream.write(response)
             started.callback(stream)
             await stream.rest()
 
@@ -173,7 +173,7 @@ class ClientGoneTests(LoopbackTestCase):
         leave(client)
         await stream.gone()
 
-    async def every_way(self, request: bytes, answer: bytes, seen: bytes) -> None:
+    async def every_way(self, request: bytes, response: bytes, seen: bytes) -> None:
         trust(self)
         ways: list[Callable[[Stream], object]] = [
             Stream.close,
@@ -182,37 +182,37 @@ class ClientGoneTests(LoopbackTestCase):
         ]
         for tls in (None, server_context("127.0.0.1")):
             for way in ways:
-                await self.leave(request, answer, seen, way, tls)
+                await self.leave(request, response, seen, way, tls)
 
     async def test_before_the_head(self) -> None:
-        """Before the answer began; a client that only half-closed has gone, too; over TLS as well."""
+        """A client that leaves before the response: by a close, a reset or a half-close, over TCP and TLS."""
         await self.every_way(GET, b"", b"")
 
     async def test_inside_the_head(self) -> None:
-        """When half a head is there."""
+        """A client that leaves in the middle of the response head."""
         await self.every_way(GET, b"HTTP/1.1 200 OK\r\nX-A", b"")
 
     async def test_in_the_body(self) -> None:
-        """When the answer is on its way."""
+        """A client that leaves in the middle of the response body."""
         await self.every_way(GET, event_stream_head() + b"3\r\nhel\r\n", b"hel")
 
     async def test_in_an_upload(self) -> None:
-        """When the client has not sent all."""
+        """A client that leaves in the middle of its upload."""
         await self.every_way(UPLOAD % 100 + b"first", b"", b"")
         await self.every_way(CHUNKED_UPLOAD + b"5\r\nfirst", b"", b"")
 
-    async def test_in_an_upload_with_an_early_answer(self) -> None:
-        """When the client has not sent all, and the answer is on its way."""
+    async def test_in_an_upload_with_an_early_response(self) -> None:
+        """A client that leaves in the middle of its upload, while an early response is being relayed."""
         await self.every_way(UPLOAD % 100 + b"first", event_stream_head() + b"3\r\nhel\r\n", b"hel")
 
     async def test_held_call(self) -> None:
-        """A streaming JSON call, whose body was held."""
+        """A client that leaves during the response to a streaming JSON call, whose body was buffered."""
         body = b'{"model": "m", "stream": true}'
         call = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\n{': '.join(JSON)}\r\nContent-Length: {len(body)}\r\n\r\n"
         await self.every_way(call.encode() + body, event_stream_head() + b"3\r\nhel\r\n", b"hel")
 
     async def test_while_collecting(self) -> None:
-        """A client that leaves in the middle of a JSON call is forgotten, and nothing is dialled."""
+        """A client that leaves while its JSON call is being buffered is forgotten, and nothing is dialled."""
 
         async def script(stream: Stream) -> None:
             raise AssertionError
@@ -237,7 +237,7 @@ class ClientGoneTests(LoopbackTestCase):
         self.assertEqual(upstream.connections, [])
 
     async def test_while_paused(self) -> None:
-        """A client that stopped reading before it leaves."""
+        """A client that stopped reading before it left."""
 
         async def script(stream: Stream) -> None:
             small_buffers(stream)

@@ -24,19 +24,19 @@ from tests.support.wire import (
 
 
 class DownloadTests(LoopbackTestCase):
-    """An answer reaches the client as it comes."""
+    """A response reaches the client as it arrives."""
 
     async def test_first_event(self) -> None:
-        """Each event is with the client before the next one comes in."""
-        answer = self
+        """Each event reaches the client before the upstream sends the next one."""
+        response = self
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
             stream.write(event_stream_head())
             for number in range(3):
-                answer.sent = Deferred()
+                response.sent = Deferred()
                 stream.chunk(event(number))
-                await answer.sent
+                await response.sent
             stream.chunk(b"")
 
         upstream = await self.upstream(script)
@@ -49,7 +49,7 @@ class DownloadTests(LoopbackTestCase):
         await client.until(b"0\r\n\r\n")
 
     async def test_head_alone(self) -> None:
-        """The head does not wait for the body."""
+        """The head is relayed before any of the body has arrived."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -65,17 +65,17 @@ class DownloadTests(LoopbackTestCase):
 
 
 class BrokenTests(LoopbackTestCase):
-    """A body that breaks off never looks as if it had ended."""
+    """A truncated body never looks complete."""
 
     async def broken(
-        self, answer: bytes, *, reset: bool, request: bytes = GET, tls: Any = None
+        self, response: bytes, *, reset: bool, request: bytes = GET, tls: Any = None
     ) -> tuple[bytes, bool]:
-        """What the client gets of an answer after which the upstream goes; whether its end was orderly."""
+        """Return what the client receives of `response`, and whether its connection was closed in order."""
         arrived: Deferred[None] = Deferred()
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
-            stream.write(answer)
+            stream.write(response)
             await arrived
             if reset:
                 stream.abort()
@@ -91,14 +91,14 @@ class BrokenTests(LoopbackTestCase):
         return got, (await client.gone()).check(ConnectionDone) is not None
 
     async def test_length(self) -> None:
-        """What came of a body with a length is delivered, then the connection closes short of it."""
+        """The beginning of a truncated body is delivered; then the connection closes, short of the length."""
         for reset in (False, True):
             got, _ = await self.broken(head(200, [("Content-Length", "10")]) + b"hel", reset=reset)
             self.assertEqual(got.partition(b"\r\n\r\n")[2], b"hel")
             self.assertIn(b"Content-Length: 10\r\n", got)
 
     async def test_chunked(self) -> None:
-        """A chunked body that breaks has no last chunk: between chunks, inside one, inside a chunk's head."""
+        """A truncated chunked body ends without the last chunk, wherever it was cut off."""
         for tail in (b"", b"5\r\n", b"5\r\nxy", b"5\r\nworld", b"5", b"0\r\n", b"0\r\nX-T: 1\r\n", b"zz\r\n"):
             for reset in (False, True):
                 got, _ = await self.broken(event_stream_head() + b"3\r\nhel\r\n" + tail, reset=reset)
@@ -107,27 +107,27 @@ class BrokenTests(LoopbackTestCase):
                 self.assertNotIn(b"0\r\n\r\n", body)
 
     async def test_reset_without_framing(self) -> None:
-        """A reset in a body that ends with the connection is no end."""
+        """A reset does not count as the end of a close-delimited body."""
         got, _ = await self.broken(head(200) + b"hel", reset=True)
         self.assertTrue(got.endswith(b"3\r\nhel\r\n"), got)
 
     async def test_old_client(self) -> None:
-        """To a client for which the close is the end, a broken body ends with a reset; what came is there."""
+        """An HTTP/1.0 client, for which a close is the end, gets what arrived and then a reset."""
         old = b"GET /v1/x HTTP/1.0\r\n\r\n"
-        for answer, reset in [(event_stream_head() + b"3\r\nhel\r\n", False), (head(200) + b"hel", True)]:
-            got, orderly = await self.broken(answer, reset=reset, request=old)
+        for response, reset in [(event_stream_head() + b"3\r\nhel\r\n", False), (head(200) + b"hel", True)]:
+            got, orderly = await self.broken(response, reset=reset, request=old)
             self.assertTrue(got.endswith(b"\r\n\r\nhel"), got)
             self.assertFalse(orderly)
 
     async def test_old_client_with_a_length(self) -> None:
-        """With a length the close comes short of it, which is enough."""
+        """With a Content-Length, an HTTP/1.0 client gets an ordinary close, short of the length."""
         got, _ = await self.broken(
             head(200, [("Content-Length", "10")]) + b"hel", reset=True, request=b"GET / HTTP/1.0\r\n\r\n"
         )
         self.assertTrue(got.endswith(b"hel"), got)
 
     async def test_everything_in_one_go(self) -> None:
-        """What came just before the break is delivered to an HTTP/1.0 client, too."""
+        """An HTTP/1.0 client also gets the bytes that arrived just before the stream broke."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -140,7 +140,7 @@ class BrokenTests(LoopbackTestCase):
         self.assertIsNone((await client.gone()).check(ConnectionDone))
 
     async def test_tls_truncation(self) -> None:
-        """Over TLS a connection that ends without TLS's own goodbye is no end of a body."""
+        """Over TLS, a connection that ends without a close_notify alert does not end a body."""
         trust(self)
         context = server_context("127.0.0.1")
         got, _ = await self.broken(head(200) + b"hel", reset=True, tls=context)
@@ -151,24 +151,24 @@ class BrokenTests(LoopbackTestCase):
 
 
 class SilenceTests(LoopbackTestCase):
-    """``timeoutSeconds`` is the longest silence, in either direction."""
+    """``timeoutSeconds`` bounds the silence of either side."""
 
     limits = Limits(timeout_seconds=0.5)
 
     async def test_before_the_head(self) -> None:
-        """An upstream that does not begin to answer is a 504, and its connection is dropped."""
+        """An upstream that does not begin to respond causes a 504, and its connection is dropped."""
 
         async def script(stream: Stream) -> None:
             await stream.rest()
 
         upstream = await self.upstream(script)
-        answer = await self.request(await self.proxy(upstream.url, limits=self.limits), "GET", "/v1/x")
-        self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
-        self.assertIn("0.5 seconds", answer.json()["error"]["message"])
+        response = await self.request(await self.proxy(upstream.url, limits=self.limits), "GET", "/v1/x")
+        self.assertEqual((response.status, response.json()["error"]["type"]), (504, "upstream_timeout"))
+        self.assertIn("0.5 seconds", response.json()["error"]["message"])
         await upstream.connections[0].gone()
 
     async def test_in_the_body(self) -> None:
-        """One that falls silent in its answer breaks it off; what came is there."""
+        """An upstream that falls silent in a response truncates it; what arrived is delivered."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -177,12 +177,12 @@ class SilenceTests(LoopbackTestCase):
             await stream.rest()
 
         upstream = await self.upstream(script)
-        answer = await self.request(await self.proxy(upstream.url, limits=self.limits), "GET", "/v1/x")
-        self.assertEqual((answer.body, answer.complete), (b"hello", False))
+        response = await self.request(await self.proxy(upstream.url, limits=self.limits), "GET", "/v1/x")
+        self.assertEqual((response.body, response.complete), (b"hello", False))
         await upstream.connections[0].gone()
 
     async def test_upload(self) -> None:
-        """A client that stops in the middle of an upload gets a 504; so does one in the middle of a call."""
+        """A client that stops in the middle of an upload, or of a JSON call, gets a 504."""
 
         async def script(stream: Stream) -> None:
             await stream.rest()
@@ -194,8 +194,8 @@ class SilenceTests(LoopbackTestCase):
             client.write(
                 f"POST {target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: 9\r\n\r\n{{".encode()
             )
-            answer = await read_response(client)
-            self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
-            self.assertIn("upload", answer.json()["error"]["message"])
+            response = await read_response(client)
+            self.assertEqual((response.status, response.json()["error"]["type"]), (504, "upstream_timeout"))
+            self.assertIn("upload", response.json()["error"]["message"])
         self.assertEqual(len(upstream.connections), 1)
         await upstream.connections[0].gone()

@@ -9,12 +9,12 @@ from tests.support.wire import Message, read_response
 
 
 class TargetTests(RelayTestCase):
-    """The request target is the client's, behind the rule's scheme, host and prefix."""
+    """The upstream's target is the client's, after the prefix of ``upstreamUrl``."""
 
     async def forwarded(self, target: str, prefix: str = "") -> str:
         recorder, port = await self.between(prefix=prefix)
-        answer = await self.request(port, "GET", target)
-        self.assertEqual(answer.status, 200, answer.body)
+        response = await self.request(port, "GET", target)
+        self.assertEqual(response.status, 200, response.body)
         return recorder.last.target
 
     async def test_verbatim(self) -> None:
@@ -36,12 +36,12 @@ class TargetTests(RelayTestCase):
             "/v1?u=http://other.example/path",
         ]
         for target in targets:
-            answer = await self.request(port, "GET", target)
-            self.assertEqual((answer.status, recorder.last.target), (200, target))
+            response = await self.request(port, "GET", target)
+            self.assertEqual((response.status, recorder.last.target), (200, target))
         self.assertEqual([message.target for message in recorder.requests], targets)
 
     async def test_absolute_form(self) -> None:
-        """Of a target in absolute form path and query count; the host does not."""
+        """An absolute-form target keeps its path and query and loses its host."""
         self.assertEqual(await self.forwarded("http://other.example:99/v1/a?b=c"), "/v1/a?b=c")
         self.assertEqual(await self.forwarded("HTTPS://other.example/v1/a", "/base"), "/base/v1/a")
 
@@ -51,13 +51,13 @@ class TargetTests(RelayTestCase):
         self.assertEqual(await self.forwarded("http://other.example?q=1"), "/?q=1")
 
     async def test_prefix(self) -> None:
-        """The path of upstreamUrl goes before the target, its trailing slash does not."""
+        """The path of ``upstreamUrl`` precedes the target, without its trailing slash."""
         self.assertEqual(await self.forwarded("/v1/models?x", "/api/openai"), "/api/openai/v1/models?x")
         self.assertEqual(await self.forwarded("/v1/models", "/api/openai/"), "/api/openai/v1/models")
         self.assertEqual(await self.forwarded("/", "/api/"), "/api/")
 
     async def test_refused(self) -> None:
-        """Targets that could lead elsewhere, and CONNECT, are a 400 in OpenAI's form; nothing is dialled."""
+        """Targets that could lead elsewhere, and CONNECT, get an OpenAI-style 400; nothing is dialled."""
         recorder, port = await self.between()
         for method, target in [
             ("GET", ".evil.example/v1"),
@@ -71,14 +71,14 @@ class TargetTests(RelayTestCase):
             ("GET", "/v1/\xe9"),
             ("GET", "/v1/\x7f"),
         ]:
-            answer = await self.request(port, method, target)
-            self.assertEqual(answer.status, 400, target)
-            self.assertEqual(answer.json()["error"]["type"], "invalid_request_error")
-            self.assertEqual(answer.get("content-type"), "application/json")
+            response = await self.request(port, method, target)
+            self.assertEqual(response.status, 400, target)
+            self.assertEqual(response.json()["error"]["type"], "invalid_request_error")
+            self.assertEqual(response.get("content-type"), "application/json")
         self.assertEqual((recorder.requests, self.server.connections), ([], []))
 
     async def test_refused_with_a_body(self) -> None:
-        """The refusal of a target reaches a client that sent a body in the same breath."""
+        """A client that sent a body together with a refused target receives the refusal."""
         _, port = await self.between()
         for framing, body in [
             (b"Content-Length: 5", b"hello"),
@@ -86,17 +86,17 @@ class TargetTests(RelayTestCase):
         ]:
             client = await self.client(port)
             client.write(b"POST .evil.example/v1 HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n" + body)
-            answer = await read_response(client)
-            self.assertEqual((answer.status, answer.complete), (400, True))
+            response = await read_response(client)
+            self.assertEqual((response.status, response.complete), (400, True))
             client.close()
             await client.gone()
 
 
 class RequestHeaderTests(RelayTestCase):
-    """Request header fields travel as they are, but those that belong to one connection."""
+    """Request header fields are relayed unchanged, except hop-by-hop ones."""
 
     async def test_nothing_invented(self) -> None:
-        """The upstream sees the client's fields, its own host, and not one field more."""
+        """The upstream sees the client's fields and its own host, and no other field."""
         recorder, port = await self.between()
         await self.request(port, "GET", "/v1/models", headers=[("Authorization", "Bearer k"), ("X-A", "1")])
         names = sorted((name.lower(), value) for name, value in recorder.last.headers)
@@ -105,7 +105,7 @@ class RequestHeaderTests(RelayTestCase):
         )
 
     async def test_framing_only_where_there_was_some(self) -> None:
-        """A bodiless DELETE has no length upstream, one with an empty body keeps its zero."""
+        """A DELETE without a body has no length upstream; one with an empty body keeps its zero."""
         recorder, port = await self.between()
         await self.request(port, "DELETE", "/v1/files/1")
         self.assertIsNone(recorder.last.get("content-length"))
@@ -113,7 +113,7 @@ class RequestHeaderTests(RelayTestCase):
         self.assertEqual(recorder.last.get("content-length"), "0")
 
     async def test_duplicates(self) -> None:
-        """A field that came twice goes twice, with its values untouched and in order."""
+        """Repeated fields stay repeated, in order and with unchanged values."""
         recorder, port = await self.between()
         fields = [
             ("X-Two", "b, c"),
@@ -128,7 +128,7 @@ class RequestHeaderTests(RelayTestCase):
         self.assertEqual(recorder.last.all("x-latin"), ["\xe9\x80"])
 
     async def test_hop_by_hop(self) -> None:
-        """Hop-by-hop fields, and all that any Connection field lists in any case, end at the proxy."""
+        """Hop-by-hop fields, and those that a Connection field lists in any case, are not relayed."""
         recorder, port = await self.between()
         fields = [
             ("Connection", "keep-alive, X-Listed"),
@@ -148,14 +148,14 @@ class RequestHeaderTests(RelayTestCase):
         self.assertEqual(sorted(name.lower() for name, _ in recorder.last.headers), ["host", "x-kept"])
 
     async def test_method_case(self) -> None:
-        """Methods are case-sensitive and any token."""
+        """Methods are case-sensitive, and any token is a method."""
         recorder, port = await self.between()
         for method in ["get", "PATCH", "M-SEARCH", "post"]:
             await self.request(port, method, "/v1/x", b"")
             self.assertEqual(recorder.last.method, method)
 
     async def test_expect(self) -> None:
-        """``Expect: 100-continue`` is answered by the proxy and not forwarded."""
+        """The proxy answers ``Expect: 100-continue`` itself and does not forward it."""
         recorder, port = await self.between()
         client = await self.client(port)
         client.write(
@@ -167,16 +167,16 @@ class RequestHeaderTests(RelayTestCase):
         self.assertEqual((recorder.last.body, recorder.last.get("expect")), (b"abc", None))
 
     async def test_multipart_untouched(self) -> None:
-        """A multipart upload, even a malformed one, is not parsed on the way."""
+        """A multipart upload is not parsed on the way, even if it is malformed."""
         recorder, port = await self.between()
         form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n\x00\xff\r\n--b'
         kind = [("Content-Type", "multipart/form-data; boundary=b")]
-        answer = await self.request(port, "POST", "/v1/files", form, kind)
-        self.assertEqual((answer.status, recorder.last.body), (200, form))
+        response = await self.request(port, "POST", "/v1/files", form, kind)
+        self.assertEqual((response.status, recorder.last.body), (200, form))
         self.assertEqual(recorder.last.all("content-type"), ["multipart/form-data; boundary=b"])
 
     async def test_form_untouched(self) -> None:
-        """So is an URL-encoded form."""
+        """A URL-encoded form is not parsed either."""
         recorder, port = await self.between()
         kind = [("Content-Type", "application/x-www-form-urlencoded")]
         await self.request(port, "POST", CHAT, b"a=%zz&b", kind)
@@ -184,7 +184,7 @@ class RequestHeaderTests(RelayTestCase):
 
 
 class TooLargeTests(RelayTestCase):
-    """JSON calls are held, within a bound; other uploads are not, and have none."""
+    """Limits of JSON calls, which are buffered; other uploads are neither buffered nor limited."""
 
     limits = Limits(max_request_bytes=100)
 
@@ -197,43 +197,43 @@ class TooLargeTests(RelayTestCase):
             + b"\r\n\r\n"
             + body
         )
-        answer = await read_response(client)
+        response = await read_response(client)
         await client.gone()
         self.assertEqual(self.server.connections, [])
-        self.assertEqual(answer.status, 413)
-        return answer
+        self.assertEqual(response.status, 413)
+        return response
 
     async def test_by_length(self) -> None:
-        """A call whose length is over the limit is refused before its body came."""
-        answer = await self.refused("true", b"Content-Length: 101", b"")
-        self.assertEqual(answer.json()["error"]["type"], "invalid_request_error")
-        self.assertIn("100 bytes", answer.json()["error"]["message"])
+        """A call whose Content-Length exceeds the limit is refused before its body arrives."""
+        response = await self.refused("true", b"Content-Length: 101", b"")
+        self.assertEqual(response.json()["error"]["type"], "invalid_request_error")
+        self.assertIn("100 bytes", response.json()["error"]["message"])
 
     async def test_by_length_with_its_body(self) -> None:
-        """The same where the body came along."""
+        """The refusal also reaches a client that sent the body together with the head."""
         await self.refused("true", b"Content-Length: 101", b"x" * 101)
 
     async def test_when_it_grows(self) -> None:
-        """A chunked call is refused when it has grown over the limit, streaming or not."""
+        """A chunked call is refused once it exceeds the limit, streaming or not."""
         for flag in [b"true", b"false"]:
             body = b'{"model": "m", "stream": ' + flag + b', "messages": "' + b"x" * 100
             await self.refused("true", b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (len(body), body))
 
     async def test_whole_chunked_body(self) -> None:
-        """The same where the rest of the body came along."""
+        """The refusal of a chunked call also reaches a client that sent the whole body."""
         body = b"40\r\n" + b"x" * 64 + b"\r\n40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n"
         await self.refused("true", b"Transfer-Encoding: chunked", body)
 
     async def test_edge(self) -> None:
-        """A call of exactly the limit passes."""
+        """A call of exactly the limit is accepted."""
         recorder, port = await self.between(limits=self.limits)
         body = b'{"stream": true}'.ljust(100)
-        answer = await self.request(port, "POST", CHAT, body, [("Content-Type", "application/json")])
-        self.assertEqual((answer.status, recorder.last.body), (200, body))
+        response = await self.request(port, "POST", CHAT, body, [("Content-Type", "application/json")])
+        self.assertEqual((response.status, recorder.last.body), (200, body))
 
     async def test_other_uploads(self) -> None:
-        """The limit is that of JSON calls to the converted paths alone."""
+        """The limit does not apply to other paths and content types."""
         recorder, port = await self.between(limits=self.limits)
         for target, kind in [("/v1/files", "application/json"), (CHAT, "text/plain")]:
-            answer = await self.request(port, "POST", target, b"x" * 1000, [("Content-Type", kind)])
-            self.assertEqual((answer.status, len(recorder.last.body)), (200, 1000))
+            response = await self.request(port, "POST", target, b"x" * 1000, [("Content-Type", kind)])
+            self.assertEqual((response.status, len(recorder.last.body)), (200, 1000))

@@ -25,7 +25,7 @@ from tests.support.wire import (
 
 
 class UploadTests(LoopbackTestCase):
-    """An upload reaches the upstream as it comes."""
+    """An upload reaches the upstream as it arrives."""
 
     async def flows(self, request: bytes, framed: Callable[[bytes], bytes], end: bytes) -> None:
         first: Deferred[None] = Deferred()
@@ -51,20 +51,20 @@ class UploadTests(LoopbackTestCase):
         client.write(request + framed(b"first"))
         await first
         client.write(framed(b"later") + end)
-        answer = await read_response(client)
-        self.assertEqual((answer.body, got), (b"ok", [b"first", b"later"]))
-        self.assertIsNone(answer.get("connection"))
+        response = await read_response(client)
+        self.assertEqual((response.body, got), (b"ok", [b"first", b"later"]))
+        self.assertIsNone(response.get("connection"))
 
     async def test_by_length(self) -> None:
-        """The first bytes arrive upstream before the last were sent, with the client's length."""
+        """The first bytes arrive upstream before the last are sent, with the client's length."""
         await self.flows(UPLOAD % 10, lambda piece: piece, b"")
 
     async def test_chunked(self) -> None:
-        """So they do when the upload has no length, and then it has none upstream."""
+        """An upload without a length is streamed too, and has no length upstream."""
         await self.flows(CHUNKED_UPLOAD, lambda piece: b"5\r\n%b\r\n" % piece, b"0\r\n\r\n")
 
-    async def test_early_answer(self) -> None:
-        """An answer that begins while the upload runs reaches the client, and both go on to their ends."""
+    async def test_early_response(self) -> None:
+        """A response that begins during the upload reaches the client, and both continue to their ends."""
         uploaded: Deferred[bytes] = Deferred()
 
         async def script(stream: Stream) -> None:
@@ -78,16 +78,16 @@ class UploadTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % 10 + b"first")
-        answer = await read_head(client)
+        response = await read_head(client)
         self.assertEqual(await client.until(b"early\r\n"), b"5\r\nearly\r\n")
         client.write(b"later")
         self.assertEqual(await uploaded, b"later")
-        await read_body(client, answer, closes=True)
-        self.assertEqual((answer.body, answer.complete), (b"late", True))
+        await read_body(client, response, closes=True)
+        self.assertEqual((response.body, response.complete), (b"late", True))
         await client.gone()
 
     async def test_rest_is_no_request(self) -> None:
-        """After an answer that came before the upload was over, the rest of it is not read as a request."""
+        """After an early response, the rest of the upload is not parsed as a request."""
         requests: list[bytes] = []
 
         async def script(stream: Stream) -> None:
@@ -98,9 +98,9 @@ class UploadTests(LoopbackTestCase):
             upstream = await self.upstream(script)
             client = await self.client(await self.proxy(upstream.url))
             client.write(request + (b"5\r\nfirst" if b"chunked" in request else b"first"))
-            answer = await read_response(client)
-            self.assertEqual((answer.status, answer.body), (403, b"no"))
-            self.assertEqual(answer.get("connection"), "close")
+            response = await read_response(client)
+            self.assertEqual((response.status, response.body), (403, b"no"))
+            self.assertEqual(response.get("connection"), "close")
             client.write(GET * 3)
             self.assertIsInstance((await client.gone()).value, ConnectionDone)
             self.assertEqual(client.buffer, b"")
@@ -108,8 +108,7 @@ class UploadTests(LoopbackTestCase):
         self.assertEqual(len(requests), 2)
 
     async def test_refused_while_sending(self) -> None:
-        """A client that is busy sending a large upload gets the whole early refusal and an orderly end, and
-        the upstream connection is dropped."""
+        """A client that is still sending a large upload gets the whole early refusal and an orderly close."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -119,13 +118,13 @@ class UploadTests(LoopbackTestCase):
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % (8 * MIB))
         Pour(client, numbered(8 * MIB))
-        answer = await read_response(client)
-        self.assertEqual((answer.status, len(answer.body), answer.complete), (413, 200_000, True))
+        response = await read_response(client)
+        self.assertEqual((response.status, len(response.body), response.complete), (413, 200_000, True))
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
         await upstream.connections[0].gone()
 
     async def test_refused_with_close(self) -> None:
-        """The same where the upstream closes right after its refusal."""
+        """The early refusal also arrives if the upstream closes right after it."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -135,11 +134,11 @@ class UploadTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % MIB + b"first")
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.body), (413, b"too large"))
+        response = await read_response(client)
+        self.assertEqual((response.status, response.body), (413, b"too large"))
 
     async def test_refused_while_stuck(self) -> None:
-        """An upstream that answers, or says what is no answer, without reading on is not waited for."""
+        """The proxy does not wait for an upstream that sends a response, or garbage, without reading on."""
         await self.stuck(head(413, [("Content-Length", "9")]) + b"too large", 413)
         await self.stuck(b"garbage\r\n\r\n", 502)
 
@@ -171,7 +170,7 @@ class UploadTests(LoopbackTestCase):
         await stream.gone()
 
     async def test_no_body_refusal(self) -> None:
-        """An early answer without a body ends like one with a body."""
+        """An early response without a body ends like one with a body."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -185,7 +184,7 @@ class UploadTests(LoopbackTestCase):
         await upstream.connections[0].gone()
 
     async def test_garbage_during_an_upload(self) -> None:
-        """What is no answer, while the upload runs, is a 502, and the upstream connection is dropped."""
+        """A response that is not HTTP, during the upload, is a 502; the upstream connection is dropped."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -194,12 +193,16 @@ class UploadTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % MIB + b"first")
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.json()["error"]["type"]), (502, "upstream_error"))
+        response = await read_response(client)
+        self.assertEqual((response.status, response.json()["error"]["type"]), (502, "upstream_error"))
         await upstream.connections[0].gone()
 
-    async def test_broken_early_answer(self) -> None:
-        """An answer that breaks while the upload runs does not look complete."""
+
+class BrokenUploadTests(LoopbackTestCase):
+    """Uploads during which one side breaks off."""
+
+    async def test_broken_early_response(self) -> None:
+        """A response that breaks off during the upload does not look complete."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"\r\n\r\n")
@@ -208,12 +211,12 @@ class UploadTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % MIB + b"first")
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.body, answer.complete), (200, b"early", False))
+        response = await read_response(client)
+        self.assertEqual((response.status, response.body, response.complete), (200, b"early", False))
         await upstream.connections[0].gone()
 
-    async def test_upstream_dies_after_an_early_answer(self) -> None:
-        """An upstream that goes in the middle of an early answer breaks it off, however it goes."""
+    async def test_upstream_dies_after_an_early_response(self) -> None:
+        """An upstream that disconnects in the middle of an early response truncates it, by close or reset."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"first")
@@ -230,7 +233,7 @@ class UploadTests(LoopbackTestCase):
             self.assertNotIn(b"\r\n0\r\n\r\n", await client.rest())
 
     async def test_upstream_dies(self) -> None:
-        """An upstream that resets the connection during an upload is a 502."""
+        """An upstream that resets the connection during an upload causes a 502."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"first")
@@ -242,7 +245,7 @@ class UploadTests(LoopbackTestCase):
         self.assertEqual((await read_response(client)).status, 502)
 
     async def test_malformed_chunk(self) -> None:
-        """A chunked upload that is malformed half-way is a 400, and the upstream does not see it end."""
+        """A chunked upload that turns out malformed gets a 400, and the upstream never sees its end."""
 
         async def script(stream: Stream) -> None:
             await stream.until(b"first")
@@ -255,13 +258,13 @@ class UploadTests(LoopbackTestCase):
         client.write(CHUNKED_UPLOAD + b"5\r\nfirst\r\n")
         await started
         client.write(b"zz\r\nmore" * 1000)
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.json()["error"]["type"]), (400, "invalid_request_error"))
+        response = await read_response(client)
+        self.assertEqual((response.status, response.json()["error"]["type"]), (400, "invalid_request_error"))
         await client.gone()
         await upstream.connections[0].gone()
 
-    async def test_answer_after_a_close(self) -> None:
-        """A refusal that says ``close`` while all of the upload is out is no broken connection."""
+    async def test_response_with_a_close(self) -> None:
+        """A response that says ``close``, sent after the whole upload, is not a broken connection."""
 
         async def script(stream: Stream) -> None:
             await read_request(stream)
@@ -271,5 +274,5 @@ class UploadTests(LoopbackTestCase):
         upstream = await self.upstream(script)
         client = await self.client(await self.proxy(upstream.url))
         client.write(UPLOAD % 5 + b"first")
-        answer = await read_response(client)
-        self.assertEqual((answer.body, answer.get("connection")), (b"ok", None))
+        response = await read_response(client)
+        self.assertEqual((response.body, response.get("connection")), (b"ok", None))
