@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kits.benchmarks.processes import free_port
+from kits import processes
 from kits.benchmarks.workloads import Request, Workload, request_of
 
 HERE = Path(__file__).parent
@@ -86,7 +86,8 @@ class Started(Contestant):
 
 def free_ports() -> dict[str, int]:
     """A port to listen on for each leg."""
-    return {"tcp": free_port(), "tls": free_port()}
+    tcp, tls = processes.free_ports(2)
+    return {"tcp": tcp, "tls": tls}
 
 
 class AiohttpProxy(Started):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from kits.processes import listens, process_tree
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -48,15 +49,11 @@ class Process:
         """
         end = time.monotonic() + seconds
         for port in ports:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    status = self._popen.poll()
-                    if status is not None or time.monotonic() > end:
-                        raise NotStarted(self._failure(status)) from None
-                    time.sleep(0.05)
+            while not listens(port):
+                status = self._popen.poll()
+                if status is not None or time.monotonic() > end:
+                    raise NotStarted(self._failure(status))
+                time.sleep(0.05)
 
     def first_line(self, seconds: float = 10) -> str:
         """The first line that it writes.
@@ -86,7 +83,7 @@ class Process:
     def cpu_seconds(self) -> float:
         """User and system time that it and its living children have taken so far."""
         total = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             fields = _stat(pid)
             if fields:
                 total += int(fields[11]) + int(fields[12])
@@ -95,7 +92,7 @@ class Process:
     def resident_bytes(self) -> int:
         """The memory that it and its children have resident; what they share counts for each."""
         total = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             try:
                 total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             except OSError:
@@ -121,21 +118,3 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def _tree(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := _stat(int(entry))):
-            children.setdefault(int(fields[1]), []).append(int(entry))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -88,7 +88,7 @@ class Case:
         return {"message": f"failed for {self.token}", "type": "rate_limit_error", "param": None, "code": 429}
 
 
-def chat_answer(case: Case) -> dict[str, Any]:
+def chat_completion(case: Case) -> dict[str, Any]:
     """The completion, as the upstream says it at once."""
     choice = {
         "index": 0,
@@ -120,7 +120,7 @@ def chat_events(case: Case, *, usage: bool) -> list[bytes]:
     return [*events, b"data: [DONE]\n\n"]
 
 
-def response_answer(case: Case) -> dict[str, Any]:
+def response_object(case: Case) -> dict[str, Any]:
     """The Response."""
     content = [{"type": "output_text", "text": case.text, "annotations": []}]
     item = {"id": f"msg-{case.token}", "type": "message", "role": "assistant", "content": content}
@@ -139,7 +139,7 @@ def response_events(case: Case) -> list[bytes]:
     name = "response.completed"
     if case.fault == "badjson":
         return [*events, f"event: {name}\ndata: {{oops\n\n".encode()]
-    return [*events, _data({"type": name, "response": response_answer(case)}, name)]
+    return [*events, _data({"type": name, "response": response_object(case)}, name)]
 
 
 def service_events(case: Case) -> list[bytes]:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
+from kits.soak.frames import KEY
 from kits.soak.http import Head, Taken, Torn, read_body, read_head
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What came of an answer: without a head if nothing did, `torn` if it broke off."""
 
     head: Head | None
@@ -44,7 +45,7 @@ class Connection:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, method: str = "POST", taken: Taken | None = None) -> Answer:
+    async def response(self, method: str = "POST", taken: Taken | None = None) -> Response:
         """The next answer."""
         try:
             head = await read_head(self.reader)
@@ -52,18 +53,18 @@ class Connection:
             head = None
         if head is None:
             self.usable = False
-            return Answer(None)
+            return Response(None)
         if "close" in (head.get("connection") or "").lower():
             self.usable = False
         if method == "HEAD":
-            return Answer(head)
+            return Response(head)
         if head.get("content-length") is None and head.get("transfer-encoding") is None:
             self.usable = False
         try:
-            return Answer(head, await read_body(self.reader, head, taken, until_close=True))
+            return Response(head, await read_body(self.reader, head, taken, until_close=True))
         except Torn as torn:
             self.usable = False
-            return Answer(head, torn.body, torn=True)
+            return Response(head, torn.body, torn=True)
 
     def leave(self) -> None:
         """Go without a word."""
@@ -115,3 +116,9 @@ def request(
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def handshake(target: str, case: object) -> bytes:
+    """Return the bytes of a WebSocket handshake."""
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {KEY}")
+    return request("GET", target, case, fields=(*upgrade, "Sec-WebSocket-Version: 13"))

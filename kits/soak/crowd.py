@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kits.soak.cases import Case, chat_answer, chat_events
-from kits.soak.client import Connection, request
+from kits.processes import free_ports
+from kits.soak.cases import Case, chat_completion, chat_events
+from kits.soak.client import Connection, handshake, request
 from kits.soak.expected import check
-from kits.soak.frames import CLOSE, KEY, TEXT, accept, frame, read_frame
+from kits.soak.frames import CLOSE, TEXT, frame, read_frame, switching
 from kits.soak.http import Head, Torn, read_body, read_head
-from kits.soak.proxy import Proxy, Sample, free_ports
+from kits.soak.proxy import Proxy, Sample
 
 _T = TypeVar("_T")
 
@@ -88,9 +89,7 @@ class _Holding:
     async def _session(
         self, head: Head, case: Case, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        key = accept(head.get("sec-websocket-key") or "")
-        lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {key}")
-        writer.write("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode())
+        writer.write(switching(head.get("sec-websocket-key") or ""))
         self.begun += 1
         while True:
             opcode, payload = await read_frame(reader)
@@ -114,20 +113,18 @@ async def _open_stream(port: int, number: int) -> Connection:
 
 
 async def _end_stream(connection: Connection, number: int) -> None:
-    answer = await connection.answer()
+    response = await connection.response()
     case = _case(number)
-    check(answer.status == 200 and not answer.torn, "status", case, answer.status)
-    check(json.loads(answer.body) == chat_answer(case), "another answer", case, answer.body)
+    check(response.status == 200 and not response.torn, "status", case, response.status)
+    check(json.loads(response.body) == chat_completion(case), "another answer", case, response.body)
     await connection.close()
 
 
 async def _open_session(port: int, number: int) -> Connection:
     connection = await Connection.open(port)
-    upgrade = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {KEY}")
-    fields = (*upgrade, "Sec-WebSocket-Version: 13")
-    await connection.send(request("GET", "/v1/realtime", _case(number), fields=fields))
-    answer = await connection.answer("HEAD")
-    check(answer.status == 101, "status", number, answer.status)
+    await connection.send(handshake("/v1/realtime", _case(number)))
+    response = await connection.response("HEAD")
+    check(response.status == 101, "status", number, response.status)
     await _echo(connection, number, b"hello")
     return connection
 

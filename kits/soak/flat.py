@@ -8,12 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kits.processes import free_ports
 from kits.soak import expected
+from kits.soak.actor import chat_request
 from kits.soak.cases import Case
 from kits.soak.client import Connection, request
 from kits.soak.expected import check
-from kits.soak.load import chat_request
-from kits.soak.proxy import Proxy, Sample, free_ports
+from kits.soak.proxy import Proxy, Sample
 from kits.soak.upstream import Upstream
 
 _CLIENTS = 8
@@ -107,17 +108,17 @@ class _Client:
         if how == 2 and case.fault == "fine":
             case = Case(case.token, count=1, pad=100)
             await connection.send(request("GET", "/v1/files/x", case))
-            expected.relayed(case, await connection.answer("GET"), "data")
+            expected.relayed(case, await connection.response("GET"), "data")
             return
         stream = how == 1
         await connection.send(chat_request(case, stream))
-        answer = await connection.answer()
+        response = await connection.response()
         if place:
-            expected.adapted(case, answer, stream=stream)
+            expected.adapted(case, response, stream=stream)
         elif stream:
-            expected.relayed(case, answer, "chat")
+            expected.relayed(case, response, "chat")
         else:
-            expected.converted(case, answer, "chat")
+            expected.converted(case, response, "chat")
 
 
 if __name__ == "__main__":

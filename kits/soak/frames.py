@@ -12,9 +12,11 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def accept(key: str) -> str:
-    """The ``Sec-WebSocket-Accept`` for a key."""
-    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode()).digest()).decode()
+def switching(key: str) -> bytes:
+    """Return the 101 response to a handshake with this key."""
+    digest = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode()).digest()).decode()
+    lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {digest}")
+    return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode()
 
 
 def frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kits.processes import listens, process_tree
 
 _BAD = re.compile(r"Traceback|Unhandled|something failed in the proxy|exceptions\.\w+Error")
 
@@ -96,7 +97,7 @@ class Proxy:
     def sample(self) -> Sample:
         """What it has now."""
         memory = descriptors = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             try:
                 memory += _pss(pid)
                 descriptors += len(os.listdir(f"/proc/{pid}/fd"))
@@ -121,43 +122,9 @@ class Proxy:
         return ["\n".join(lines[max(0, number - 2) : number + 25]) for number in found[:3]]
 
 
-def listens(port: int) -> bool:
-    """Whether something accepts connections there."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens on, out of the range from which connections get theirs."""
-    found: list[int] = []
-    port = 10_240 + os.getpid() % 10_000
-    while len(found) < count:
-        port += 1
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        found.append(port)
-    return found
-
-
 def _pss(pid: int) -> int:
     found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
-
-
-def _tree(root: int) -> list[int]:
-    found = [root]
-    for pid in found:
-        try:
-            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        except OSError:
-            continue
-    return found
 
 
 def until(held: Callable[[], bool], seconds: float) -> bool:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kits.soak.load import DEADLINE_SECONDS, Client, Ports, Tally
-from kits.soak.proxy import Proxy, Sample, free_ports, listens
+from kits.processes import free_ports, listens
+from kits.soak.actor import Actor, Ports, Tally
+from kits.soak.load import DEADLINE_SECONDS, act
+from kits.soak.proxy import Proxy, Sample
 from kits.soak.upstream import Upstream
 
 #: The first part of a run: caches fill, the allocator finds its size.
@@ -97,18 +99,17 @@ class _Run:
         report.baseline = self._proxy.sample().descriptors
         self._end = time.monotonic() + settings.seconds
         seeds = random.Random(settings.seed)
-        clients = [
-            Client(
+        actors = [
+            Actor(
                 Ports(ports[0], ports[1]),
                 report.tally,
                 self._upstream.uploads.__contains__,
                 random.Random(seeds.getrandbits(64)),
-                pause=settings.pause,
-                replaced=settings.reload,
+                settings.reload,
             )
             for _ in range(settings.clients)
         ]
-        work = [client.run(self._over) for client in clients] + [self._watch()]
+        work = [act(actor, self._over, settings.pause) for actor in actors] + [self._watch()]
         if settings.reload:
             work.append(self._reload(ports[2]))
         await asyncio.gather(*work)
