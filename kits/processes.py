@@ -1,4 +1,4 @@
-"""Processes and ports of a machine, for the kits that start servers."""
+"""Processes and ports, for the kits that start servers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def listens(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Report whether something accepts connections on a port of 127.0.0.1."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -17,7 +17,7 @@ def listens(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports that nothing listens on, out of the range from which connections get theirs."""
+    """Return free ports, outside the range from which the system assigns ports to outgoing connections."""
     found: list[int] = []
     port = 10_240 + os.getpid() % 10_000
     while len(found) < count:

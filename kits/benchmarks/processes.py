@@ -1,4 +1,4 @@
-"""Processes of the benchmark: started, asked for CPU time and memory through /proc, ended."""
+"""Processes of the benchmark: started, measured through /proc, stopped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class NotStarted(Exception):
-    """A process ended, or did not listen in time; the text says which, with the end of what it wrote."""
+    """A process that ended, or did not listen in time; the message has the end of its output."""
 
 
 class Process:
     """A process and its children, in a process group of their own.
 
-    :param name: what to call it.
+    :param name: its name in messages.
     :param command: the program and its arguments.
-    :param output: the file that gets what it writes.
-    :param env: what its environment has besides ours.
+    :param output: the file that receives its output.
+    :param env: additions to this process's environment.
     """
 
     def __init__(self, name: str, command: Sequence[str], output: Path, env: Mapping[str, str]) -> None:
@@ -43,9 +43,9 @@ class Process:
             )
 
     def wait_for(self, ports: Sequence[int], seconds: float) -> None:
-        """Return when something accepts connections on all the ports.
+        """Return once something accepts connections on every port.
 
-        :raises NotStarted: nothing did within that time.
+        :raises NotStarted: if nothing does in time.
         """
         end = time.monotonic() + seconds
         for port in ports:
@@ -56,9 +56,9 @@ class Process:
                 time.sleep(0.05)
 
     def first_line(self, seconds: float = 10) -> str:
-        """The first line that it writes.
+        """Return the first line of its output.
 
-        :raises NotStarted: none came within that time.
+        :raises NotStarted: if there is none in time.
         """
         end = time.monotonic() + seconds
         while b"\n" not in (written := self._output.read_bytes()):
@@ -73,15 +73,15 @@ class Process:
         return f"{self.name} {what}: {written}"
 
     def check(self) -> None:
-        """See that it still runs.
+        """Check that it is still running.
 
-        :raises RuntimeError: it does not.
+        :raises RuntimeError: if it is not.
         """
         if self._popen.poll() is not None:
             raise RuntimeError(self._failure(self._popen.returncode))
 
     def cpu_seconds(self) -> float:
-        """User and system time that it and its living children have taken so far."""
+        """Return the user and system time of the process and its living children."""
         total = 0
         for pid in process_tree(self._popen.pid):
             fields = _stat(pid)
@@ -90,7 +90,7 @@ class Process:
         return total / _TICK
 
     def resident_bytes(self) -> int:
-        """The memory that it and its children have resident; what they share counts for each."""
+        """Return the resident memory of the process and its children; shared pages count for each of them."""
         total = 0
         for pid in process_tree(self._popen.pid):
             try:
@@ -100,7 +100,7 @@ class Process:
         return total * _PAGE
 
     def stop(self) -> None:
-        """End it and its children."""
+        """Stop the process and its children."""
         for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             try:
                 os.killpg(self._popen.pid, number)
@@ -113,7 +113,7 @@ class Process:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; none if the process is gone."""
+    """Return the fields of /proc/PID/stat from the state on, or none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Actors: what the actions of one client share, and the tally of all clients."""
+"""Actors: the state that the actions of one client share, and the tally of all clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_PROBLEMS = 50
 
 @dataclass
 class Tally:
-    """What has been done, and what was not right."""
+    """The number of actions and their results, over all clients."""
 
     done: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -26,7 +26,7 @@ class Tally:
     wrong: int = 0
 
     def problem(self, text: str) -> None:
-        """Something was not right."""
+        """Record a problem."""
         self.wrong += 1
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(text)
@@ -34,7 +34,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the proxy listens."""
+    """The ports on which the proxy listens."""
 
     proxy: int
     adapter: int
@@ -42,10 +42,10 @@ class Ports:
 
 @dataclass
 class Actor:
-    """One client: the choices it makes, and the connections it keeps.
+    """One client: its random choices and its kept connections.
 
-    :ivar reached: tells whether the upload with a token has come to the upstream.
-    :ivar replaced: rules are replaced under way: a kept connection may end before it is used.
+    :ivar reached: reports whether the upload with a token has reached the upstream.
+    :ivar replaced: rules are replaced during the run, so that a kept connection may end before it is reused.
     """
 
     ports: Ports
@@ -82,7 +82,7 @@ def call_body(case: Case, **more: object) -> bytes:
 
 
 def chat_request(case: Case, stream: bool | None) -> bytes:
-    """The bytes of a chat call that says so of ``stream``, or nothing."""
+    """Return the bytes of a chat call; ``stream`` is absent if `stream` is ``None``."""
     more = {} if stream is None else {"stream": stream}
     messages = [{"role": "user", "content": "hello"}]
     return request("POST", "/v1/chat/completions", case, call_body(case, messages=messages, **more))

@@ -80,7 +80,7 @@ async def head(actor: Actor) -> None:
 
 
 async def pipelined(actor: Actor) -> None:
-    """Several requests at once on a new connection, answered in their order."""
+    """Send several requests at once on a new connection, and check the order of the responses."""
     faults = ("fine", "drip", "gzip", "s429", "huge", "close", "error")
     cases = [Case.draw(actor.chance, faults) for _ in range(actor.chance.randrange(2, 6))]
     connection = await Connection.open(actor.ports.proxy)
@@ -98,7 +98,7 @@ async def pipelined(actor: Actor) -> None:
 
 
 async def slow_reader(actor: Actor) -> None:
-    """A client that takes little at a time."""
+    """Read a response slowly."""
     case = _with_data(Case.draw(actor.chance, ("fine", "drop")), 40, 60_000)
     taken: list[bytes] = []
 
@@ -117,7 +117,7 @@ async def slow_reader(actor: Actor) -> None:
 
 
 async def upload(actor: Actor) -> None:
-    """Some megabytes, sent while the answer may come."""
+    """Send some megabytes; the response may arrive before the end."""
     case = Case.draw(actor.chance, actor.some(_UPLOAD_FAULTS))
     actor.tally.faults[case.fault] += 1
     size = actor.chance.choice([10_000, 1_000_000, 5_000_000])
@@ -142,7 +142,8 @@ async def upload(actor: Actor) -> None:
             response = Response(None)
         actor.tally.statuses[response.status] += 1
         if response.status == 502 and not actor.reached(case.token):
-            # It met a kept connection that the upstream was closing, and flowed through: no second try.
+            # The upload met a kept connection that the upstream was closing; a streamed body cannot be sent
+            # again.
             actor.tally.stale += 1
             return
         expected.uploaded(case, response, hashlib.sha256(body).hexdigest())

@@ -1,4 +1,4 @@
-"""``python -m kits.soak.crowd``: many open at once, what each takes of memory, and whether all end right."""
+"""Many open streams and sessions at once, and the memory of each: ``python -m kits.soak.crowd``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kits.soak.proxy import Proxy, Sample
 
 _T = TypeVar("_T")
 
-#: How many connect at a time.
+#: The number of connections opened at a time.
 _BATCH = 100
 _WARM = 100
 _LIMIT_SECONDS = 240.0
@@ -31,7 +31,7 @@ _LIMIT_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Crowd:
-    """What was measured, in bytes for each that was open."""
+    """The results; bytes are per open connection."""
 
     count: int
     stream_bytes: float
@@ -41,7 +41,7 @@ class Crowd:
 
 
 def allow_descriptors(wanted: int) -> bool:
-    """Let this process and those that it starts open so many files; whether that is allowed."""
+    """Raise the limit of open files, for child processes too; return whether that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -51,7 +51,7 @@ def allow_descriptors(wanted: int) -> bool:
 
 
 class _Holding:
-    """An upstream that begins all answers and ends them when it is told."""
+    """An upstream that begins every response and ends all of them on request."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -116,7 +116,7 @@ async def _end_stream(connection: Connection, number: int) -> None:
     response = await connection.response()
     case = _case(number)
     check(response.status == 200 and not response.torn, "status", case, response.status)
-    check(json.loads(response.body) == chat_completion(case), "another answer", case, response.body)
+    check(json.loads(response.body) == chat_completion(case), "another response", case, response.body)
     await connection.close()
 
 
@@ -152,7 +152,7 @@ async def _batches(count: int, one: Callable[[int], Awaitable[_T]]) -> list[_T]:
 
 
 class _Measured:
-    """One proxy before one upstream, and what is open between them."""
+    """One proxy in front of one upstream, and the connections through them."""
 
     def __init__(self, proxy: Proxy, port: int, holding: _Holding) -> None:
         self._proxy = proxy
@@ -160,7 +160,7 @@ class _Measured:
         self._holding = holding
 
     async def open(self, count: int, how: Callable[[int, int], Awaitable[Connection]]) -> list[Connection]:
-        """Open so many, until the upstream has begun them all."""
+        """Open `count` connections, and wait until the upstream has begun to respond on all of them."""
         wanted = self._holding.begun + count
         opened = await _batches(count, lambda number: how(self._port, number))
         while self._holding.begun < wanted:
@@ -170,11 +170,11 @@ class _Measured:
     async def end(
         self, connections: list[Connection], how: Callable[[Connection, int], Awaitable[None]]
     ) -> None:
-        """End them, and see that they end right."""
+        """End the connections, and check how they end."""
         await _batches(len(connections), lambda number: how(connections[number], number))
 
     async def settled(self, baseline: int) -> Sample:
-        """What the process has when it has no more descriptors than that, or after some time."""
+        """Return a sample once the process has no more than `baseline` descriptors, or after some time."""
         sample = self._proxy.sample()
         for _ in range(450):
             if sample.descriptors <= baseline:
@@ -200,15 +200,17 @@ async def _started(folder: Path) -> AsyncIterator[tuple[Proxy, int, _Holding]]:
 
 
 async def crowd(count: int) -> Crowd:
-    """Open `count` converted streams and then `count` WebSockets beside them, and end them all.
+    """Open `count` converted streams, then `count` WebSockets beside them, and end them all.
 
-    :raises kits.soak.expected.Wrong: one of them did not end right.
+    :raises kits.soak.expected.Wrong: if one of them does not end correctly.
     """
     with tempfile.TemporaryDirectory(prefix="crowd-") as folder:
         async with _started(Path(folder)) as (proxy, port, holding), asyncio.timeout(_LIMIT_SECONDS):
             measured = _Measured(proxy, port, holding)
             baseline = proxy.sample().descriptors
-            warm = await measured.open(_WARM, _open_stream)  # what the first ones load is not the others'
+            warm = await measured.open(
+                _WARM, _open_stream
+            )  # so that the code that the first ones load is not counted
             holding.release.set()
             await measured.end(warm, _end_stream)
             await measured.end(await measured.open(_WARM, _open_session), _end_session)

@@ -1,4 +1,4 @@
-"""Delivery of responses, whole or in pieces, and their faults."""
+"""Delivery of the upstream's responses, whole or in pieces, and their faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JSON = "application/json"
 
 
 class Dropped(Exception):
-    """The connection is to end here."""
+    """The connection has to end here."""
 
 
 class Delivery:
@@ -31,7 +31,7 @@ class Delivery:
         await self._writer.drain()
 
     async def fail_early(self, case: Case) -> None:
-        """What goes wrong before there is an answer."""
+        """Perform the faults that precede a response."""
         fault, writer = case.fault, self._writer
         if fault == "close":
             raise Dropped
@@ -96,7 +96,7 @@ class Delivery:
 
 
 def framing_of(case: Case) -> str:
-    """How the end of an answer is told."""
+    """Return the framing of a response, which marks its end."""
     if case.fault == "badchunk":
         return "chunked"
     if case.fault in ("drop", "torn", "reset", "stalled"):
@@ -105,7 +105,7 @@ def framing_of(case: Case) -> str:
 
 
 def spelled(case: Case, events: list[bytes]) -> list[bytes]:
-    """The same events, spelled in one of the ways that servers have."""
+    """Return the same events in one of the spellings that servers use."""
     style = case.chance.randrange(4)
     if style == 1:
         return [event.replace(b"\n", b"\r\n") for event in events]

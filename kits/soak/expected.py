@@ -1,4 +1,4 @@
-"""Whether an answer is the one that its case asks for."""
+"""Expected responses: checks that a response is the one that its case requires."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kits.soak.cases import (
 from kits.soak.client import Response
 from kits.soak.delivery import framing_of, spelled
 
-#: What answers the faults that have an error of the proxy's own, where the client waits for one JSON.
+#: The statuses of faults that become errors of the proxy, where the client waits for one JSON body.
 _CONVERTED = {
     **dict.fromkeys(
         ("early", "torn", "reset", "close", "garbage", "badchunk", "badjson", "br", "toolarge"), 502
@@ -32,20 +32,20 @@ _TYPES = {502: "upstream_error", 504: "upstream_timeout"}
 
 
 class Wrong(Exception):
-    """An answer is not the one that was right; the text says how."""
+    """A response that differs from the expected one; the message states how."""
 
 
 def check(held: object, what: str, *details: object) -> None:
-    """See that something holds.
+    """Check that a condition holds.
 
-    :raises Wrong: it does not.
+    :raises Wrong: if it does not.
     """
     if not held:
         raise Wrong(f"{what}: {' | '.join(repr(detail)[:200] for detail in details)}")
 
 
 def own(case: Case, response: Response) -> None:
-    """See that nothing of another request's is in an answer."""
+    """Check that a response contains no other request's token."""
     tokens = set(TOKEN.findall(response.body))
     if response.head is not None:
         tokens |= set(TOKEN.findall(str(response.head).encode()))
@@ -53,7 +53,7 @@ def own(case: Case, response: Response) -> None:
 
 
 def converted(case: Case, response: Response, kind: str) -> None:
-    """A converted call's answer."""
+    """Check the response to a converted call."""
     own(case, response)
     status = _CONVERTED.get(case.fault, 200)
     check(response.status == status and not response.torn, "status", case, response.status, response.body)
@@ -64,11 +64,11 @@ def converted(case: Case, response: Response, kind: str) -> None:
     expected = chat_completion(case) if kind == "chat" else response_object(case)
     if kind == "chat" and case.fault == "nousage":
         del expected["usage"]
-    check(said == expected, "another answer", case, said, expected)
+    check(said == expected, "another response", case, said, expected)
 
 
 def relayed(case: Case, response: Response, kind: str) -> None:
-    """An answer that passed through: the bytes of the upstream, or a connection that breaks."""
+    """Check a relayed response: the upstream's bytes, or a connection that breaks."""
     own(case, response)
     fault = case.fault
     if fault in _BEFORE_HEAD:
@@ -82,10 +82,10 @@ def relayed(case: Case, response: Response, kind: str) -> None:
     if kind != "data" and fault == "plain":
         check(response.status == 200, "status", case, response.status)
         expected = chat_completion(case) if kind == "chat" else response_object(case)
-        check(_json(case, response) == expected, "another answer", case, response.body)
+        check(_json(case, response) == expected, "another response", case, response.body)
         return
     body = _sent(case, kind)
-    if fault == "reset" and response.status == 502:  # it may overtake what was sent before it
+    if fault == "reset" and response.status == 502:  # a reset may overtake the bytes sent before it
         return
     if fault in ("torn", "reset", "badchunk", "stalled"):
         half = body[: max(1, len(body) // 2)]
@@ -105,7 +105,7 @@ def relayed(case: Case, response: Response, kind: str) -> None:
 
 
 def _sent(case: Case, kind: str) -> bytes:
-    """What the upstream sends in all, if it is not cut short."""
+    """Return all bytes that the upstream would send if it were not cut short."""
     if kind == "data":
         return case.data
     events = chat_events(case, usage=False) if kind == "chat" else response_events(case)
@@ -114,7 +114,7 @@ def _sent(case: Case, kind: str) -> bytes:
 
 
 def adapted(case: Case, response: Response, *, stream: bool) -> None:
-    """An adapter's answer: a service that does not say ``[DONE]`` has not ended its answer."""
+    """Check a response of the adapter; a service that does not send ``[DONE]`` has not ended its response."""
     own(case, response)
     status = 502 if case.fault == "plain" else _CONVERTED.get(case.fault, 200)
     check(not response.torn, "torn", case)
@@ -139,10 +139,10 @@ def adapted(case: Case, response: Response, *, stream: bool) -> None:
 
 
 def uploaded(case: Case, response: Response, digest: str) -> None:
-    """The answer to an upload."""
+    """Check the response to an upload."""
     own(case, response)
     if case.fault in ("torn", "reset"):
-        # The client may still write when the answer and the close come, and lose the answer with that.
+        # The client may still be writing when the response and the close arrive, and then lose the response.
         check(response.status in (502, 0), "status", case, response.status)
         return
     if case.fault == "early":

@@ -1,4 +1,4 @@
-"""``python -m kits.soak.flat``: memory and descriptors after many small requests, and many that fail."""
+"""Memory and descriptors after many small requests, and many that fail: ``python -m kits.soak.flat``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SETTLE_SECONDS = 45.0
 
 @dataclass(frozen=True)
 class Flat:
-    """By how much the process grew, in bytes, and how many descriptors it had more at the end."""
+    """The growth of the process in bytes, and of its descriptors."""
 
     small: int
     failed: int
@@ -32,9 +32,9 @@ class Flat:
 
 
 async def flat(small: int, failed: int) -> Flat:
-    """Send half as many requests as a warm-up, then `small` that are answered, then `failed` that are not.
+    """Send half as many requests as a warm-up, then `small` successful ones, then `failed` failing ones.
 
-    :raises kits.soak.expected.Wrong: an answer was not the right one.
+    :raises kits.soak.expected.Wrong: if a response is not the expected one.
     """
     upstream = Upstream()
     url = f"http://127.0.0.1:{await upstream.start()}"
@@ -68,7 +68,7 @@ async def flat(small: int, failed: int) -> Flat:
 
 
 async def _settled(proxy: Proxy, descriptors: int) -> Sample:
-    """What it has when idle connections to the upstream have been let go."""
+    """Return a sample after idle upstream connections have been closed."""
     loop = asyncio.get_running_loop()
     end = loop.time() + _SETTLE_SECONDS
     while (sample := proxy.sample()).descriptors > descriptors and loop.time() < end:
@@ -82,7 +82,7 @@ class _Client:
         self._number = 0
 
     async def many(self, count: int, faults: tuple[str, ...]) -> None:
-        """So many requests, some at a time."""
+        """Send `count` requests, some of them at the same time."""
         await asyncio.gather(*(self._some(count // _CLIENTS, faults) for _ in range(_CLIENTS)))
 
     async def _some(self, count: int, faults: tuple[str, ...]) -> None:
@@ -95,7 +95,7 @@ class _Client:
                 await connection.close()
 
     async def _one(self, connections: list[Connection], faults: tuple[str, ...]) -> None:
-        """One request: converted, passed through or adapted, in turn."""
+        """Send one request: converted, relayed or adapted, in turn."""
         self._number += 1
         number = self._number
         case = Case(f"tk{number:016x}", faults[number % len(faults)], count=3)

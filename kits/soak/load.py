@@ -1,4 +1,4 @@
-"""Load: clients that perform one action after another and check the results."""
+"""Load: clients that perform one action after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real process: its config, what it takes of the machine, what it writes."""
+"""Process under test: its config, its resources, its log."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CALM_LOOKS = 10
 
 
 class NotStarted(Exception):
-    """It did not start to listen; the text says why."""
+    """A process that did not start to listen; the message states why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process and its workers had at one time: bytes of memory (Pss), open descriptors."""
+    """The resources of the process and its workers: bytes of memory (Pss) and open descriptors."""
 
     seconds: float
     memory: int
@@ -35,10 +35,10 @@ class Sample:
 
 
 class Proxy:
-    """``twistd openai-stream-proxy`` with a config of its own.
+    """A process of ``twistd openai-stream-proxy`` with a config of its own.
 
-    :param folder: for the config and the log.
-    :param config: what it says.
+    :param folder: the folder for the config and the log.
+    :param config: the content of the config.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
@@ -68,18 +68,18 @@ class Proxy:
         new.replace(self.config_path)
 
     def reload(self) -> None:
-        """Tell it that there is another config."""
+        """Make the process read its config again."""
         self._popen.send_signal(signal.SIGHUP)
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is still running."""
         return self._popen.poll() is None
 
     def wait_for(self, ports: list[int], seconds: float = 20) -> None:
-        """Return when it listens on all `ports`, and has long opened what it opens while it starts.
+        """Return once the process listens on all `ports`, and opens no more descriptors of its own.
 
-        :raises NotStarted: it does not.
+        :raises NotStarted: if it does not listen in time.
         """
         end = time.monotonic() + seconds
         for port in ports:
@@ -95,7 +95,7 @@ class Proxy:
             last = descriptors
 
     def sample(self) -> Sample:
-        """What it has now."""
+        """Return the current resources."""
         memory = descriptors = 0
         for pid in process_tree(self._popen.pid):
             try:
@@ -106,7 +106,7 @@ class Proxy:
         return Sample(time.monotonic() - self._began, memory, descriptors)
 
     def stop(self) -> int:
-        """End it in order; its exit status."""
+        """Stop the process in order; return its exit status."""
         if self.running:
             self._popen.terminate()
         try:
@@ -116,7 +116,7 @@ class Proxy:
             return self._popen.wait()
 
     def complaints(self) -> list[str]:
-        """The lines of the log that should not be there, each with some that follow."""
+        """Return the suspicious lines of the log, each with the lines around it."""
         lines = self.log_path.read_text("utf-8", "replace").splitlines()
         found = [number for number, line in enumerate(lines) if _BAD.search(line)]
         return ["\n".join(lines[max(0, number - 2) : number + 25]) for number in found[:3]]
@@ -128,7 +128,7 @@ def _pss(pid: int) -> int:
 
 
 def until(held: Callable[[], bool], seconds: float) -> bool:
-    """Wait until `held` says yes; whether it did."""
+    """Wait until the condition holds; return whether it finally did."""
     end = time.monotonic() + seconds
     while not held():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Sessions, and clients that leave: actions that end a connection before or after its request."""
+"""Sessions, and clients that leave: actions on a connection of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SESSION_FAULTS = ("fine", "fine", "fine", "drip", "early", "torn", "s429", "clo
 
 
 async def session(actor: Actor) -> None:
-    """A WebSocket whose messages are echoed with the token."""
+    """Open a WebSocket whose messages are echoed with the token."""
     case = Case.draw(actor.chance, actor.some(_SESSION_FAULTS))
     actor.tally.faults[case.fault] += 1
     connection = await Connection.open(actor.ports.proxy)
@@ -55,7 +55,7 @@ async def _talk(actor: Actor, connection: Connection, case: Case) -> None:
 
 
 async def leaving(actor: Actor) -> None:
-    """A client that goes at some point, with or without having said all, or closes one half only."""
+    """Leave at some point: after a whole or a partial request, by a reset or a half-close."""
     case = Case.draw(actor.chance, ("fine", "drip", "stalled", "huge", "error", "silent", "torn"))
     actor.tally.faults[f"left {case.fault}"] += 1
     kind = actor.chance.randrange(5)

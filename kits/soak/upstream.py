@@ -1,4 +1,4 @@
-"""The upstream: it answers what the case of each request says, and fails as that says."""
+"""Upstream of the soak: it responds, or fails, as the case of each request demands."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _GONE = (ConnectionError, asyncio.IncompleteReadError, TimeoutError)
 
 
 class Upstream:
-    """Listens on a port of its own.
+    """A server on a port of its own.
 
-    :ivar busy: how many requests are being answered.
-    :ivar mixed: requests whose head and body were not of the same case.
-    :ivar uploads: the tokens of the uploads that have come.
+    :ivar busy: the number of requests being processed.
+    :ivar mixed: descriptions of requests whose head and body belong to different cases.
+    :ivar uploads: the tokens of the uploads that have arrived.
     """
 
     def __init__(self) -> None:
@@ -40,23 +40,23 @@ class Upstream:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        """Listen; the port is returned."""
+        """Listen, and return the port."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**17, backlog=4096)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._writers)
 
     def close_connections(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for writer in self._writers:
             writer.close()
 
     async def stop(self) -> None:
-        """End everything."""
+        """Stop listening and close all connections."""
         assert self._server is not None
         self._server.close()
         self.close_connections()
@@ -81,7 +81,7 @@ class Upstream:
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(
         self, upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: Head
@@ -94,7 +94,7 @@ class Exchange:
         self._asked: dict[str, object] = {}
 
     async def respond(self) -> None:
-        """Answer it, or fail."""
+        """Respond, or fail."""
         path = self._head.target.partition("?")[0]
         if path == "/v1/realtime":
             await self._session(self._case())
@@ -137,7 +137,7 @@ class Exchange:
             await self._relayed(case)
 
     async def _relayed(self, case: Case) -> None:
-        """A body without a meaning."""
+        """Respond with a binary body."""
         await self._delivery.fail_early(case)
         body = case.data
         if self._head.method == "HEAD":
