@@ -1,9 +1,10 @@
-"""The sans-I/O part with plain asyncio and no Twisted: read an event stream, print the answer it makes.
+"""Sans-I/O core with plain asyncio and no Twisted: read an event stream, print the response that it makes.
 
     python examples/asyncio_accumulate.py http://127.0.0.1:8080/v1 demo "Hello!"
 
-asks for a stream under that base URL (OPENAI_API_KEY, where there is one, is the key) and prints the
-chat.completion that a call without ``stream`` would have got. For the Responses API take ResponseAccumulator.
+This requests a stream under that base URL (with OPENAI_API_KEY as the key, if set) and prints the
+chat.completion that a call without ``stream`` would have returned. For the Responses API use
+ResponseAccumulator.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
 
 
 async def accumulate(reader: asyncio.StreamReader) -> ChatCompletionsAccumulator:
-    """Feed an event stream to an accumulator until the answer is whole.
+    """Feed an event stream to an accumulator until the response is complete.
 
-    :raises APIError: the upstream reported an error, or the stream ended too early.
+    :raises APIError: if the upstream reported an error, or the stream ended too early.
     """
     decoder, accumulator = SSEDecoder(), ChatCompletionsAccumulator()
     while not accumulator.complete:
@@ -34,7 +35,7 @@ async def accumulate(reader: asyncio.StreamReader) -> ChatCompletionsAccumulator
 
 
 async def ask(base_url: str, model: str, prompt: str) -> bytes:
-    """One chat call, made as a stream; the answer as JSON."""
+    """Make one chat call as a stream, and return the response as JSON."""
     url = urlsplit(base_url)
     secure = url.scheme == "https"
     call = {
@@ -44,7 +45,8 @@ async def ask(base_url: str, model: str, prompt: str) -> bytes:
         "stream_options": {"include_usage": True},
     }
     body = json.dumps(call).encode()
-    # HTTP/1.0, because its body simply goes on until the connection closes. A real client has a library.
+    # With HTTP/1.0 the body is not chunked: it lasts until the connection closes. A real client uses an HTTP
+    # library.
     head = [
         f"POST {url.path.rstrip('/')}/chat/completions HTTP/1.0",
         f"Host: {url.netloc}",
@@ -57,8 +59,8 @@ async def ask(base_url: str, model: str, prompt: str) -> bytes:
     )
     try:
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if answer.split(b" ", 2)[1] != b"200":
+        response = await reader.readuntil(b"\r\n\r\n")
+        if response.split(b" ", 2)[1] != b"200":
             sys.exit((await reader.read()).decode())
         return (await accumulate(reader)).result_bytes()
     finally:
@@ -66,7 +68,7 @@ async def ask(base_url: str, model: str, prompt: str) -> bytes:
 
 
 def main(base_url: str, model: str, prompt: str) -> None:
-    """Print the answer, or say why there is none."""
+    """Print the response, or the reason why there is none."""
     try:
         print(asyncio.run(ask(base_url, model, prompt)).decode())
     except APIError as error:

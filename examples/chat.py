@@ -1,17 +1,17 @@
-"""A chat completion with the ``openai`` SDK (``pip install openai``), set by the environment.
+"""Chat completion with the ``openai`` SDK (``pip install openai``), configured by the environment.
 
     OPENAI_STREAM=1 OPENAI_PROMPT="What is a proxy?" python examples/chat.py
 
 ===================  ============================================  =====================================
-``OPENAI_BASE_URL``  where the API is                              the demo: ``http://127.0.0.1:8080/v1``
+``OPENAI_BASE_URL``  the API's base URL                            the demo: ``http://127.0.0.1:8080/v1``
 ``OPENAI_API_KEY``   the key                                       ``none``
 ``OPENAI_MODEL``     the model                                     ``gpt-3.5-turbo``
-``OPENAI_PROMPT``    what to say to it                             a greeting
-``OPENAI_STREAM``    ``1``, ``true`` or ``yes``: the text comes    one answer
-                     piece by piece; ``0``, ``false`` or ``no``
+``OPENAI_PROMPT``    the prompt                                    a greeting
+``OPENAI_STREAM``    ``1``, ``true`` or ``yes``: stream the text;  no stream
+                     ``0``, ``false`` or ``no``: do not
 ===================  ============================================  =====================================
 
-The adapter's port, ``http://127.0.0.1:28081/v1``, does as well. The text goes to stdout, the usage to stderr.
+The adapter's port, ``http://127.0.0.1:28081/v1``, works too. The text goes to stdout, the usage to stderr.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from openai.types import CompletionUsage
 
 
 def wants_stream() -> bool:
-    """Whether the text shall come piece by piece."""
+    """Report whether the text should be streamed."""
     value = os.environ.get("OPENAI_STREAM", "").strip().lower()
     if value in ("1", "true", "yes"):
         return True
@@ -34,14 +34,14 @@ def wants_stream() -> bool:
 
 
 def ask(client: OpenAI, model: str, prompt: str) -> CompletionUsage | None:
-    """Print the whole answer; the usage is returned."""
-    answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}])
-    print(answer.choices[0].message.content or "")
-    return answer.usage
+    """Print the whole response; return the usage."""
+    completion = client.chat.completions.create(model=model, messages=[{"role": "user", "content": prompt}])
+    print(completion.choices[0].message.content or "")
+    return completion.usage
 
 
 def ask_stream(client: OpenAI, model: str, prompt: str) -> CompletionUsage | None:
-    """Print the answer as it comes; the usage, which is in the last chunk, is returned."""
+    """Print the response as it arrives; return the usage, which is in the last chunk."""
     usage, finished = None, False
     with client.chat.completions.create(
         model=model,
@@ -61,7 +61,7 @@ def ask_stream(client: OpenAI, model: str, prompt: str) -> CompletionUsage | Non
 
 
 def main() -> None:
-    """Ask, and print the answer or why there is none."""
+    """Make the call, and print the response or the reason why there is none."""
     call = ask_stream if wants_stream() else ask
     try:
         client = OpenAI(
@@ -74,7 +74,7 @@ def main() -> None:
             os.environ.get("OPENAI_PROMPT") or "Hello there!",
         )
     except (OpenAIError, ValueError) as error:
-        # ValueError: an event that is not JSON. The cause tells what "Connection error." does not.
+        # ValueError: an event that is not JSON. "Connection error." alone says little; its cause says more.
         sys.exit(" ".join(f"{error} {error.__cause__ or ''}".split()))
     if usage is not None:
         print(f"{usage.prompt_tokens} tokens in, {usage.completion_tokens} out", file=sys.stderr)

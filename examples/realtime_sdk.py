@@ -1,9 +1,9 @@
-"""A Realtime session through the proxy, with the ``openai`` SDK: ``pip install 'openai[realtime]'``.
+"""Realtime session through the proxy, with the ``openai`` SDK: ``pip install 'openai[realtime]'``.
 
     python examples/realtime_sdk.py "What is a proxy?"
 
-It talks to the demo (``make run``) unless ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` say otherwise; a real
-upstream may want another ``MODEL``.
+The server is the demo (``make run``) unless ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` are set; a real
+upstream may need another ``MODEL``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from openai import OpenAI
 
 
 def main() -> None:
-    """Ask, and print the answer as it comes."""
+    """Ask a question, and print the response as it arrives."""
     question = " ".join(sys.argv[1:]) or "Hello there!"
     client = OpenAI(
         base_url=os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8080/v1",

@@ -1,14 +1,14 @@
-"""A call of the Responses API with the ``openai`` SDK (``pip install openai``), set by the environment.
+"""Responses API call with the ``openai`` SDK (``pip install openai``), configured by the environment.
 
     OPENAI_STREAM=1 OPENAI_PROMPT="What is a proxy?" python examples/responses.py
 
 ===================  ============================================  =====================================
-``OPENAI_BASE_URL``  where the API is                              the demo: ``http://127.0.0.1:8080/v1``
+``OPENAI_BASE_URL``  the API's base URL                            the demo: ``http://127.0.0.1:8080/v1``
 ``OPENAI_API_KEY``   the key                                       ``none``
 ``OPENAI_MODEL``     the model                                     ``gpt-3.5-turbo``
-``OPENAI_PROMPT``    what to say to it                             a greeting
-``OPENAI_STREAM``    ``1``, ``true`` or ``yes``: the text comes    one answer
-                     piece by piece; ``0``, ``false`` or ``no``
+``OPENAI_PROMPT``    the prompt                                    a greeting
+``OPENAI_STREAM``    ``1``, ``true`` or ``yes``: stream the text;  no stream
+                     ``0``, ``false`` or ``no``: do not
 ===================  ============================================  =====================================
 
 The text goes to stdout, the usage to stderr.
@@ -24,7 +24,7 @@ from openai.types.responses import Response, ResponseUsage
 
 
 def wants_stream() -> bool:
-    """Whether the text shall come piece by piece."""
+    """Report whether the text should be streamed."""
     value = os.environ.get("OPENAI_STREAM", "").strip().lower()
     if value in ("1", "true", "yes"):
         return True
@@ -34,9 +34,9 @@ def wants_stream() -> bool:
 
 
 def check(response: Response) -> Response:
-    """The response, unless it says that it failed.
+    """Return the response.
 
-    :raises OpenAIError: it does.
+    :raises OpenAIError: if its status is failed.
     """
     if response.status == "failed":
         raise OpenAIError(response.error.message if response.error else "the response failed")
@@ -44,14 +44,14 @@ def check(response: Response) -> Response:
 
 
 def ask(client: OpenAI, model: str, prompt: str) -> ResponseUsage | None:
-    """Print the whole answer; the usage is returned."""
+    """Print the whole response; return the usage."""
     response = check(client.responses.create(model=model, input=prompt))
     print(response.output_text)
     return response.usage
 
 
 def ask_stream(client: OpenAI, model: str, prompt: str) -> ResponseUsage | None:
-    """Print the answer as it comes; the usage, which is in the last event, is returned."""
+    """Print the response as it arrives; return the usage, which is in the last event."""
     with client.responses.create(model=model, input=prompt, stream=True) as events:
         for event in events:
             if event.type == "response.output_text.delta":
@@ -67,7 +67,7 @@ def ask_stream(client: OpenAI, model: str, prompt: str) -> ResponseUsage | None:
 
 
 def main() -> None:
-    """Ask, and print the answer or why there is none."""
+    """Make the call, and print the response or the reason why there is none."""
     call = ask_stream if wants_stream() else ask
     try:
         client = OpenAI(
@@ -80,7 +80,7 @@ def main() -> None:
             os.environ.get("OPENAI_PROMPT") or "Hello there!",
         )
     except (OpenAIError, ValueError) as error:
-        # ValueError: an event that is not JSON. The cause tells what "Connection error." does not.
+        # ValueError: an event that is not JSON. "Connection error." alone says little; its cause says more.
         sys.exit(" ".join(f"{error} {error.__cause__ or ''}".split()))
     if usage is not None:
         print(f"{usage.input_tokens} tokens in, {usage.output_tokens} out", file=sys.stderr)

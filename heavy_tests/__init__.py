@@ -1,1 +1,1 @@
-"""Tests that take long or need much memory: ``make test-heavy``."""
+"""Tests that take long or need much memory, run by ``make test-heavy``."""

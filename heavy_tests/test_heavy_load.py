@@ -1,4 +1,4 @@
-"""The real process in numbers: thousands open at once, thousands one after the other, and a short soak."""
+"""Load on the real process: thousands of connections at once, thousands of requests, and a short soak."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STREAM_BYTES, SESSION_BYTES = 32 * KIB, 48 * KIB
 
 
 class LoadTests(SynchronousTestCase):
-    """Each starts ``twistd openai-stream-proxy`` and is its upstream and its clients."""
+    """Runs of ``twistd openai-stream-proxy``, with an upstream and clients in this process."""
 
     def test_open_at_once(self) -> None:
-        """2,000 converted streams and 2,000 WebSockets at once, each with its own answer, in bounded room."""
+        """2,000 converted streams and 2,000 WebSockets at once get their own responses, in bounded memory."""
         if not allow_descriptors(4 * OPEN + 1000):
             raise SkipTest("this machine does not let a process open so many files")
         figures = asyncio.run(crowd(OPEN))
@@ -39,7 +39,7 @@ class LoadTests(SynchronousTestCase):
         self.assertLessEqual(figures.descriptors, 0)
 
     def test_short_soak(self) -> None:
-        """Some seconds of ``make soak``."""
+        """``make soak`` passes for a few seconds."""
         settings = Settings(5.0, seed=7, clients=12, pause=0.02, reload=False, sample_seconds=0.5)
         report = asyncio.run(soak(settings, lambda line: None))
         self.assertEqual(report.reasons, [], summary(report))

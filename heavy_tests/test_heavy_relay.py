@@ -1,4 +1,4 @@
-"""Sizes that a test beside the code should not have: the proxy's memory stays flat."""
+"""Large relayed bodies, during which the proxy's memory stays flat."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from tests.flows.test_relay_flow import GET, MIB, UPLOAD, Pour, numbered, small_buffers
-from tests.support.loopback import Stream, head, reactor, read_response, respond
+from tests.support.flood import MIB, Pour, numbered, small_buffers
+from tests.support.loopback import reactor
 from tests.support.twistd import Process, ProcessTestCase
+from tests.support.wire import GET, UPLOAD, Stream, head, read_response, respond
 
 TOTAL = 256 * MIB
-#: By how much a process may grow that relays 256 MiB.
+#: The growth allowed to a process that relays 256 MiB.
 GROWTH = 32 * MIB
 
 
 def resident(process: Process) -> int:
-    """The most memory that a process ever had resident, in bytes."""
+    """Return the peak resident memory of a process, in bytes."""
     assert process.transport is not None
     status = Path(f"/proc/{process.transport.pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -27,7 +28,7 @@ def resident(process: Process) -> int:
 
 
 async def still(pour: Pour) -> int:
-    """Wait until the other processes have long had what they would take; how many pieces that was."""
+    """Wait long enough for the other processes to read all they will; return the number of pieces sent."""
     calm, last = 0, -1
     while calm < 10:
         await deferLater(reactor, 0.05)
@@ -37,22 +38,22 @@ async def still(pour: Pour) -> int:
 
 
 class FlatTests(ProcessTestCase):
-    """256 MiB through a process, past a peer that stops reading, and on to its end."""
+    """256 MiB through a process, past a peer that stops reading, and on to the end."""
 
     timeout = 300
 
     async def warm(self, port: int) -> None:
-        """Let the process load what it loads with its first requests."""
+        """Let the process load the code that its first requests need."""
         for _ in range(3):
             await self.request(port, "GET", "/v1/warm")
 
     async def read_all(self, stream: Stream, pieces: list[bytes]) -> None:
-        """All of it has come, in order."""
+        """Read all pieces, which must be in order."""
         for piece in pieces:
             self.assertTrue(await stream.exactly(len(piece)) == piece)
 
     async def test_download(self) -> None:
-        """A download."""
+        """A download is paused by its client, and then complete."""
         pieces = numbered(TOTAL)
         pouring: Deferred[Pour] = Deferred()
 
@@ -81,7 +82,7 @@ class FlatTests(ProcessTestCase):
         self.assertLess(resident(process) - before, GROWTH)
 
     async def test_upload(self) -> None:
-        """An upload."""
+        """An upload is paused by its upstream, and then complete."""
         pieces = numbered(TOTAL)
         begun: Deferred[Stream] = Deferred()
         stuck: Deferred[None] = Deferred()

@@ -1,4 +1,4 @@
-"""A thousand reloads."""
+"""A thousand reloads of the config."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from tests.service.test_workers import children
 from tests.support.twistd import Process, free_port
 
 _RELOADS = 1000
-#: Kilobytes that a process may have grown by after the first hundred reloads.
+#: The growth in kilobytes that is allowed to a process after the first hundred reloads.
 _GROWTH = 3000
 
 
 def resident(pid: int) -> int:
-    """Return the resident memory of a process in kilobytes."""
+    """Return the resident memory of a process, in kilobytes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1])
 
 
 class ManyReloadsTests(ReloadTestCase):
-    """Resources after a thousand reloads."""
+    """Resources of the process after many reloads."""
 
     timeout = 300
 
     def pids(self, process: Process) -> list[int]:
-        """Return the process and its workers."""
+        """Return the serving processes and the parent."""
         return [process.pid, *children(process.pid)]
 
     async def test_flat(self) -> None:
-        """Reloads leak no memory and no descriptors; each changes a rule, and opens or closes a port."""
+        """Reloads that change a rule, or open or close a port, leak neither memory nor descriptors."""
         upstream = await self.named(b"a")
         port, other = free_port(), free_port()
         rule = {"listenPort": port, "upstreamUrl": upstream.url}
@@ -42,7 +42,7 @@ class ManyReloadsTests(ReloadTestCase):
         before: list[tuple[int, int]] = []
         for number in range(_RELOADS):
             rules = [{**rule, "timeoutSeconds": 100 + number}, *([more] if number % 2 else [])]
-            # Replaced atomically, so that an incomplete file is never read.
+            # The file is replaced atomically, so that the process never reads half of it.
             new = self.path.with_suffix(".new")
             new.write_text(json.dumps({"workers": self.workers, "rules": rules}))
             new.replace(self.path)

@@ -1,4 +1,4 @@
-"""Many more requests that could be read in two ways."""
+"""Ambiguous requests in large numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.http import test_smuggling
 
 
 class HeavyMutationTests(test_smuggling.MutationTests):
-    """Requests with something done to them."""
+    """Requests with random mutations."""
 
     timeout = 600
 
     @settings(max_examples=20_000, deadline=None)
     @given(test_smuggling.mutated(), st.integers(1, 64))
     def test_one_meaning(self, data: bytes, pieces: int) -> None:
-        """Whatever the client sends is refused, or has the one meaning that a strict reader finds in it."""
+        """Every request is refused, or has the one meaning that a strict parser finds in it."""
         self.check(data, pieces)

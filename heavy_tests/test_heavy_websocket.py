@@ -1,4 +1,4 @@
-"""WebSockets through the proxy in sizes and numbers that take their time."""
+"""WebSockets through the proxy, in sizes and numbers that take their time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from tests.support.loopback import Stream, read_head
 from tests.support.sessions import (
     BINARY,
     CONTINUATION,
@@ -28,6 +27,7 @@ from tests.support.sessions import (
     read_frame,
 )
 from tests.support.twistd import ProcessTestCase, eventually
+from tests.support.wire import Stream, read_head
 
 MIB = 1 << 20
 #: A mask that changes nothing, so that a test need not spend its time on masking.
@@ -36,7 +36,7 @@ CLEAR = b"\0\0\0\0"
 
 @implementer(IPushProducer)
 class Pump:
-    """Writes pieces to a connection, no faster than it takes them."""
+    """A producer that writes pieces to a connection no faster than they are read."""
 
     def __init__(self, stream: Stream, pieces: Iterator[bytes]) -> None:
         self.sent = 0
@@ -68,7 +68,7 @@ class Pump:
 
 
 async def taken(stream: Stream, count: int) -> str:
-    """Read so many bytes and nothing else; their digest."""
+    """Read `count` bytes and return their digest."""
     digest = hashlib.sha256()
     while count:
         piece = await stream.some()
@@ -80,18 +80,18 @@ async def taken(stream: Stream, count: int) -> str:
 
 
 class SizeTests(WebSocketTestCase):
-    """Big messages, and many."""
+    """Large messages, and many of them."""
 
     timeout = 120
 
     async def assert_all_passes(self, pieces: list[bytes], source: Stream, target: Stream) -> None:
-        """They arrive, every byte, in order."""
+        """Check that all pieces arrive in order, byte for byte."""
         pump = Pump(source, iter(pieces))
         got = await taken(target, sum(len(piece) for piece in pieces))
         self.assertEqual(got, pump.digest.hexdigest())
 
     async def test_one_frame(self) -> None:
-        """64 MiB in one frame, both ways, each of which is one message."""
+        """64 MiB in one frame, in each direction."""
         pair = await self.open()
         for source, target, key in both(pair):
             data = frame(BINARY, b"0123456789abcdef" * (4 * MIB), key=key and CLEAR)
@@ -103,7 +103,7 @@ class SizeTests(WebSocketTestCase):
         self.assertRegex(str((await self.ended()).detail), "1 messages 6.* up, 1 messages 6.* down")
 
     async def test_fragments(self) -> None:
-        """64 MiB in 10,000 fragments, with pings between them, both ways."""
+        """64 MiB in 10,000 fragments with pings between them, in each direction."""
         pair = await self.open()
         for source, target, key in both(pair):
             pieces = []
@@ -133,7 +133,7 @@ class SizeTests(WebSocketTestCase):
         self.assertRegex(str((await self.ended()).detail), "100000 messages .* up, 100000 messages .* down")
 
     async def test_two_hundred_sessions(self) -> None:
-        """200 sessions at once do not mix, and all end with their own close code."""
+        """200 sessions at once stay separate, and each ends with its own close code."""
         upstream, came = await self.accepting()
         port = await self.proxy(upstream.url)
 
@@ -147,7 +147,7 @@ class SizeTests(WebSocketTestCase):
             client.write(close_frame(4000 + number, client=True))
             self.assertEqual(await client.rest(), close_frame(4000 + number))
 
-        async def answer() -> None:
+        async def response() -> None:
             request, stream = await came.get()
             number = request.target.rpartition("/")[2].encode()
             for turn in range(20):
@@ -157,7 +157,7 @@ class SizeTests(WebSocketTestCase):
             stream.write(frame(8, (await read_frame(stream)).payload))
             stream.close()
 
-        work = [one(number) for number in range(200)] + [answer() for _ in range(200)]
+        work = [one(number) for number in range(200)] + [response() for _ in range(200)]
         await gatherResults([Deferred.fromCoroutine(part) for part in work], consumeErrors=True)
         await self.ended()
         codes = sorted(re.findall(r"close (\d+)", str(self.outcomes)))
@@ -170,7 +170,7 @@ class MemoryTests(ProcessTestCase, WebSocketTestCase):
     timeout = 180
 
     async def test_nothing_piles_up(self) -> None:
-        """Of 256 MiB the sender can send a part only until the reader wakes up; the process does not grow."""
+        """Only a part of 256 MiB can be sent until the reader wakes up, and the process does not grow."""
         upstream, came = await self.accepting(accepted)
         process, (port,) = await self.serve(upstream.url)
         for first in (0, 1):
@@ -199,7 +199,7 @@ class MemoryTests(ProcessTestCase, WebSocketTestCase):
 
 
 def stream_of(size: int, key: bytes) -> Iterator[bytes]:
-    """256 MiB in frames of `size`, in pieces that all differ."""
+    """Return 256 MiB in frames of `size`, in pieces that all differ."""
     header = frame(BINARY, bytes(size), key=key)[:-size]
     for number in range(256 * MIB // size):
         yield header
@@ -208,7 +208,7 @@ def stream_of(size: int, key: bytes) -> Iterator[bytes]:
 
 
 def peak(process: Any) -> int:
-    """The most memory that a process has had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     status = Path(f"/proc/{process.transport.pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found is not None

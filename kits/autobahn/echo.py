@@ -1,4 +1,4 @@
-"""A strict echo server for the Autobahn Testsuite: it prints its port and serves until it is stopped."""
+"""Echo server for the Autobahn Testsuite: prints its port and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ reactor: Any = _reactor
 
 
 class Echo(WebSocketServerProtocol):
-    """Sends every message back. autobahn refuses what RFC 6455 forbids, bad UTF-8 at its first bad byte."""
+    """An echo of every message; autobahn itself rejects violations of RFC 6455, byte by byte in UTF-8."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Send it back as the kind of message that it was."""
+        """Send the message back with the same type."""
         self.sendMessage(payload, isBinary)  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def main() -> None:
-    """Serve."""
+    """Run the server."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = Echo
-    # Violations are answered with a close code, so that there is one to compare.
+    # Violations are answered with a close code instead of a dropped connection, so that the codes can be
+    # compared.
     factory.setProtocolOptions(failByDrop=False, openHandshakeTimeout=0)
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     print(port.getHost().port, flush=True)

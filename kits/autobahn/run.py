@@ -1,11 +1,10 @@
-"""The Autobahn Testsuite through the relay and without it, case by case: ``python kits/autobahn/run.py``.
+"""Autobahn Testsuite with and without the relay, case by case: ``python kits/autobahn/run.py``.
 
-A strict echo server is tested by the suite's fuzzing client, directly and through the proxy. Both runs have
-to end alike: in behaviour, in closing behaviour and in the close code. What differs has to be in
-``expected.json`` with its reason. The compression cases (12 and 13) are left out: the relay negotiates no
-extensions.
+The suite's fuzzing client tests a strict echo server, directly and through the proxy. Both runs must agree in
+behaviour, closing behaviour and close code. Every difference has to be listed in ``expected.json`` with its
+reason. The compression cases (12 and 13) are left out, because the relay negotiates no extensions.
 
-The suite needs Python 2.7, which is looked for on the PATH and in pyenv.
+The suite needs Python 2.7, which is looked up on the PATH and in pyenv.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ Results = dict[str, dict[str, Any]]
 
 
 def python27() -> str | None:
-    """A Python 2.7 that runs."""
+    """Return a Python 2.7 that runs, or ``None``."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     on_path = shutil.which("python2.7")
     candidates = [*([on_path] if on_path else []), *map(str, pyenv.glob("versions/2.7*/bin/python2.7"))]
     for candidate in candidates:
-        # pyenv's shim is found and does not run where another version is chosen.
+        # pyenv's shim is on the PATH even if it refuses to run because another version is selected.
         if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
             return candidate
     return None
 
 
 def wstest(environment: Path) -> str:
-    """The suite's command; it is installed into the virtual environment `environment` if it is not there.
+    """Return the suite's command, and install it into the virtual environment if necessary.
 
-    :raises SystemExit: with one sentence, where that is not possible.
+    :raises SystemExit: if it cannot be installed.
     """
     command = environment / "bin" / "wstest"
     if command.exists():
@@ -63,7 +62,7 @@ def wstest(environment: Path) -> str:
     print(f"installing the Autobahn Testsuite into {environment}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         pip = ["pip", "install", "-qq", "--disable-pip-version-check"]
-        # virtualenv's own dependencies must not be seen while the suite's are installed.
+        # The dependencies of virtualenv must not be visible while the suite's are being installed.
         steps: tuple[tuple[list[str], dict[str, str]], ...] = (
             ([python, "-W", "ignore", "-m", *pip, "--target", scratch, "virtualenv"], {}),
             ([python, "-m", "virtualenv", "--quiet", str(environment)], {"PYTHONPATH": scratch}),
@@ -77,13 +76,13 @@ def wstest(environment: Path) -> str:
 
 
 def _clean() -> dict[str, str]:
-    """The environment without what is meant for this Python."""
+    """Return the environment without the settings of this Python."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @contextmanager
 def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A child that is gone afterwards."""
+    """Run a child process, and terminate it at the end."""
     with subprocess.Popen(command, text=True, **options) as child:
         try:
             yield child
@@ -92,16 +91,16 @@ def process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens on a port of 127.0.0.1.
+    """Wait until something listens on a port of 127.0.0.1.
 
-    :raises SystemExit: if nobody does.
+    :raises SystemExit: if nothing does in time.
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
@@ -114,7 +113,7 @@ def wait_for(port: int) -> None:
 
 
 def run(command: str, cases: list[str], report: Path) -> tuple[Results, Results]:
-    """Run the suite both ways; the results without the relay and with it, by case."""
+    """Run the suite both ways; return the results by case, without the relay and with it."""
     with ExitStack() as stack:
         echo = stack.enter_context(process([sys.executable, str(HERE / "echo.py")], stdout=subprocess.PIPE))
         assert echo.stdout is not None
@@ -165,7 +164,7 @@ def _ends(results: Results, case: str) -> str:
 
 
 def compare(direct: Results, relayed: Results, expected: dict[str, str]) -> bool:
-    """Print what differs; whether nothing does that is not expected."""
+    """Print the differences; return whether all of them are expected."""
     names = sorted({*direct, *relayed}, key=lambda case: [int(part) for part in case.split(".")])
     nothing: dict[str, Any] = {}
     differing = [
@@ -190,7 +189,7 @@ def compare(direct: Results, relayed: Results, expected: dict[str, str]) -> bool
 
 
 def main() -> int:
-    """Run and compare."""
+    """Run the suite and compare the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("cases", nargs="*", default=["*"], help="such as 7.* or 5.19 [default: all]")
     parser.add_argument(

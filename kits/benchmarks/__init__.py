@@ -1,1 +1,1 @@
-"""How much CPU time, delay and memory this product and its alternatives take: ``make bench``."""
+"""Benchmarks of CPU time, delay and memory, of this product and its alternatives: ``make bench``."""

@@ -1,4 +1,4 @@
-"""``python -m kits.benchmarks``: measure, print tables, write kits/benchmarks/results/TIME.json."""
+"""Command line ``python -m kits.benchmarks``: measure, print tables, write ``results/TIME.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK_CONTESTANTS = "aiohttp,nginx,product"
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmarks that the command line selects."""
     parser = argparse.ArgumentParser(prog="python -m kits.benchmarks", description=__doc__)
     parser.add_argument("--only", metavar="WORKLOADS", help="a comma-separated list; --list shows them")
     parser.add_argument(
@@ -40,9 +40,8 @@ def main() -> None:
         print("\n".join(f"{one.name:14} {one.about}" for one in WORKLOADS))
         print("contestants:", ", ".join(all_contestants()))
         return
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that what was started is ended
+    # An ordinary exit, so that the started processes are stopped.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     quick = options.quick
     workloads = chosen_workloads(options.only or (QUICK_WORKLOADS if quick else None))
     if options.connections:

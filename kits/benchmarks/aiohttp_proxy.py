@@ -1,9 +1,9 @@
-"""What one would write without this product: an aggregating proxy in a hundred lines of aiohttp.
+"""Aggregating proxy in a hundred lines of aiohttp: the obvious alternative to this product.
 
     python aiohttp_proxy.py PORT=UPSTREAM_URL…
 
-Chat completions and Responses that do not ask for a stream are asked for as streams and put together. All
-the rest is relayed as it comes, WebSockets too.
+Chat completions and Responses without ``stream`` are requested as streams and aggregated. Everything else is
+relayed as it arrives, WebSockets too.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ CONVERTED = ("/chat/completions", "/responses")
 
 
 def forwarded(headers: Any, *dropped: str) -> list[tuple[str, str]]:
-    """The headers that travel on."""
+    """Return the end-to-end headers."""
     return [(name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP.union(dropped)]
 
 
-async def events(answer: ClientResponse) -> AsyncIterator[Any]:
-    """The decoded data of each event of an answer."""
-    async for line in answer.content:
+async def events(response: ClientResponse) -> AsyncIterator[Any]:
+    """Yield the decoded data of each event of a response."""
+    async for line in response.content:
         if line.startswith(b"data:"):
             data = line[5:].strip()
             if data == b"[DONE]":
@@ -58,11 +58,11 @@ async def events(answer: ClientResponse) -> AsyncIterator[Any]:
             yield json.loads(data)
 
 
-async def aggregate_chat(answer: ClientResponse) -> dict[str, Any]:
-    """One ``chat.completion`` out of the chunks of a stream."""
+async def aggregate_chat(response: ClientResponse) -> dict[str, Any]:
+    """Aggregate the chunks of a stream into one ``chat.completion``."""
     result: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
-    async for chunk in events(answer):
+    async for chunk in events(response):
         for name, value in chunk.items():
             if name != "choices" and value is not None:
                 result[name] = value
@@ -80,7 +80,7 @@ async def aggregate_chat(answer: ClientResponse) -> dict[str, Any]:
 
 
 def merge(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Put what a delta brings into the message."""
+    """Merge a delta into the message."""
     for name, value in delta.items():
         if name == "tool_calls":
             calls = message.setdefault(name, [])
@@ -97,9 +97,9 @@ def merge(message: dict[str, Any], delta: dict[str, Any]) -> None:
             message[name] = value
 
 
-async def aggregate_responses(answer: ClientResponse) -> Any:
-    """The Response in the last event of a stream."""
-    async for event in events(answer):
+async def aggregate_responses(response: ClientResponse) -> Any:
+    """Return the Response in the last event of a stream."""
+    async for event in events(response):
         if event["type"] in ("response.completed", "response.failed", "response.incomplete"):
             return event["response"]
     raise web.HTTPBadGateway(text="the stream ended too early")
@@ -113,7 +113,7 @@ class Proxy:
         self.session: ClientSession
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer any request."""
+        """Respond to any request."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self.websocket(request)
         if request.method == "POST" and request.path.endswith(CONVERTED):
@@ -125,33 +125,33 @@ class Proxy:
         return await self.relay(request, request.content if request.can_read_body else None)
 
     async def convert(self, request: web.Request, data: dict[str, Any]) -> web.StreamResponse:
-        """Ask for a stream, answer with its sum."""
+        """Request a stream and respond with its aggregate."""
         data["stream"] = True
         chat = request.path.endswith("/chat/completions")
         if chat:
             data["stream_options"] = {"include_usage": True}
         headers = forwarded(request.headers, "content-length", "content-type")
-        async with self.session.post(self.upstream + request.path_qs, headers=headers, json=data) as answer:
-            if answer.content_type != "text/event-stream":
-                kept = forwarded(answer.headers, "content-length")
-                return web.Response(status=answer.status, headers=kept, body=await answer.read())
-            result = await (aggregate_chat if chat else aggregate_responses)(answer)
+        async with self.session.post(self.upstream + request.path_qs, headers=headers, json=data) as response:
+            if response.content_type != "text/event-stream":
+                kept = forwarded(response.headers, "content-length")
+                return web.Response(status=response.status, headers=kept, body=await response.read())
+            result = await (aggregate_chat if chat else aggregate_responses)(response)
             return web.json_response(
-                result, headers=forwarded(answer.headers, "content-length", "content-type")
+                result, headers=forwarded(response.headers, "content-length", "content-type")
             )
 
     async def relay(self, request: web.Request, body: Any) -> web.StreamResponse:
-        """Pass the request on, and the answer back as it comes."""
+        """Forward the request, and relay the response as it arrives."""
         url = self.upstream + request.path_qs
         headers = forwarded(request.headers)
         async with self.session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
-        ) as answer:
+        ) as upstream:
             response = web.StreamResponse(
-                status=answer.status, reason=answer.reason, headers=forwarded(answer.headers)
+                status=upstream.status, reason=upstream.reason, headers=forwarded(upstream.headers)
             )
             await response.prepare(request)
-            async for data in answer.content.iter_any():
+            async for data in upstream.content.iter_any():
                 await response.write(data)
             await response.write_eof()
             return response

@@ -1,4 +1,4 @@
-"""Before anything is measured: does the contestant answer what the upstream said?"""
+"""Check of a contestant's responses before anything is measured."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from kits.benchmarks.workloads import Request
 
 
 class Wrong(Exception):
-    """An answer is not what it should be; the text says in which way."""
+    """A response that differs from the upstream's; the message states how."""
 
 
 def ask(port: int, request: Request) -> tuple[str, bytes]:
-    """Send a request; the type and the body of the answer.
+    """Send a request; return the media type and the body of the response.
 
-    :raises Wrong: it is no 200.
+    :raises Wrong: if the status is not 200.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(request.method, request.target, request.body, dict(request.headers))
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise Wrong(f"no answer: {error!r}") from None
+        raise Wrong(f"no response: {error!r}") from None
     finally:
         connection.close()
-    if answer.status != 200:
-        raise Wrong(f"status {answer.status}: {body[:300].decode('utf-8', 'replace')}")
-    return answer.headers.get_content_type(), body
+    if response.status != 200:
+        raise Wrong(f"status {response.status}: {body[:300].decode('utf-8', 'replace')}")
+    return response.headers.get_content_type(), body
 
 
 def text_of(kind: str, body: bytes) -> str:
-    """The text that an answer carries, whether it is a stream, its sum, or no JSON at all.
+    """Return the text of a response: a stream, its aggregate, or a body that is not JSON.
 
-    :raises Wrong: it cannot be read.
+    :raises Wrong: if it cannot be parsed.
     """
     try:
         if kind == "text/event-stream":
@@ -44,7 +44,7 @@ def text_of(kind: str, body: bytes) -> str:
         if kind == "application/json":
             return _whole(json.loads(body))
     except (ValueError, LookupError, TypeError) as error:
-        raise Wrong(f"cannot be read: {error!r}: {body[:200]!r}") from None
+        raise Wrong(f"cannot be parsed: {error!r}: {body[:200]!r}") from None
     return body.decode()
 
 
@@ -55,16 +55,16 @@ def _delta(event: dict[str, Any]) -> str:
     return delta if isinstance(delta, str) else ""
 
 
-def _whole(answer: dict[str, Any]) -> str:
-    if "choices" in answer:
-        return str(answer["choices"][0]["message"]["content"])
-    return "".join(part["text"] for item in answer["output"] for part in item["content"])
+def _whole(response: dict[str, Any]) -> str:
+    if "choices" in response:
+        return str(response["choices"][0]["message"]["content"])
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
 
 
 def check(port: int, request: Request, expected: str) -> bool:
-    """See that the answer's text is the expected one; whether it came as a stream.
+    """Check the text of a response; return whether it was streamed.
 
-    :raises Wrong: it is not.
+    :raises Wrong: if the text differs.
     """
     kind, body = ask(port, request)
     text = text_of(kind, body)

@@ -1,4 +1,4 @@
-"""Who is measured: what each needs, how it is started, and which requests it understands."""
+"""Contestants: their requirements, how they are started, and the requests they understand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kits.benchmarks.processes import free_port
+from kits import processes
 from kits.benchmarks.workloads import Request, Workload, request_of
 
 HERE = Path(__file__).parent
@@ -19,9 +19,9 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 
 @dataclass(frozen=True)
 class Upstreams:
-    """Where the provider listens.
+    """The addresses of the provider.
 
-    :ivar authority: a file with the certificate of who signed the TLS one's.
+    :ivar authority: a file with the certificate of the TLS address's authority.
     """
 
     tcp_port: int
@@ -29,16 +29,16 @@ class Upstreams:
     authority: Path
 
     def url(self, leg: str) -> str:
-        """Its base URL on a leg."""
+        """Return the base URL for a leg."""
         return f"https://localhost:{self.tls_port}" if leg == "tls" else f"http://127.0.0.1:{self.tcp_port}"
 
 
 @dataclass(frozen=True)
 class Start:
-    """How to start a contestant.
+    """The command that starts a contestant.
 
-    :ivar ports: where it will listen, by leg.
-    :ivar seconds: how long that may take.
+    :ivar ports: the ports on which it will listen, by leg.
+    :ivar seconds: the time that it may take.
     """
 
     command: list[str]
@@ -48,10 +48,10 @@ class Start:
 
 
 class Contestant:
-    """One of those who are measured. This one is nobody: the client asks the upstream itself.
+    """A contestant. The base class stands for no proxy at all: the client asks the upstream itself.
 
-    :ivar only: the workloads that it can do; None for all.
-    :ivar paced_streams: how many paced streams it can serve at a time, if fewer than there should be.
+    :ivar only: the workloads that it supports; ``None`` for all.
+    :ivar paced_streams: the number of paced streams that it can serve at a time, if limited.
     """
 
     only: frozenset[str] | None = None
@@ -61,36 +61,37 @@ class Contestant:
         self.name = name
 
     def missing(self) -> str | None:
-        """What has to be installed first, if anything."""
+        """Return what has to be installed first, or nothing."""
         return None
 
     def start(self, upstreams: Upstreams, folder: Path) -> Start | None:
-        """Write what it needs into its folder, and say how to start it; None if there is nothing to start."""
+        """Write its config into `folder` and return the command that starts it, if any."""
         return None
 
     def can(self, workload: Workload) -> bool:
-        """Whether it can do this at all."""
+        """Report whether it supports a workload."""
         return workload.leg == "tcp"
 
     def request(self, workload: Workload, target: str, upstreams: Upstreams) -> Request:
-        """A workload's request in its words."""
+        """Return the request of a workload in the form that it expects."""
         return request_of(workload, target, workload.body)
 
 
 class Started(Contestant):
-    """One that is a process."""
+    """A contestant that runs as a process."""
 
     def can(self, workload: Workload) -> bool:
         return self.only is None or workload.name in self.only
 
 
 def free_ports() -> dict[str, int]:
-    """A port to listen on for each leg."""
-    return {"tcp": free_port(), "tls": free_port()}
+    """Return a port to listen on for each leg."""
+    tcp, tls = processes.free_ports(2)
+    return {"tcp": tcp, "tls": tls}
 
 
 class AiohttpProxy(Started):
-    """The hundred lines that everything is compared with."""
+    """The hundred lines of aiohttp that everything is compared with."""
 
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("aiohttp") else "aiohttp"
@@ -106,7 +107,7 @@ class Product(Started):
     """This product.
 
     :param reactor: the name of its reactor.
-    :param checkout: where its source is; None for what is installed.
+    :param checkout: the folder of its source; ``None`` for the installed one.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Product(Started):
         self._checkout = checkout
 
     def of(self, name: str, checkout: str) -> Product:
-        """The same out of another checkout."""
+        """Return the same product from another checkout."""
         return Product(name, reactor=self._reactor, workers=self._workers, log=self._log, checkout=checkout)
 
     def _source(self) -> Path:

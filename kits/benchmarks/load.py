@@ -1,4 +1,4 @@
-"""One measurement: the load generator runs, the contestant's CPU time and memory are read."""
+"""Measurements: the load generator runs, and the contestant's CPU time and memory are read."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kits.benchmarks.native import program
 from kits.benchmarks.processes import Process
 from kits.benchmarks.workloads import Workload
 
-#: How long one measurement may take before it counts as failed.
+#: The time after which a measurement counts as failed.
 LIMIT_SECONDS = 90.0
 
 
 class Failed(Exception):
-    """The load generator could not do its work; the text says why."""
+    """A failure of the load generator; the message states the reason."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: CPU and memory are None where there is no contestant in between.
+    """The figures of one measurement; CPU and memory are ``None`` if no contestant is in between.
 
     :ivar cpu_ms: milliseconds of CPU time per unit of the workload.
-    :ivar p50_ms: the median time of a request or message, or the delay of an event.
-    :ivar resident_mib: memory afterwards.
-    :ivar held_kib: memory that one held connection took.
+    :ivar p50_ms: the median time of a request or message, or the median delay of an event.
+    :ivar resident_mib: resident memory afterwards.
+    :ivar held_kib: memory per held connection.
     """
 
     count: int
@@ -42,16 +42,16 @@ class Figures:
 
     @property
     def per_second(self) -> float | None:
-        """How many were done in a second; on a busy machine this says little."""
+        """The throughput; on a busy machine it means little."""
         return self.count / self.seconds if self.seconds else None
 
     def asdict(self) -> dict[str, Any]:
-        """For JSON: what there is."""
+        """Return the figures that exist, for JSON."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Generator:
-    """The load generator under way.
+    """A running load generator.
 
     :param arguments: its command line.
     """
@@ -70,7 +70,7 @@ class Generator:
         self._popen.kill()
 
     def _wait(self) -> str:
-        """Wait for its end; what it wrote on standard error."""
+        """Wait for its end and return its standard error."""
         assert self._popen.stderr is not None
         with self._popen:
             errors = self._popen.stderr.read()
@@ -85,29 +85,29 @@ class Generator:
         return Failed(" ".join(errors.split())[:300] or "the load generator ended early")
 
     def expect(self, word: str) -> None:
-        """Wait until it says that word.
+        """Wait for this word on its standard output.
 
-        :raises Failed: it says something else, or ends.
+        :raises Failed: if it prints something else, or ends.
         """
         assert self._popen.stdout is not None
         if self._popen.stdout.readline().strip() != word:
             raise self._fail()
 
     def tell(self, text: str) -> None:
-        """Give it a line."""
+        """Send it a line."""
         assert self._popen.stdin is not None
         self._popen.stdin.write(f"{text}\n")
         self._popen.stdin.flush()
 
     def release(self) -> None:
-        """End its standard input."""
+        """Close its standard input."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
     def result(self) -> dict[str, Any]:
-        """What it did, once it has done it.
+        """Wait for its result and return it.
 
-        :raises Failed: something went wrong.
+        :raises Failed: if something went wrong.
         """
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline()
@@ -133,12 +133,12 @@ def measure(
 ) -> Figures:
     """Put a contestant under one load.
 
-    :param process: the contestant; None if there is none in between.
-    :param port: where it listens.
+    :param process: the contestant; ``None`` if there is none in between.
+    :param port: the port on which it listens.
     :param request: the file with the request.
-    :param count_for: how many to do, given the CPU seconds that one took while warming up.
+    :param count_for: returns the number of requests, given the CPU seconds of one request during the warm-up.
     :param events: the length of paced streams.
-    :raises Failed: it could not be measured.
+    :raises Failed: if it could not be measured.
     """
 
     def cpu() -> float:
@@ -176,7 +176,7 @@ def measure(
 
 
 def _measure_held(workload: Workload, process: Process | None, port: int, request: Path) -> Figures:
-    """Memory of open connections, after a few of them have come and gone."""
+    """Measure the memory of open connections, after a few of them have come and gone."""
     resident = []
     for connections in (20, workload.connections):
         if process:

@@ -1,4 +1,4 @@
-"""The programs in C, compiled where they are older than their sources."""
+"""Native programs in C, compiled when they are older than their sources."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _PROGRAMS = {"mock-upstream": ("upstream.c", "prepared.c"), "load": ("load.c",)}
 
 
 def program(name: str) -> Path:
-    """The executable of that name, up to date.
+    """Return the up-to-date executable with this name.
 
-    :raises SystemExit: it cannot be compiled.
+    :raises SystemExit: if it cannot be compiled.
     """
     sources = HERE / "native"
     target = BUILD / name

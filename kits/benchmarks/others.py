@@ -1,4 +1,4 @@
-"""The alternatives that are not ours: a general relay, a debugging proxy, and two gateways for models."""
+"""Alternatives of other makers: a general relay, a debugging proxy, and two gateways for models."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from kits.benchmarks.workloads import (
     request_of,
 )
 
-#: Where `make bench BENCH_FULL=1` puts those that want dependencies of their own.
+#: The folder in which `make bench BENCH_FULL=1` installs those with dependencies of their own.
 OTHERS = Path(sys.prefix) / "others"
 
 
 class Nginx(Started):
-    """A general relay in C; it makes no answer out of a stream."""
+    """A general relay in C, which does not aggregate streams."""
 
     def _program(self) -> str | None:
         return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -51,7 +51,7 @@ class Nginx(Started):
 
 
 class Mitmproxy(Started):
-    """The debugging proxy in reverse mode, told to let bodies stream."""
+    """The debugging proxy in reverse mode, configured to stream bodies."""
 
     def _program(self) -> str | None:
         own = OTHERS / "mitmproxy" / "bin" / "mitmdump"
@@ -75,7 +75,7 @@ class Mitmproxy(Started):
 
 
 class LiteLLM(Started):
-    """A gateway that translates: it decodes each event and makes a new one of it."""
+    """A translating gateway: it decodes each event and writes a new one."""
 
     only = frozenset({"stream", "stream-paced", "small", "tls-stream", "tls-paced"})
     paced_streams = 20
@@ -110,18 +110,18 @@ class LiteLLM(Started):
             },
         }
         path = folder / "config.yaml"
-        path.write_text(json.dumps(config))  # JSON is YAML
+        path.write_text(json.dumps(config))  # JSON is valid YAML
         command = [str(self._program()), "--config", str(path), "--host", "127.0.0.1", "--port", str(port)]
         env = {
             "SSL_CERT_FILE": str(upstreams.authority),
             "LITELLM_LOG": "ERROR",
             "LITELLM_TELEMETRY": "False",
         }
-        env["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the Internet
+        env["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise it fetches prices from the Internet
         return Start(command, {"tcp": port, "tls": port}, env, seconds=120)
 
     def request(self, workload: Workload, target: str, upstreams: Upstreams) -> Request:
-        """The upstream is what the model's name stands for, its path prefix with it."""
+        """Return a request whose model's name selects the upstream and its path prefix."""
         if workload.body is None:
             return request_of(workload, target, None)
         _, prefix, rest = target.split("/", 2)
@@ -129,7 +129,7 @@ class LiteLLM(Started):
 
 
 class Portkey(Started):
-    """A gateway on Node that relays what it knows to be OpenAI's."""
+    """A gateway on Node that relays requests in OpenAI's format."""
 
     only = frozenset({"stream", "stream-paced", "tls-stream", "tls-paced"})
 
@@ -146,7 +146,7 @@ class Portkey(Started):
         return Start(command, {"tcp": port, "tls": port}, env)
 
     def request(self, workload: Workload, target: str, upstreams: Upstreams) -> Request:
-        """The upstream is named in headers, its path prefix with it."""
+        """Return a request whose headers name the upstream and its path prefix."""
         _, prefix, rest = target.split("/", 2)
         headers = {
             "x_portkey_provider": "openai",

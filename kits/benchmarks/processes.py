@@ -1,30 +1,31 @@
-"""Processes of the benchmark: started, asked for CPU time and memory through /proc, ended."""
+"""Processes of the benchmark: started, measured through /proc, stopped."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from kits.processes import listens, process_tree
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class NotStarted(Exception):
-    """A process ended, or did not listen in time; the text says which, with the end of what it wrote."""
+    """A process that ended, or did not listen in time; the message has the end of its output."""
 
 
 class Process:
     """A process and its children, in a process group of their own.
 
-    :param name: what to call it.
+    :param name: its name in messages.
     :param command: the program and its arguments.
-    :param output: the file that gets what it writes.
-    :param env: what its environment has besides ours.
+    :param output: the file that receives its output.
+    :param env: additions to this process's environment.
     """
 
     def __init__(self, name: str, command: Sequence[str], output: Path, env: Mapping[str, str]) -> None:
@@ -42,26 +43,22 @@ class Process:
             )
 
     def wait_for(self, ports: Sequence[int], seconds: float) -> None:
-        """Return when something accepts connections on all the ports.
+        """Return once something accepts connections on every port.
 
-        :raises NotStarted: nothing did within that time.
+        :raises NotStarted: if nothing does in time.
         """
         end = time.monotonic() + seconds
         for port in ports:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    status = self._popen.poll()
-                    if status is not None or time.monotonic() > end:
-                        raise NotStarted(self._failure(status)) from None
-                    time.sleep(0.05)
+            while not listens(port):
+                status = self._popen.poll()
+                if status is not None or time.monotonic() > end:
+                    raise NotStarted(self._failure(status))
+                time.sleep(0.05)
 
     def first_line(self, seconds: float = 10) -> str:
-        """The first line that it writes.
+        """Return the first line of its output.
 
-        :raises NotStarted: none came within that time.
+        :raises NotStarted: if there is none in time.
         """
         end = time.monotonic() + seconds
         while b"\n" not in (written := self._output.read_bytes()):
@@ -76,26 +73,26 @@ class Process:
         return f"{self.name} {what}: {written}"
 
     def check(self) -> None:
-        """See that it still runs.
+        """Check that it is still running.
 
-        :raises RuntimeError: it does not.
+        :raises RuntimeError: if it is not.
         """
         if self._popen.poll() is not None:
             raise RuntimeError(self._failure(self._popen.returncode))
 
     def cpu_seconds(self) -> float:
-        """User and system time that it and its living children have taken so far."""
+        """Return the user and system time of the process and its living children."""
         total = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             fields = _stat(pid)
             if fields:
                 total += int(fields[11]) + int(fields[12])
         return total / _TICK
 
     def resident_bytes(self) -> int:
-        """The memory that it and its children have resident; what they share counts for each."""
+        """Return the resident memory of the process and its children; shared pages count for each of them."""
         total = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             try:
                 total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             except OSError:
@@ -103,7 +100,7 @@ class Process:
         return total * _PAGE
 
     def stop(self) -> None:
-        """End it and its children."""
+        """Stop the process and its children."""
         for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             try:
                 os.killpg(self._popen.pid, number)
@@ -116,26 +113,8 @@ class Process:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; none if the process is gone."""
+    """Return the fields of /proc/PID/stat from the state on, or none if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def _tree(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := _stat(int(entry))):
-            children.setdefault(int(fields[1]), []).append(int(entry))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

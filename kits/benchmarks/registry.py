@@ -1,4 +1,4 @@
-"""Everyone who can be measured, by name."""
+"""Registry of all contestants, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _products() -> dict[str, Product]:
 
 
 def all_contestants() -> dict[str, Contestant]:
-    """Everyone, by name, in the order of the table."""
+    """Return all contestants by name, in the order of the table."""
     return {
         "direct": Contestant("direct"),
         "nginx": Nginx("nginx"),
@@ -31,11 +31,11 @@ def all_contestants() -> dict[str, Contestant]:
 
 
 def chosen_contestants(names: str | None) -> list[Contestant]:
-    """Those whom a comma-separated list names; all without a list.
+    """Return the contestants that a comma-separated list names; all without a list.
 
-    ``product@DIRECTORY`` is a variant of the product out of another checkout.
+    ``product@DIRECTORY`` is the product from another checkout.
 
-    :raises SystemExit: it names one that does not exist.
+    :raises SystemExit: if one does not exist.
     """
     known = all_contestants()
     if not names:

@@ -1,4 +1,4 @@
-"""Figures become tables and JSON."""
+"""Reports: tables and JSON."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kits.benchmarks.load import Figures
 from kits.benchmarks.runner import Results
 from kits.benchmarks.workloads import Workload
 
-#: Whom the others are compared with.
+#: The contestant that the others are compared with.
 BASE = "aiohttp"
 
 
 def cost(figures: Figures) -> float | None:
-    """What is compared: CPU time, or the memory of a held connection."""
+    """Return the figure that is compared: CPU time, or the memory of a held connection."""
     return figures.held_kib if figures.held_kib is not None else figures.cpu_ms
 
 
 def middle(figures: Mapping[int, Figures], name: str) -> float | None:
-    """The median of one figure over the rounds."""
+    """Return the median of one figure over the rounds."""
     values = [value for one in figures.values() if (value := getattr(one, name)) is not None]
     return median(values) if values else None
 
 
 def ratio(figures: Mapping[int, Figures], base: Mapping[int, Figures]) -> float | None:
-    """The median of the rounds' ratios: what slows both down in one round cancels out."""
+    """Return the median of the rounds' ratios, in which noise that slows both down in a round cancels out."""
     ratios = [
         mine / other
         for number in figures.keys() & base.keys()
@@ -41,7 +41,7 @@ def ratio(figures: Mapping[int, Figures], base: Mapping[int, Figures]) -> float 
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first row is the head, the first column is words, the others are figures."""
+    """Return a Markdown table; the first row is the head, the first column text, the others figures."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| "
@@ -56,7 +56,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, suffix: str = "") -> str:
-    """Three significant digits, or a dash."""
+    """Return a number with three significant digits, or a dash."""
     if value is None:
         return "-"
     if abs(value) >= 100:
@@ -65,7 +65,7 @@ def number(value: float | None, suffix: str = "") -> str:
 
 
 def render(results: Results, workloads: Sequence[Workload], names: Sequence[str]) -> str:
-    """All tables, as text."""
+    """Return all tables as text."""
     present = [name for name in names if any(name in results.figures.get(one.name, {}) for one in workloads)]
     parts = [_ratios(results, workloads, present)]
     parts += [_details(results, one, present) for one in workloads if one.name in results.figures]
@@ -91,7 +91,7 @@ def _ratios(results: Results, workloads: Sequence[Workload], names: Sequence[str
             cells.append(number(value, mark))
         rows.append([workload.name, *cells])
     title = f"CPU time per request, message, event or chunk (idle: memory per connection), {BASE} = 1."
-    return f"{title}\n* relays the stream instead of making one answer of it.\n\n{table(rows)}"
+    return f"{title}\n* relays the stream instead of aggregating it.\n\n{table(rows)}"
 
 
 def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
@@ -122,7 +122,7 @@ def _linearity(results: Results, workloads: Sequence[Workload], names: Sequence[
 
 
 def write_json(results: Results, folder: Path, options: dict[str, Any]) -> Path:
-    """Everything that was measured, round by round, in a new file of the folder; its path."""
+    """Write all measurements, round by round, into a new file of `folder`; return its path."""
     folder.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     data = {

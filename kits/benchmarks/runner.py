@@ -1,4 +1,4 @@
-"""The rounds: everyone is started, each workload goes to each in turn, and so on again."""
+"""Rounds: all contestants are started, and each workload is run with each of them in turn."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Results:
-    """What came out, by workload and contestant.
+    """The results, by workload and contestant.
 
     :ivar figures: by round.
-    :ivar relayed: who relayed the stream where others made one answer of it.
-    :ivar failures: why there are no figures, or not of each round.
-    :ivar skipped: contestants that are not installed, and what they lack.
+    :ivar relayed: the contestants that relayed a stream where the others aggregated it.
+    :ivar failures: the reasons why figures are missing.
+    :ivar skipped: contestants that are not installed, and their missing requirements.
     """
 
     figures: dict[str, dict[str, dict[int, Figures]]] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Running:
-    """A contestant that has been started; without a process it is nobody."""
+    """A started contestant; without a process, the client asks the upstream itself."""
 
     contestant: Contestant
     process: Process | None
@@ -49,10 +49,10 @@ class Running:
 class Runner:
     """A whole run.
 
-    :param contestants: who takes part.
-    :param workloads: what they do.
-    :param cpu_seconds: how much CPU time each measurement should take.
-    :param paced_events: how many events each paced stream has.
+    :param contestants: the participants.
+    :param workloads: their tasks.
+    :param cpu_seconds: the CPU time that each measurement should take.
+    :param paced_events: the number of events in each paced stream.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Runner:
         self._upstreams: list[Process] = []
 
     def run(self, rounds: int) -> Results:
-        """Do it all that often."""
+        """Run the rounds and return the results."""
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
             upstreams = self._start_upstreams(stack)
             for number in range(rounds):
-                # Nobody always comes after the same other one.
+                # The order rotates, so that no contestant always follows the same other one.
                 turn = number % len(self._contestants) if self._contestants else 0
                 order = self._contestants[turn:] + self._contestants[:turn]
                 with ExitStack() as contest:
@@ -148,7 +148,8 @@ class Runner:
             return
         try:
             if workload.kind == "hold":
-                # Memory that others have used and given back would be taken again unseen.
+                # A fresh process: one that has grown before would serve held connections from memory already
+                # counted.
                 with ExitStack() as stack:
                     fresh = self._start(running.contestant, upstreams, stack)
                     if fresh is None:
@@ -163,7 +164,7 @@ class Runner:
         self.results.figures.setdefault(workload.name, {}).setdefault(name, {})[number] = figures
 
     def _failed(self, workload: Workload, name: str) -> bool:
-        """Whether it is no use to try again."""
+        """Report whether another attempt would be futile."""
         return (workload.name, name) in self.results.failures and not self._known(workload, name)
 
     def _known(self, workload: Workload, name: str) -> list[Figures]:
@@ -187,7 +188,7 @@ class Runner:
                 return max(least, int(self._cpu_seconds / seconds))
             if seconds is None:
                 return max(least, workload.warm * 10)
-            # A warm-up shorter than the clock's tick says only that there can be many.
+            # If the warm-up took less than one clock tick, use the tick as its upper bound.
             return max(least, int(self._cpu_seconds / max(seconds, 0.01 / workload.warm)))
 
         return measure(
@@ -209,5 +210,5 @@ class Runner:
 
 
 def say(text: str) -> None:
-    """Tell how far we are."""
+    """Print progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """TLS in front of the upstream: ``python tls_upstream.py UPSTREAM_PORT CERTIFICATE``; prints its port.
 
-Bytes are passed on as they come. It takes more CPU time than the upstream itself, but none of it is counted.
+Bytes are relayed as they arrive. This takes more CPU time than the upstream itself, but none of it is
+counted.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import cast
 
 
 class Leg(asyncio.Protocol):
-    """One of the two connections; `peer` is the other."""
+    """One of the two connections; `peer` is the other one."""
 
     peer: Leg | None = None
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports are none by class
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's TLS transports do not derive from it
 
     def data_received(self, data: bytes) -> None:
         assert self.peer is not None

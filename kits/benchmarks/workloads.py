@@ -1,4 +1,4 @@
-"""What the contestants have to do."""
+"""Workloads of the contestants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 MIB = 2**20
-#: Words in the prompt of each call: a body of a few hundred bytes, as short chats have.
+#: The number of words in each prompt, which makes a body of a few hundred bytes, as in short chats.
 _PROMPT = "Tell me in a few sentences what a streaming proxy does, and why one would want it. " * 4
 _CHAT: Mapping[str, Any] = {
     "model": "gpt-4o-mini",
@@ -18,9 +18,9 @@ _CHAT: Mapping[str, Any] = {
     ],
     "temperature": 0.7,
 }
-#: The events of a paced stream: five seconds, or half of that in a quick run.
+#: The number of events in a paced stream: five seconds, or half of that in a quick run.
 PACED_RATE, PACED_EVENTS, QUICK_PACED_EVENTS = 30, 150, 75
-#: What the clients call themselves with.
+#: The clients' User-Agent.
 KEY = "sk-0123456789abcdef0123456789abcdef0123456789abcdef"
 _RESPONSES: Mapping[str, Any] = {"model": "gpt-4o-mini", "input": _PROMPT, "temperature": 0.7}
 
@@ -29,15 +29,15 @@ _RESPONSES: Mapping[str, Any] = {"model": "gpt-4o-mini", "input": _PROMPT, "temp
 class Workload:
     """One thing to measure.
 
-    :ivar kind: how the load generator goes about it: whole requests, echoed WebSocket messages, the events of
-        paced streams, connections that are held.
+    :ivar kind: what the load generator does: whole requests, echoed WebSocket messages, events of paced
+        streams, or connections that are held.
     :ivar leg: how the contestant reaches the upstream.
     :ivar target: the request's target.
     :ivar body: its JSON body.
-    :ivar upload: the length of a body of zeros instead.
-    :ivar warm: how many to do first; also enough of them to tell what one costs.
-    :ivar units: how many of `unit` one request is.
-    :ivar groups: other names under which it can be chosen.
+    :ivar upload: the length of a body of zeros, which replaces `body`.
+    :ivar warm: the number of requests in the warm-up, enough to estimate the cost of one.
+    :ivar units: the number of `unit` in one request.
+    :ivar groups: other names that select it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Workload:
     groups: frozenset[str] = frozenset()
 
     def paced_target(self, events: int) -> str:
-        """The target of a paced stream of so many events."""
+        """Return the target of a paced stream with this many events."""
         return self.target.replace("{events}", str(events))
 
 
@@ -158,9 +158,9 @@ WORKLOADS = (
 
 
 def chosen_workloads(names: str | None) -> list[Workload]:
-    """The workloads that a comma-separated list names, by name or group; all without a list.
+    """Return the workloads that a comma-separated list names, by name or group; all without a list.
 
-    :raises SystemExit: it names one that does not exist.
+    :raises SystemExit: if one does not exist.
     """
     if not names:
         return list(WORKLOADS)
@@ -174,7 +174,7 @@ def chosen_workloads(names: str | None) -> list[Workload]:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it goes over the wire."""
+    """A request as it is sent."""
 
     method: str
     target: str
@@ -182,16 +182,16 @@ class Request:
     body: bytes = b""
 
     def wire(self) -> bytes:
-        """Its bytes."""
+        """Return its bytes."""
         lines = [f"{self.method} {self.target} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
 def request_of(workload: Workload, target: str, body: Mapping[str, Any] | None, **headers: str) -> Request:
-    """The request of a workload.
+    """Return the request of a workload.
 
-    :param target: its target, as this contestant wants it.
+    :param target: its target, as this contestant expects it.
     :param body: its JSON body, likewise.
     :param headers: more headers, with ``_`` for ``-``.
     """

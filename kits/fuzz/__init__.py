@@ -1,1 +1,1 @@
-"""What the parsers make of bytes that nobody meant: ``python -m kits.fuzz``."""
+"""Fuzz targets for the parsers: ``python -m kits.fuzz``."""

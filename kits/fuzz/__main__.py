@@ -1,4 +1,4 @@
-"""``python -m kits.fuzz [TARGET ...]``: every target for a while, or one with the input of a file."""
+"""Command line ``python -m kits.fuzz [TARGET ...]``: all targets, or one with the input of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WRITTEN = re.compile(r"Test unit written to (\S+)")
 
 
 def main() -> int:
-    """Do what the command line asks for; 1 if a target found something."""
+    """Run the targets; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m kits.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--seconds", type=float, default=60, help="for each target (60)")

@@ -1,4 +1,4 @@
-"""Targets: the adapter's languages and what services send."""
+"""Targets for the adapter: its languages, and the responses of services."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MODELS = ("m", "a")
 
 
 def expression(data: bytes) -> None:
-    """Any text is an expression or is refused in one line, and any expression can look at any value."""
+    """Any text compiles or is rejected in one line, and what compiles can be applied to any value."""
     source = Source(data)
     value = source.value()
     text = source.pick(_EXPRESSIONS) + source.rest().decode("utf-8", "replace")
@@ -58,14 +58,14 @@ def expression(data: bytes) -> None:
 
 
 def template(data: bytes) -> None:
-    """Any JSON is a template or is refused in one line, and what it becomes is JSON."""
+    """Any JSON is a template or is rejected in one line, and its result is JSON."""
     source = Source(data)
     call = _call(source)
     value = _braced(source, source.value()) if source.number(2) else source.rest().decode("utf-8", "replace")
     try:
         compiled = Template(value, "adapter.request")
     except TemplateError as error:
-        require(str(error).startswith("adapter.request"), "names no place", error)
+        require(str(error).startswith("adapter.request"), "does not name the position", error)
         return
     strict(encode_json(compiled.fill(Context(call))))
 
@@ -89,7 +89,7 @@ def _call(source: Source) -> dict[str, Any]:
 
 
 def dialect(data: bytes) -> None:
-    """What goes to a service has a target without blanks and fields without line ends, whatever is asked."""
+    """A request to a service has no whitespace in its target and no line ends in its fields."""
     source = Source(data)
     call = _call(source)
     expressions = [source.pick(_EXPRESSIONS[1:]) for _ in range(3)]
@@ -104,7 +104,7 @@ def dialect(data: bytes) -> None:
     try:
         made = Dialect("http://127.0.0.1:1" + path, msgspec.convert(given, AdapterConfig), {})
     except DialectError as error:
-        require(str(error).strip(), "no words")
+        require(str(error).strip(), "an empty message")
         return
     try:
         request = made.request(call, [b"Bearer x"])
@@ -120,7 +120,7 @@ def dialect(data: bytes) -> None:
 
 
 def asked(data: bytes) -> None:
-    """A chat request is taken or refused."""
+    """A chat request is accepted or rejected."""
     source = Source(data)
     document = source.spelled(_call(source)) if source.number(2) else source.rest()
     try:
@@ -130,15 +130,15 @@ def asked(data: bytes) -> None:
 
 
 def payloads(data: bytes) -> None:
-    """However a body is cut, the payloads are the same."""
+    """The payloads of a body do not depend on how it is cut."""
     source = Source(data)
     format, media, bound = source.pick(_FORMATS), source.pick(_MEDIA), source.pick([100, 10**6, 10**6, 10**6])
     stream = _body(source)
     whole = _payloads([stream], format, media, bound)
     cut = _payloads(source.reads(stream), format, media, bound)
     if bound < 10**6 and None in (whole[-1], cut[-1]):
-        return  # how much was let through before the bound may depend on the cuts
-    same("cut otherwise", cut, whole)
+        return  # the bytes delivered before the limit may depend on the cuts
+    same("depends on how it is cut", cut, whole)
 
 
 def _payloads(reads: list[bytes], format: Format, media: bytes, bound: int) -> Outcome:
@@ -174,12 +174,12 @@ def _dialect(number: int) -> Dialect:
 
 
 def translation(data: bytes) -> None:
-    """However a service's body is cut, the chunks are the same, and they make one completion."""
+    """The chunks of a service's body do not depend on how it is cut, and they make one completion."""
     source = Source(data)
     made, media = _dialect(source.number(len(_CONFIGS))), source.pick(_MEDIA)
     stream = _body(source)
     whole = _translated(made, media, [stream])
-    same("cut otherwise", _translated(made, media, source.reads(stream)), whole)
+    same("depends on how it is cut", _translated(made, media, source.reads(stream)), whole)
     failed(refusal(400 + source.number(200), stream, made.reader, "http://127.0.0.1:1"))
 
 
@@ -194,11 +194,11 @@ def _translated(made: Dialect, media: bytes, reads: list[bytes]) -> Outcome:
         return ("ended",)
 
     end = outcome(run)
-    answer = ChatCompletionsAccumulator()
+    accumulator = ChatCompletionsAccumulator()
     for chunk in chunks:
         strict(chunk)
-        answer.feed(ServerSentEvent(data=chunk))
+        accumulator.feed(ServerSentEvent(data=chunk))
     if end == ("ended",):
-        answer.feed(ServerSentEvent(data=b"[DONE]"))
-        strict(answer.result_bytes())
+        accumulator.feed(ServerSentEvent(data=b"[DONE]"))
+        strict(accumulator.result_bytes())
     return chunks, end

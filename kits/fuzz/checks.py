@@ -1,4 +1,4 @@
-"""What targets have in common: comparing outcomes, and what counts as good JSON."""
+"""Checks that targets share: comparison of outcomes, and strict JSON."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Outcome = tuple[object, ...]
 
 
 def require(held: object, what: str, *details: object) -> None:
-    """See that something holds.
+    """Check that a condition holds.
 
-    :raises AssertionError: it does not.
+    :raises AssertionError: if it does not.
     """
     if not held:
         raise AssertionError(f"{what}: {' | '.join(repr(detail) for detail in details)}"[:4000])
 
 
 def same(what: str, one: object, other: object) -> None:
-    """See that two ways came to the same."""
+    """Check that two ways lead to the same result."""
     require(one == other, what, one, other)
 
 
 def one_line(text: str) -> None:
-    """See that a log can hold `text` as one line, and a terminal show it."""
+    """Check that `text` is one printable line."""
     require(text and text.splitlines() == [text], "not one line", text)
     text.encode()
 
 
 def failed(error: APIError) -> Outcome:
-    """An error as an outcome; its envelope must be good."""
+    """Return an error as an outcome; its envelope must be valid."""
     require(400 <= error.status <= 599, "no status of an error", error.status)
     body = strict(error.envelope())
     same("not the envelope's keys", list(body["error"]), ["message", "type", "param", "code"])
@@ -40,7 +40,7 @@ def failed(error: APIError) -> Outcome:
 
 
 def strict(data: bytes) -> Any:
-    """`data`, which must be JSON as RFC 8259 has it."""
+    """Parse `data`, which must be JSON as in RFC 8259."""
 
     def unspellable(word: str) -> NoReturn:
         raise AssertionError(f"no JSON has {word}")
@@ -49,7 +49,7 @@ def strict(data: bytes) -> Any:
 
 
 def outcome(run: Callable[[], Outcome]) -> Outcome:
-    """What `run` returns, or the APIError that it raises."""
+    """Return the result of `run`, or the outcome of the APIError that it raises."""
     try:
         return run()
     except APIError as error:
@@ -57,6 +57,6 @@ def outcome(run: Callable[[], Outcome]) -> Outcome:
 
 
 def fed(pieces: Iterable[bytes], feed: Callable[[bytes], object]) -> None:
-    """Feed piece by piece."""
+    """Feed the pieces one by one."""
     for piece in pieces:
         feed(piece)

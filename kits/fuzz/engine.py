@@ -1,6 +1,6 @@
-"""``python -m kits.fuzz.engine TARGET SECONDS FOLDER``: one target, under Atheris if it is installed.
+"""Fuzzing of one target, under Atheris if installed: ``python -m kits.fuzz.engine TARGET SECONDS FOLDER``.
 
-Inputs that led to something new are kept in ``FOLDER/corpus``, what was found in ``FOLDER/found``.
+Inputs that reach new code are kept in ``FOLDER/corpus``, failures in ``FOLDER/found``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LONGEST = 4096
 
 
 def main(name: str, seconds: float, folder: Path) -> int:
-    """Run it; the exit status is not 0 if something was found."""
+    """Fuzz the target; the exit status is nonzero if it failed."""
     corpus, found = folder / "corpus" / name, folder / "found"
     corpus.mkdir(parents=True, exist_ok=True)
     found.mkdir(parents=True, exist_ok=True)

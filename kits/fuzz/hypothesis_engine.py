@@ -1,4 +1,4 @@
-"""Targets under Hypothesis: on every Python, without coverage to guide it."""
+"""Fuzzing under Hypothesis: on every Python, without the guidance of coverage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kits.fuzz.targets import WORDS, Target
 
-#: Any bytes, and bytes in which words of the formats stand.
+#: Arbitrary bytes, and bytes with words of the formats.
 INPUTS = st.one_of(
     st.binary(max_size=300),
     st.lists(st.sampled_from(WORDS) | st.binary(max_size=12), max_size=25).map(b"".join),
@@ -17,9 +17,9 @@ INPUTS = st.one_of(
 
 
 def try_target(target: Target, examples: int) -> None:
-    """Give `target` so many inputs, the same each time.
+    """Run `target` on a number of inputs, the same ones each time.
 
-    :raises AssertionError: what it shows does not hold; so does any error that it lets out.
+    :raises AssertionError: if a property does not hold; any other error of the target is raised as well.
     """
     quiet = settings(
         max_examples=examples,
@@ -33,7 +33,7 @@ def try_target(target: Target, examples: int) -> None:
 
 
 def try_for(target: Target, seconds: float) -> int:
-    """Give `target` inputs for so long, others each time; how many is returned."""
+    """Run `target` on new inputs for a time; return their number."""
     count = 0
 
     def counted(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Targets: what comes from clients and from files."""
+"""Targets for input from clients and from files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PATHS = (b"/v1/chat/completions", b"/v1/responses/", b"/openai/deployments/a%20
 
 
 def config(data: bytes) -> None:
-    """A configuration is used, or refused in one line."""
+    """A config is accepted, or rejected in one line."""
     source = Source(data)
     if source.number(3):
         rules = [_rule(source) for _ in range(1 + source.number(2))]
@@ -66,22 +66,22 @@ def _rule(source: Source) -> dict[str, Any]:
 
 
 def url(data: bytes) -> None:
-    """A base URL is taken apart, or refused in one line."""
+    """A base URL is parsed, or rejected in one line."""
     source = Source(data)
     text = source.pick(("", *_URLS)) + source.rest().decode("utf-8", "replace")
     try:
         parsed = parse_upstream_url(text)
     except ValueError as error:
-        require(str(error).strip(), "no words")
+        require(str(error).strip(), "an empty message")
         return
     require(not set(parsed.netloc + parsed.prefix) & set(b"\r\n \t?#"), "unsafe", parsed)
     require(0 < parsed.port < 65536, "no port", parsed)
     again = parse_upstream_url(parsed.origin + parsed.prefix.decode("ascii"))
-    same("not what it says", again, parsed)
+    same("differs when parsed again", again, parsed)
 
 
 def head(data: bytes) -> None:
-    """A target is a path that no blank and no line end can leave, and any head can be judged."""
+    """An accepted target is a path without whitespace and line ends, and any head can be classified."""
     source = Source(data)
     method = source.pick([b"POST", b"GET", b"post"])
     fields = [
@@ -100,7 +100,7 @@ def head(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """A converted call asks for a stream and says all else as the client did."""
+    """A converted call asks for a stream, and otherwise says what the client said."""
     source = Source(data)
     kind = source.pick(list(Kind))
     target = source.pick(_PATHS)
@@ -138,7 +138,7 @@ def _spelling(value: Any) -> str:
 
 
 def jsontext(data: bytes) -> None:
-    """What is decoded can be encoded, as strict JSON; and an object's members are what they are in it."""
+    """Decoded values can be encoded as strict JSON, and the members of an object match its decoded value."""
     source = Source(data)
     document = source.spelled(source.value()) if source.number(2) else source.rest()
     try:
@@ -148,7 +148,7 @@ def jsontext(data: bytes) -> None:
     else:
         encoded = encode_json(value)
         strict(encoded)
-        same("not the same again", encode_json(decode_json(encoded)), encoded)
+        same("differs when decoded again", encode_json(decode_json(encoded)), encoded)
     try:
         members = decode_members(document)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Decisions out of a fuzzer's bytes, so that what it changes is the structure and not only the spelling."""
+"""Decisions drawn from a fuzzer's bytes, so that mutations change the structure and not only the spelling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-# Longer inputs are not also read a byte at a time.
+# Longer inputs are not also read one byte at a time.
 _BYTEWISE = 600
 
-#: Keys that mean something to one parser or another.
+#: Keys that one parser or another interprets.
 KEYS = (
     *("id", "object", "created", "model", "usage", "choices", "index", "delta", "message", "logprobs"),
     *("content", "error", "code", "status", "finish_reason", "tool_calls", "function", "name", "arguments"),
@@ -28,7 +28,7 @@ _NUMBERS = (-1, 0, 1, 2, 3, 429, 10**30, 0.5, -0.0, 1e308, float("nan"), float("
 
 
 class Source:
-    """Reads `data` from its beginning; when nothing is left, all that is read is zero."""
+    """A reader of `data` from its beginning; after the end it returns zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -36,27 +36,27 @@ class Source:
 
     @property
     def left(self) -> int:
-        """How many bytes have not been read."""
+        """The number of unread bytes."""
         return len(self._data) - self._at
 
     def number(self, below: int) -> int:
-        """A number from 0 on."""
+        """Return a number from 0 up to, but not including, `below`."""
         size = 1 if below <= 256 else 2
         taken = self._data[self._at : self._at + size]
         self._at = min(self._at + size, len(self._data))
         return int.from_bytes(taken, "big") % below
 
     def pick(self, options: Sequence[_T]) -> _T:
-        """One of these."""
+        """Return one of these."""
         return options[self.number(len(options))]
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """Return all unread bytes."""
         at, self._at = self._at, len(self._data)
         return self._data[at:]
 
     def reads(self, data: bytes | None = None) -> list[bytes]:
-        """`data`, or what is left, cut as a network might."""
+        """Return `data`, or the unread bytes, cut as a network might."""
         chance = random.Random(self.number(65536))
         whole = self.rest() if data is None else data
         if len(whole) <= _BYTEWISE and chance.random() < 0.25:
@@ -66,7 +66,7 @@ class Source:
         return [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
 
     def text(self) -> str:
-        """A word, or some bytes taken for one."""
+        """Return a word, or some bytes decoded as text."""
         if self.number(4):
             return self.pick(_WORDS)
         taken = self._data[self._at : self._at + self.number(24)]
@@ -74,7 +74,7 @@ class Source:
         return taken.decode("utf-8", "replace")
 
     def value(self, keys: Sequence[str] = KEYS, depth: int = 6) -> Any:
-        """A value as JSON has them, and as `json` takes them."""
+        """Return a JSON value, including those that only `json` accepts."""
         kind = self.number(10) if self.left and depth else 0
         if kind == 0:
             return None
@@ -89,18 +89,18 @@ class Source:
         return self.object(keys, depth)
 
     def object(self, keys: Sequence[str] = KEYS, depth: int = 6) -> dict[str, Any]:
-        """An object of a few members."""
+        """Return an object with a few members."""
         return {self.pick(keys): self.value(keys, depth - 1) for _ in range(self.number(6))}
 
     def spelled(self, value: Any) -> bytes:
-        """`value` as JSON, spelled in one way or another."""
+        """Return `value` as JSON in one of several spellings."""
         ascii_only, blank = self.pick([(True, True), (True, False), (False, False)])
         separators = (", ", ": ") if blank else (",", ":")
         text = json.dumps(value, ensure_ascii=ascii_only, separators=separators)
         return text.encode("utf-8", "replace")
 
     def events(self) -> bytes:
-        """An event stream, most of whose data are objects; or just what is left."""
+        """Return an event stream, most of whose data are objects, or just the unread bytes."""
         if not self.number(3):
             return self.rest()
         out = bytearray()
@@ -112,7 +112,7 @@ class Source:
                 out += self.pick([b": ping", b"event: error", b"id: 1", b"data", b"{}", b"[DONE]"]) + end
             elif how == 1:
                 out += b"event: " + self.text().encode("utf-8", "replace") + end
-            elif how == 2 and before:  # a run of chunks that differ in one text
+            elif how == 2 and before:  # a run of chunks that differ only in one text
                 for _ in range(self.number(12)):
                     inside = json.dumps(self.text())[1:-1].encode()
                     out += b"data: " + before.replace(b'"a"', b'"%b"' % inside) + end + end
@@ -125,7 +125,7 @@ class Source:
         return bytes(out)
 
     def chunk(self) -> dict[str, Any]:
-        """A chunk of a chat stream, or what is nearly one."""
+        """Return a chunk of a chat stream, or nearly one."""
         key = self.pick(["content", "content", "reasoning_content", "refusal", "tool_calls", "role"])
         delta: dict[str, Any] = {key: "a"}
         if key == "tool_calls":

@@ -1,4 +1,4 @@
-"""Targets: event streams and what is put together from them."""
+"""Targets for event streams and their aggregates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BOUNDS = (10, 60, 300, 2000, 10**6, 10**6, 10**6, 10**6)
 
 
 def sse(data: bytes) -> None:
-    """However a stream is cut, its events, its stray lines and its bound are the same."""
+    """The events, stray lines and limits of a stream do not depend on how it is cut."""
     source = Source(data)
     bound = source.pick(_BOUNDS)
     reads = source.reads(source.events() if source.number(2) else None)
     whole = b"".join(reads)
     got = _decoded([whole], bound)
-    same("cut otherwise, other events", _decoded(reads, bound), got)
+    same("the events depend on how the stream is cut", _decoded(reads, bound), got)
 
 
 def _decoded(reads: list[bytes], bound: int) -> Outcome:
@@ -45,7 +45,7 @@ def _decoded(reads: list[bytes], bound: int) -> Outcome:
 
 
 def chat(data: bytes) -> None:
-    """The plain way and the short way, in one read and in many, come to one answer or one error."""
+    """The fast path and the general path, in one read and in many, lead to the same response or error."""
     source = Source(data)
     bound = source.pick(_BOUNDS)
     n = 1 + source.number(2)
@@ -53,58 +53,58 @@ def chat(data: bytes) -> None:
     reads = source.reads(source.events())
     whole = [b"".join(reads)]
     plain = outcome(lambda: _chat(whole, bound, n, clean, fast=False))
-    same("cut otherwise", outcome(lambda: _chat(reads, bound, n, clean, fast=False)), plain)
-    same("the short way", outcome(lambda: _chat(whole, bound, n, clean, fast=True)), plain)
-    same("the short way, cut", outcome(lambda: _chat(reads, bound, n, clean, fast=True)), plain)
+    same("depends on how it is cut", outcome(lambda: _chat(reads, bound, n, clean, fast=False)), plain)
+    same("the fast path", outcome(lambda: _chat(whole, bound, n, clean, fast=True)), plain)
+    same("the fast path, cut", outcome(lambda: _chat(reads, bound, n, clean, fast=True)), plain)
 
 
 def _chat(reads: list[bytes], bound: int, n: int, clean: bool, *, fast: bool) -> Outcome:
     events = SSEDecoder(max_event_bytes=bound + 65_536)
-    answer = ChatCompletionsAccumulator(n=n, max_bytes=bound)
-    runs = ChatRuns(events, answer)
+    accumulator = ChatCompletionsAccumulator(n=n, max_bytes=bound)
+    runs = ChatRuns(events, accumulator)
     for read in reads:
-        if answer.complete:
+        if accumulator.complete:
             break
         if fast:
             runs.feed(read)
         else:
             for event in events.feed(read):
-                answer.feed(event)
-    return _ended(answer, events, clean, bound)
+                accumulator.feed(event)
+    return _ended(accumulator, events, clean, bound)
 
 
 def responses(data: bytes) -> None:
-    """A Responses stream has one answer or one error, however it is cut."""
+    """A Responses stream has one response or one error, however it is cut."""
     source = Source(data)
     bound = source.pick(_BOUNDS)
     clean = bool(source.number(4))
     reads = source.reads(source.events())
     whole = [b"".join(reads)]
     plain = outcome(lambda: _responses(whole, bound, clean))
-    same("cut otherwise", outcome(lambda: _responses(reads, bound, clean)), plain)
+    same("depends on how it is cut", outcome(lambda: _responses(reads, bound, clean)), plain)
 
 
 def _responses(reads: list[bytes], bound: int, clean: bool) -> Outcome:
-    events, answer = SSEDecoder(max_event_bytes=bound + 65_536), ResponseAccumulator(max_bytes=bound)
+    events, accumulator = SSEDecoder(max_event_bytes=bound + 65_536), ResponseAccumulator(max_bytes=bound)
     for read in reads:
         for event in events.feed(read):
-            answer.feed(event)
-    return _ended(answer, events, clean, bound)
+            accumulator.feed(event)
+    return _ended(accumulator, events, clean, bound)
 
 
-def _ended(answer: EventAccumulator, events: SSEDecoder, clean: bool, bound: int) -> Outcome:
-    answer.end(events.stray(), clean=clean)
-    body = answer.result_bytes()
+def _ended(accumulator: EventAccumulator, events: SSEDecoder, clean: bool, bound: int) -> Outcome:
+    accumulator.end(events.stray(), clean=clean)
+    body = accumulator.result_bytes()
     require(len(body) <= bound, "larger than its bound", body)
     require(isinstance(strict(body), dict), "no object", body)
-    answer.feed(ServerSentEvent(data=b"{"))  # nothing counts after the end
-    answer.end(b"{}", clean=False)
-    same("not settled", answer.result_bytes(), body)
+    accumulator.feed(ServerSentEvent(data=b"{"))  # nothing counts after the end
+    accumulator.end(b"{}", clean=False)
+    same("not settled", accumulator.result_bytes(), body)
     return (body,)
 
 
 def merge(data: bytes) -> None:
-    """Deltas merge into what JSON can hold, and settling a tree changes nothing in it."""
+    """Deltas merge into JSON values, and settling a tree changes nothing in it."""
     source = Source(data)
     tree: Object = {}
     resent: Object = {}
@@ -127,7 +127,7 @@ def merge(data: bytes) -> None:
 
 
 def errors(data: bytes) -> None:
-    """Whatever an upstream calls an error is an OpenAI error."""
+    """Anything that an upstream reports as an error becomes an OpenAI error."""
     value = Source(data).value()
     failed(chat_stream_error(value))
     for event in ("failed", "error"):
@@ -138,14 +138,14 @@ def errors(data: bytes) -> None:
 
 
 def sniffing(data: bytes) -> None:
-    """What is decided about the beginning of a body holds for more of it."""
+    """A decision about the beginning of a body still holds when more of it has arrived."""
     source = Source(data)
     kind = BodyKind.UNDECIDED
     sofar = b""
     for read in source.reads():
         sofar += read
         now = sniff(sofar, ended=False)
-        require(kind in (BodyKind.UNDECIDED, now), "decided otherwise", kind, now, sofar)
+        require(kind in (BodyKind.UNDECIDED, now), "contradicts the final decision", kind, now, sofar)
         kind = now
     final = sniff(sofar, ended=True)
     require(final is not BodyKind.UNDECIDED and kind in (BodyKind.UNDECIDED, final), "undecided", sofar)

@@ -1,4 +1,4 @@
-"""All targets: each takes any bytes and returns, unless what it shows does not hold."""
+"""All targets. Each accepts any bytes, and raises an error only if its property does not hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TARGETS: dict[str, Target] = {
     )
 }
 
-#: What inputs are made of: words of the formats, which chance would not find soon.
+#: Building blocks of inputs: words of the formats, which random bytes would rarely contain.
 WORDS: tuple[bytes, ...] = (
     *(b"data: ", b"data:", b"event: ", b"\n\n", b"\r\n\r\n"),
     *(b"\r", b": ", b"[DONE]", b"\xef\xbb\xbf", b"id: 1\n"),

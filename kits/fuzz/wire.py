@@ -1,4 +1,4 @@
-"""Targets: framing and compression."""
+"""Targets for framing and compression."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stream_proxy.websocket.frames import WHOLE_BYTES, FrameTracker
 
 
 def frames(data: bytes) -> None:
-    """What a tracker lets out of one direction does not depend on how the bytes came."""
+    """The output of a frame tracker does not depend on how the bytes are cut."""
     source = Source(data)
     stream = _frames(source) if source.number(2) else source.rest()
     whole = _tracked([stream])
-    same("cut otherwise", _tracked(source.reads(stream)), whole)
+    same("depends on how it is cut", _tracked(source.reads(stream)), whole)
 
 
 def _frames(source: Source) -> bytes:
@@ -44,7 +44,7 @@ def _tracked(reads: list[bytes]) -> Outcome:
     for read in reads:
         came += read
         out += tracker.feed(read)
-        require(came.startswith(out), "other bytes than came in")
+        require(came.startswith(out), "bytes that did not come in")
         require(len(tracker._held) <= WHOLE_BYTES + 14, "holds more than a frame", len(tracker._held))
     same("miscounted", tracker.octets, len(out))
     if tracker.close is not None:
@@ -55,15 +55,15 @@ def _tracked(reads: list[bytes]) -> Outcome:
 
 
 def chunked(data: bytes) -> None:
-    """The short way through chunks takes and refuses what Twisted's decoder does, however they are cut."""
+    """Our fast chunk decoder accepts and rejects the same bodies as Twisted's, however they are cut."""
     source = Source(data)
     stream = _chunks(source) if source.number(2) else source.rest()
     reads = source.reads(stream)
     ours, twisted = _dechunked(ChunkedDecoder, reads), _dechunked(_ChunkedTransferDecoder, reads)
-    same("not as Twisted", ours, twisted)
+    same("differs from Twisted", ours, twisted)
     whole = _dechunked(ChunkedDecoder, [stream])
     if whole[-1] is None and ours[-1] is None:
-        same("cut otherwise", ours, whole)
+        same("depends on how it is cut", ours, whole)
 
 
 def _chunks(source: Source) -> bytes:
@@ -95,19 +95,19 @@ def _dechunked(kind: type[_ChunkedTransferDecoder], reads: list[bytes]) -> Outco
 
 
 def coding(data: bytes) -> None:
-    """Compressed bytes come out in small pieces, whole, or are refused."""
+    """Compressed bytes are decoded in small pieces and completely, or are rejected."""
     source = Source(data)
     codings = source.pick([[b"gzip"], [b"deflate"], [b"x-gzip"], []])
     kind = source.number(4)
     plain = source.rest() if kind else None
     payload = source.rest() if plain is None else _compressed(plain, codings, kind)
     if plain is not None and kind == 3 and payload:
-        at = len(plain) % len(payload)  # one byte of it is another
+        at = len(plain) % len(payload)  # one byte is corrupted
         payload = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
     whole = _inflated([payload], codings)
     cut = _inflated(source.reads(payload), codings)
     if whole[1] is None and cut[1] is None:
-        same("cut otherwise", cut, whole)
+        same("depends on how it is cut", cut, whole)
     if plain is not None and kind != 3:
         same("not what was compressed", (whole[0], whole[1]), (plain, None))
     content_codings([data, b"gzip , identity,"])

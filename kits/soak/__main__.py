@@ -1,4 +1,4 @@
-"""``python -m kits.soak``: run, print what was done and what was wrong; 1 if anything was."""
+"""Command line ``python -m kits.soak``: run, print the report, exit with 1 if anything was wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kits.soak.run import Report, Settings, soak
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the soak that the command line describes."""
     parser = argparse.ArgumentParser(prog="python -m kits.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, help="what the clients do; another one each time")
+    parser.add_argument("--seed", type=int, help="seed of the clients' choices (random)")
     parser.add_argument("--workers", type=int, default=1, help="processes of the proxy (1)")
     parser.add_argument("--clients", type=int, default=24, help="clients at a time (24)")
     parser.add_argument("--pause", type=float, default=0.1, help="seconds between a client's requests (0.1)")
-    parser.add_argument("--reload", type=int, default=1, help="0: leave the config alone")
+    parser.add_argument("--reload", type=int, default=1, help="0: do not reload the config")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     settings = Settings(
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def summary(report: Report) -> str:
-    """The report for people."""
+    """Return the report as text."""
     tally, samples = report.tally, report.samples
     lines = [f"{'done':16} {sum(tally.done.values()):8}   ({report.requests} requests reached the upstream)"]
     lines += [f"  {name:14} {count:8}" for name, count in tally.done.most_common()]

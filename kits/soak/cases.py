@@ -1,6 +1,6 @@
-"""Cases: what one request asks for and what goes wrong with it, known to the client and to the upstream.
+"""Cases: the content of one request and its fault, known to both the client and the upstream.
 
-Both ends derive all that is said from the case, so that each answer can be checked to the byte.
+Both ends derive all their bytes from the case, so that each response can be checked byte for byte.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 TOKEN = re.compile(rb"tk[0-9a-f]{16}")
 _SHAPE = re.compile(r"(tk[0-9a-f]{16}) ([a-z0-9]+) (\d+) (\d+)")
 
-#: What can go wrong with an answer, whatever was asked.
+#: Faults that any kind of request can have.
 COMMON_FAULTS = (
     *("fine", "fine", "fine", "fine", "fine", "drip", "drop", "gzip", "s429", "s500", "huge"),
     *("early", "torn", "reset", "close", "garbage", "badchunk", "badjson", "error", "plain", "br"),
 )
-#: What takes the proxy's time limit, and so is tried seldom.
+#: Faults that last as long as the proxy's time limit, and are therefore rare.
 SLOW_FAULTS = ("silent", "stalled")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request: a token that nobody else has, what goes wrong, how many pieces of which size there are."""
+    """One request: its unique token, its fault, and the number and padding of the pieces of its text."""
 
     token: str
     fault: str = "fine"
@@ -37,9 +37,9 @@ class Case:
 
     @classmethod
     def of(cls, text: str) -> Case:
-        """The case that `text` names.
+        """Parse a case.
 
-        :raises ValueError: none.
+        :raises ValueError: if `text` is not a case.
         """
         found = _SHAPE.fullmatch(text)
         if found is None:
@@ -48,7 +48,7 @@ class Case:
 
     @classmethod
     def draw(cls, chance: random.Random, faults: tuple[str, ...] = COMMON_FAULTS) -> Case:
-        """Some case."""
+        """Draw a random case."""
         fault = chance.choice(SLOW_FAULTS if faults is COMMON_FAULTS and chance.random() < 0.01 else faults)
         count, pad = chance.choice([1, 3, 10, 40, 150]), 0
         if fault in ("huge", "toolarge"):
@@ -57,39 +57,39 @@ class Case:
 
     @property
     def chance(self) -> random.Random:
-        """The same at both ends."""
+        """A random generator that is the same at both ends."""
         return random.Random(self.token)
 
     @property
     def pieces(self) -> list[str]:
-        """The text, as it comes in pieces; the token is in each."""
+        """The text in pieces, each of which contains the token."""
         padding = "x" * self.pad
         return [f"{self.token}.{number} é{padding}" for number in range(self.count)]
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         return "".join(self.pieces)
 
     @property
     def usage(self) -> dict[str, int]:
-        """The tokens that it costs."""
+        """The token counts of the call."""
         return {"prompt_tokens": self.count, "completion_tokens": 7, "total_tokens": self.count + 7}
 
     @property
     def data(self) -> bytes:
-        """A body that is no text, of `count` times `pad` bytes."""
+        """A binary body of `count` times `pad` bytes."""
         line = f"{self.token} ".encode()
         size = self.count * self.pad
         return (line * (size // len(line) + 1))[:size]
 
     def error(self) -> dict[str, Any]:
-        """What an upstream says that fails."""
+        """Return the error of a failing upstream."""
         return {"message": f"failed for {self.token}", "type": "rate_limit_error", "param": None, "code": 429}
 
 
-def chat_answer(case: Case) -> dict[str, Any]:
-    """The completion, as the upstream says it at once."""
+def chat_completion(case: Case) -> dict[str, Any]:
+    """Return the completion as a single response."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": case.text},
@@ -101,7 +101,7 @@ def chat_answer(case: Case) -> dict[str, Any]:
 
 
 def chat_events(case: Case, *, usage: bool) -> list[bytes]:
-    """The same as events."""
+    """Return the completion as events."""
     head = {"id": f"c-{case.token}", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -120,8 +120,8 @@ def chat_events(case: Case, *, usage: bool) -> list[bytes]:
     return [*events, b"data: [DONE]\n\n"]
 
 
-def response_answer(case: Case) -> dict[str, Any]:
-    """The Response."""
+def response_object(case: Case) -> dict[str, Any]:
+    """Return the Response as a single object."""
     content = [{"type": "output_text", "text": case.text, "annotations": []}]
     item = {"id": f"msg-{case.token}", "type": "message", "role": "assistant", "content": content}
     head = {"id": f"r-{case.token}", "object": "response", "status": "completed", "model": "m"}
@@ -129,7 +129,7 @@ def response_answer(case: Case) -> dict[str, Any]:
 
 
 def response_events(case: Case) -> list[bytes]:
-    """The same as events."""
+    """Return the Response as events."""
     events = [_data({"type": "response.created", "response": {"id": f"r-{case.token}"}}, "response.created")]
     for piece in case.pieces:
         name = "response.output_text.delta"
@@ -139,11 +139,11 @@ def response_events(case: Case) -> list[bytes]:
     name = "response.completed"
     if case.fault == "badjson":
         return [*events, f"event: {name}\ndata: {{oops\n\n".encode()]
-    return [*events, _data({"type": name, "response": response_answer(case)}, name)]
+    return [*events, _data({"type": name, "response": response_object(case)}, name)]
 
 
 def service_events(case: Case) -> list[bytes]:
-    """What a service says that is no OpenAI's."""
+    """Return the events of a service with a format of its own."""
     events = [_data({"seq": number, "data": {"content": piece}}) for number, piece in enumerate(case.pieces)]
     if case.fault == "error":
         return [*events, _data({"error": case.error()})]

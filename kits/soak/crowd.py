@@ -1,4 +1,4 @@
-"""``python -m kits.soak.crowd``: many open at once, what each takes of memory, and whether all end right."""
+"""Many open streams and sessions at once, and the memory of each: ``python -m kits.soak.crowd``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kits.soak.cases import Case, chat_answer, chat_events
-from kits.soak.client import Connection, request
+from kits.processes import free_ports
+from kits.soak.cases import Case, chat_completion, chat_events
+from kits.soak.client import Connection, handshake, request
 from kits.soak.expected import check
-from kits.soak.frames import CLOSE, KEY, TEXT, accept, frame, read_frame
+from kits.soak.frames import CLOSE, TEXT, frame, read_frame, switching
 from kits.soak.http import Head, Torn, read_body, read_head
-from kits.soak.proxy import Proxy, Sample, free_ports
+from kits.soak.proxy import Proxy, Sample
 
 _T = TypeVar("_T")
 
-#: How many connect at a time.
+#: The number of connections opened at a time.
 _BATCH = 100
 _WARM = 100
 _LIMIT_SECONDS = 240.0
@@ -30,7 +31,7 @@ _LIMIT_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Crowd:
-    """What was measured, in bytes for each that was open."""
+    """The results; bytes are per open connection."""
 
     count: int
     stream_bytes: float
@@ -40,7 +41,7 @@ class Crowd:
 
 
 def allow_descriptors(wanted: int) -> bool:
-    """Let this process and those that it starts open so many files; whether that is allowed."""
+    """Raise the limit of open files, for child processes too; return whether that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -50,7 +51,7 @@ def allow_descriptors(wanted: int) -> bool:
 
 
 class _Holding:
-    """An upstream that begins all answers and ends them when it is told."""
+    """An upstream that begins every response and ends all of them on request."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -88,9 +89,7 @@ class _Holding:
     async def _session(
         self, head: Head, case: Case, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        key = accept(head.get("sec-websocket-key") or "")
-        lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {key}")
-        writer.write("\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode())
+        writer.write(switching(head.get("sec-websocket-key") or ""))
         self.begun += 1
         while True:
             opcode, payload = await read_frame(reader)
@@ -114,20 +113,18 @@ async def _open_stream(port: int, number: int) -> Connection:
 
 
 async def _end_stream(connection: Connection, number: int) -> None:
-    answer = await connection.answer()
+    response = await connection.response()
     case = _case(number)
-    check(answer.status == 200 and not answer.torn, "status", case, answer.status)
-    check(json.loads(answer.body) == chat_answer(case), "another answer", case, answer.body)
+    check(response.status == 200 and not response.torn, "status", case, response.status)
+    check(json.loads(response.body) == chat_completion(case), "another response", case, response.body)
     await connection.close()
 
 
 async def _open_session(port: int, number: int) -> Connection:
     connection = await Connection.open(port)
-    upgrade = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {KEY}")
-    fields = (*upgrade, "Sec-WebSocket-Version: 13")
-    await connection.send(request("GET", "/v1/realtime", _case(number), fields=fields))
-    answer = await connection.answer("HEAD")
-    check(answer.status == 101, "status", number, answer.status)
+    await connection.send(handshake("/v1/realtime", _case(number)))
+    response = await connection.response("HEAD")
+    check(response.status == 101, "status", number, response.status)
     await _echo(connection, number, b"hello")
     return connection
 
@@ -155,7 +152,7 @@ async def _batches(count: int, one: Callable[[int], Awaitable[_T]]) -> list[_T]:
 
 
 class _Measured:
-    """One proxy before one upstream, and what is open between them."""
+    """One proxy in front of one upstream, and the connections through them."""
 
     def __init__(self, proxy: Proxy, port: int, holding: _Holding) -> None:
         self._proxy = proxy
@@ -163,7 +160,7 @@ class _Measured:
         self._holding = holding
 
     async def open(self, count: int, how: Callable[[int, int], Awaitable[Connection]]) -> list[Connection]:
-        """Open so many, until the upstream has begun them all."""
+        """Open `count` connections, and wait until the upstream has begun to respond on all of them."""
         wanted = self._holding.begun + count
         opened = await _batches(count, lambda number: how(self._port, number))
         while self._holding.begun < wanted:
@@ -173,11 +170,11 @@ class _Measured:
     async def end(
         self, connections: list[Connection], how: Callable[[Connection, int], Awaitable[None]]
     ) -> None:
-        """End them, and see that they end right."""
+        """End the connections, and check how they end."""
         await _batches(len(connections), lambda number: how(connections[number], number))
 
     async def settled(self, baseline: int) -> Sample:
-        """What the process has when it has no more descriptors than that, or after some time."""
+        """Return a sample once the process has no more than `baseline` descriptors, or after some time."""
         sample = self._proxy.sample()
         for _ in range(450):
             if sample.descriptors <= baseline:
@@ -203,15 +200,17 @@ async def _started(folder: Path) -> AsyncIterator[tuple[Proxy, int, _Holding]]:
 
 
 async def crowd(count: int) -> Crowd:
-    """Open `count` converted streams and then `count` WebSockets beside them, and end them all.
+    """Open `count` converted streams, then `count` WebSockets beside them, and end them all.
 
-    :raises kits.soak.expected.Wrong: one of them did not end right.
+    :raises kits.soak.expected.Wrong: if one of them does not end correctly.
     """
     with tempfile.TemporaryDirectory(prefix="crowd-") as folder:
         async with _started(Path(folder)) as (proxy, port, holding), asyncio.timeout(_LIMIT_SECONDS):
             measured = _Measured(proxy, port, holding)
             baseline = proxy.sample().descriptors
-            warm = await measured.open(_WARM, _open_stream)  # what the first ones load is not the others'
+            warm = await measured.open(
+                _WARM, _open_stream
+            )  # so that the code that the first ones load is not counted
             holding.release.set()
             await measured.end(warm, _end_stream)
             await measured.end(await measured.open(_WARM, _open_session), _end_session)

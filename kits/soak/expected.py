@@ -1,4 +1,4 @@
-"""Whether an answer is the one that its case asks for."""
+"""Expected responses: checks that a response is the one that its case requires."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from kits.soak.cases import (
     TOKEN,
     Case,
-    chat_answer,
+    chat_completion,
     chat_events,
-    response_answer,
     response_events,
+    response_object,
 )
-from kits.soak.client import Answer
-from kits.soak.upstream import framing_of, spelled
+from kits.soak.client import Response
+from kits.soak.delivery import framing_of, spelled
 
-#: What answers the faults that have an error of the proxy's own, where the client waits for one JSON.
+#: The statuses of faults that become errors of the proxy, where the client waits for one JSON body.
 _CONVERTED = {
     **dict.fromkeys(
         ("early", "torn", "reset", "close", "garbage", "badchunk", "badjson", "br", "toolarge"), 502
@@ -32,80 +32,80 @@ _TYPES = {502: "upstream_error", 504: "upstream_timeout"}
 
 
 class Wrong(Exception):
-    """An answer is not the one that was right; the text says how."""
+    """A response that differs from the expected one; the message states how."""
 
 
 def check(held: object, what: str, *details: object) -> None:
-    """See that something holds.
+    """Check that a condition holds.
 
-    :raises Wrong: it does not.
+    :raises Wrong: if it does not.
     """
     if not held:
         raise Wrong(f"{what}: {' | '.join(repr(detail)[:200] for detail in details)}")
 
 
-def own(case: Case, answer: Answer) -> None:
-    """See that nothing of another request's is in an answer."""
-    tokens = set(TOKEN.findall(answer.body))
-    if answer.head is not None:
-        tokens |= set(TOKEN.findall(str(answer.head).encode()))
+def own(case: Case, response: Response) -> None:
+    """Check that a response contains no other request's token."""
+    tokens = set(TOKEN.findall(response.body))
+    if response.head is not None:
+        tokens |= set(TOKEN.findall(str(response.head).encode()))
     check(tokens <= {case.token.encode()}, "ANOTHER REQUEST'S TOKEN", case, tokens)
 
 
-def converted(case: Case, answer: Answer, kind: str) -> None:
-    """A converted call's answer."""
-    own(case, answer)
+def converted(case: Case, response: Response, kind: str) -> None:
+    """Check the response to a converted call."""
+    own(case, response)
     status = _CONVERTED.get(case.fault, 200)
-    check(answer.status == status and not answer.torn, "status", case, answer.status, answer.body)
-    said = _json(case, answer)
+    check(response.status == status and not response.torn, "status", case, response.status, response.body)
+    said = _json(case, response)
     if status != 200:
         _error(case, status, said)
         return
-    expected = chat_answer(case) if kind == "chat" else response_answer(case)
+    expected = chat_completion(case) if kind == "chat" else response_object(case)
     if kind == "chat" and case.fault == "nousage":
         del expected["usage"]
-    check(said == expected, "another answer", case, said, expected)
+    check(said == expected, "another response", case, said, expected)
 
 
-def relayed(case: Case, answer: Answer, kind: str) -> None:
-    """An answer that passed through: the bytes of the upstream, or a connection that breaks."""
-    own(case, answer)
+def relayed(case: Case, response: Response, kind: str) -> None:
+    """Check a relayed response: the upstream's bytes, or a connection that breaks."""
+    own(case, response)
     fault = case.fault
     if fault in _BEFORE_HEAD:
-        check(answer.status == _BEFORE_HEAD[fault] and not answer.torn, "status", case, answer.status)
-        _error(case, answer.status, _json(case, answer))
+        check(response.status == _BEFORE_HEAD[fault] and not response.torn, "status", case, response.status)
+        _error(case, response.status, _json(case, response))
         return
     if kind != "data" and fault in ("s429", "s500"):
-        check(answer.status == int(fault[1:]), "status", case, answer.status)
-        check(_json(case, answer) == {"error": case.error()}, "another error", case, answer.body)
+        check(response.status == int(fault[1:]), "status", case, response.status)
+        check(_json(case, response) == {"error": case.error()}, "another error", case, response.body)
         return
     if kind != "data" and fault == "plain":
-        check(answer.status == 200, "status", case, answer.status)
-        expected = chat_answer(case) if kind == "chat" else response_answer(case)
-        check(_json(case, answer) == expected, "another answer", case, answer.body)
+        check(response.status == 200, "status", case, response.status)
+        expected = chat_completion(case) if kind == "chat" else response_object(case)
+        check(_json(case, response) == expected, "another response", case, response.body)
         return
     body = _sent(case, kind)
-    if fault == "reset" and answer.status == 502:  # it may overtake what was sent before it
+    if fault == "reset" and response.status == 502:  # a reset may overtake the bytes sent before it
         return
     if fault in ("torn", "reset", "badchunk", "stalled"):
         half = body[: max(1, len(body) // 2)]
-        check(answer.status == 200 and answer.torn, "not torn", case, answer.status, len(answer.body))
+        check(response.status == 200 and response.torn, "not torn", case, response.status, len(response.body))
         whole = fault in ("torn", "stalled") and framing_of(case) != "chunked"
-        check(half.startswith(answer.body), "other bytes", case, answer.body[-80:], half[-80:])
-        check(not whole or answer.body == half, "less than what came", case, len(answer.body), len(half))
+        check(half.startswith(response.body), "other bytes", case, response.body[-80:], half[-80:])
+        check(not whole or response.body == half, "less than what came", case, len(response.body), len(half))
         return
-    check(answer.status == 200 and not answer.torn, "status", case, answer.status, answer.torn)
+    check(response.status == 200 and not response.torn, "status", case, response.status, response.torn)
     if fault == "gzip":
         try:
-            check(gzip.decompress(answer.body) == body, "other bytes", case)
+            check(gzip.decompress(response.body) == body, "other bytes", case)
         except (EOFError, OSError, zlib.error) as error:
             raise Wrong(f"not what was compressed: {case}: {error}") from None
     else:
-        check(answer.body == body, "other bytes", case, len(answer.body), len(body))
+        check(response.body == body, "other bytes", case, len(response.body), len(body))
 
 
 def _sent(case: Case, kind: str) -> bytes:
-    """What the upstream sends in all, if it is not cut short."""
+    """Return all bytes that the upstream would send if it were not cut short."""
     if kind == "data":
         return case.data
     events = chat_events(case, usage=False) if kind == "chat" else response_events(case)
@@ -113,21 +113,21 @@ def _sent(case: Case, kind: str) -> bytes:
     return b"".join(events[: len(events) // 2] if case.fault == "early" else events)
 
 
-def adapted(case: Case, answer: Answer, *, stream: bool) -> None:
-    """An adapter's answer: a service that does not say ``[DONE]`` has not ended its answer."""
-    own(case, answer)
+def adapted(case: Case, response: Response, *, stream: bool) -> None:
+    """Check a response of the adapter; a service that does not send ``[DONE]`` has not ended its response."""
+    own(case, response)
     status = 502 if case.fault == "plain" else _CONVERTED.get(case.fault, 200)
-    check(not answer.torn, "torn", case)
-    if not stream or answer.status != 200:
-        check(answer.status == status, "status", case, answer.status, answer.body)
-        said = _json(case, answer)
+    check(not response.torn, "torn", case)
+    if not stream or response.status != 200:
+        check(response.status == status, "status", case, response.status, response.body)
+        said = _json(case, response)
         if status != 200:
             _error(case, status, said)
             return
         message = said["choices"][0]["message"]["content"]
         check(message == case.text, "another text", case, message)
         return
-    events = [part.removeprefix(b"data: ") for part in answer.body.split(b"\n\n") if part]
+    events = [part.removeprefix(b"data: ") for part in response.body.split(b"\n\n") if part]
     check(events, "no events", case)
     done = events[-1] == b"[DONE]"
     check(done == (status == 200), "end of the stream", case, events[-1])
@@ -138,22 +138,22 @@ def adapted(case: Case, answer: Answer, *, stream: bool) -> None:
         _error(case, status, json.loads(events[-1]))
 
 
-def uploaded(case: Case, answer: Answer, digest: str) -> None:
-    """The answer to an upload."""
-    own(case, answer)
+def uploaded(case: Case, response: Response, digest: str) -> None:
+    """Check the response to an upload."""
+    own(case, response)
     if case.fault in ("torn", "reset"):
-        # The client may still write when the answer and the close come, and lose the answer with that.
-        check(answer.status in (502, 0), "status", case, answer.status)
+        # The client may still be writing when the response and the close arrive, and then lose the response.
+        check(response.status in (502, 0), "status", case, response.status)
         return
     if case.fault == "early":
-        check(answer.status in (413, 502, 0), "status", case, answer.status)
+        check(response.status in (413, 502, 0), "status", case, response.status)
         return
     if case.fault in _BEFORE_HEAD:
-        check(answer.status == _BEFORE_HEAD[case.fault], "status", case, answer.status)
+        check(response.status == _BEFORE_HEAD[case.fault], "status", case, response.status)
         return
     status = {"s500": 500, "s429": 429}.get(case.fault, 200)
-    check(answer.status == status and not answer.torn, "status", case, answer.status, answer.body)
-    check(_json(case, answer) == {"token": case.token, "sha256": digest}, "other bytes arrived", case)
+    check(response.status == status and not response.torn, "status", case, response.status, response.body)
+    check(_json(case, response) == {"token": case.token, "sha256": digest}, "other bytes arrived", case)
 
 
 def _error(case: Case, status: int, said: Any) -> None:
@@ -165,8 +165,8 @@ def _error(case: Case, status: int, said: Any) -> None:
         check(case.token in error["message"], "another message", case, error)
 
 
-def _json(case: Case, answer: Answer) -> Any:
+def _json(case: Case, response: Response) -> Any:
     try:
-        return json.loads(answer.body)
+        return json.loads(response.body)
     except ValueError:
-        raise Wrong(f"no JSON: {case} | {answer.body[:200]!r}") from None
+        raise Wrong(f"no JSON: {case} | {response.body[:200]!r}") from None

@@ -1,4 +1,4 @@
-"""``python -m kits.soak.flat``: memory and descriptors after many small requests, and many that fail."""
+"""Memory and descriptors after many small requests, and many that fail: ``python -m kits.soak.flat``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kits.processes import free_ports
 from kits.soak import expected
+from kits.soak.actor import chat_request
 from kits.soak.cases import Case
 from kits.soak.client import Connection, request
 from kits.soak.expected import check
-from kits.soak.load import chat_request
-from kits.soak.proxy import Proxy, Sample, free_ports
+from kits.soak.proxy import Proxy, Sample
 from kits.soak.upstream import Upstream
 
 _CLIENTS = 8
@@ -23,7 +24,7 @@ _SETTLE_SECONDS = 45.0
 
 @dataclass(frozen=True)
 class Flat:
-    """By how much the process grew, in bytes, and how many descriptors it had more at the end."""
+    """The growth of the process in bytes, and of its descriptors."""
 
     small: int
     failed: int
@@ -31,9 +32,9 @@ class Flat:
 
 
 async def flat(small: int, failed: int) -> Flat:
-    """Send half as many requests as a warm-up, then `small` that are answered, then `failed` that are not.
+    """Send half as many requests as a warm-up, then `small` successful ones, then `failed` failing ones.
 
-    :raises kits.soak.expected.Wrong: an answer was not the right one.
+    :raises kits.soak.expected.Wrong: if a response is not the expected one.
     """
     upstream = Upstream()
     url = f"http://127.0.0.1:{await upstream.start()}"
@@ -67,7 +68,7 @@ async def flat(small: int, failed: int) -> Flat:
 
 
 async def _settled(proxy: Proxy, descriptors: int) -> Sample:
-    """What it has when idle connections to the upstream have been let go."""
+    """Return a sample after idle upstream connections have been closed."""
     loop = asyncio.get_running_loop()
     end = loop.time() + _SETTLE_SECONDS
     while (sample := proxy.sample()).descriptors > descriptors and loop.time() < end:
@@ -81,7 +82,7 @@ class _Client:
         self._number = 0
 
     async def many(self, count: int, faults: tuple[str, ...]) -> None:
-        """So many requests, some at a time."""
+        """Send `count` requests, some of them at the same time."""
         await asyncio.gather(*(self._some(count // _CLIENTS, faults) for _ in range(_CLIENTS)))
 
     async def _some(self, count: int, faults: tuple[str, ...]) -> None:
@@ -94,7 +95,7 @@ class _Client:
                 await connection.close()
 
     async def _one(self, connections: list[Connection], faults: tuple[str, ...]) -> None:
-        """One request: converted, passed through or adapted, in turn."""
+        """Send one request: converted, relayed or adapted, in turn."""
         self._number += 1
         number = self._number
         case = Case(f"tk{number:016x}", faults[number % len(faults)], count=3)
@@ -107,17 +108,17 @@ class _Client:
         if how == 2 and case.fault == "fine":
             case = Case(case.token, count=1, pad=100)
             await connection.send(request("GET", "/v1/files/x", case))
-            expected.relayed(case, await connection.answer("GET"), "data")
+            expected.relayed(case, await connection.response("GET"), "data")
             return
         stream = how == 1
         await connection.send(chat_request(case, stream))
-        answer = await connection.answer()
+        response = await connection.response()
         if place:
-            expected.adapted(case, answer, stream=stream)
+            expected.adapted(case, response, stream=stream)
         elif stream:
-            expected.relayed(case, answer, "chat")
+            expected.relayed(case, response, "chat")
         else:
-            expected.converted(case, answer, "chat")
+            expected.converted(case, response, "chat")
 
 
 if __name__ == "__main__":

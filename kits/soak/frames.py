@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455 section 5.2) for both ends."""
+"""WebSocket frames and handshakes (RFC 6455), for both ends."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import base64
 import hashlib
 
 TEXT, CLOSE = 1, 8
-#: A handshake's fields beside its own key.
+#: The client's handshake key.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def accept(key: str) -> str:
-    """The ``Sec-WebSocket-Accept`` for a key."""
-    return base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode()).digest()).decode()
+def switching(key: str) -> bytes:
+    """Return the 101 response to a handshake with this key."""
+    digest = base64.b64encode(hashlib.sha1(f"{key}{_GUID}".encode()).digest()).decode()
+    lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {digest}")
+    return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode()
 
 
 def frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:
-    """A frame; a client's has a mask that changes nothing."""
+    """Return a frame; a client's frame has a mask that changes nothing."""
     size, mask = len(payload), 0x80 if masked else 0
     if size > 0xFFFF:
         length = bytes((mask | 127,)) + size.to_bytes(8, "big")
@@ -30,9 +32,9 @@ def frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The next frame's opcode and payload.
+    """Read the next frame; return its opcode and payload.
 
-    :raises asyncio.IncompleteReadError: there is none.
+    :raises asyncio.IncompleteReadError: if there is none.
     """
     first, second = await reader.readexactly(2)
     size = second & 0x7F

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as both ends need."""
+"""HTTP/1.1, as far as both ends need it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Taken = Callable[[bytes], Awaitable[None]]
 
 
 class Torn(Exception):
-    """A message ended before its end; `body` is what came of its body."""
+    """A message that ended early; `body` is the part of its body that arrived."""
 
     def __init__(self, head: Head | None, body: bytes) -> None:
         super().__init__("the message ended before its end")
@@ -20,35 +20,35 @@ class Torn(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """The head of a request or an answer."""
+    """The head of a request or a response."""
 
     start: str
     fields: tuple[tuple[str, str], ...]
 
     @property
     def method(self) -> str:
-        """Of a request."""
+        """The method of a request."""
         return self.start.split(" ")[0]
 
     @property
     def target(self) -> str:
-        """Of a request."""
+        """The target of a request."""
         return self.start.split(" ")[1]
 
     @property
     def status(self) -> int:
-        """Of an answer."""
+        """The status of a response."""
         return int(self.start.split(" ")[1])
 
     def get(self, name: str) -> str | None:
-        """The value of the field called `name` (lower case)."""
+        """Return the value of a field, named in lower case."""
         return next((value for key, value in self.fields if key == name), None)
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """The next head; ``None`` if the connection ended in order before it.
+    """Read the next head; return ``None`` if the connection was closed in order before it.
 
-    :raises ConnectionError: it ended in another way.
+    :raises ConnectionError: if it ended in another way.
     """
     try:
         data = await reader.readuntil(b"\r\n\r\n")
@@ -64,10 +64,10 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 async def read_body(
     reader: asyncio.StreamReader, head: Head, taken: Taken | None = None, *, until_close: bool = False
 ) -> bytes:
-    """The body after `head`; with `taken` that gets it piece by piece, and nothing is returned.
+    """Read the body that follows `head`; `taken`, if given, receives it piece by piece instead of the caller.
 
-    :param until_close: a body whose head gives no length ends with the connection, as an answer's does.
-    :raises Torn: it ended before its end.
+    :param until_close: a body without a length ends with the connection, as that of a response.
+    :raises Torn: if it ended early.
     """
     parts: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""Proxy process under test: its config, resources and log."""
+"""Process under test: its config, its resources, its log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sysconfig
 import time
@@ -15,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kits.processes import listens, process_tree
+
 _BAD = re.compile(r"Traceback|Unhandled|something failed in the proxy|exceptions\.\w+Error")
 
 _CALM_LOOKS = 10
 
 
 class NotStarted(Exception):
-    """A process that did not start to listen; the text says why."""
+    """A process that did not start to listen; the message states why."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Resources of the process and its workers at one time: bytes of memory (Pss), open descriptors."""
+    """The resources of the process and its workers: bytes of memory (Pss) and open descriptors."""
 
     seconds: float
     memory: int
@@ -34,10 +35,10 @@ class Sample:
 
 
 class Proxy:
-    """``twistd openai-stream-proxy`` with a config of its own.
+    """A process of ``twistd openai-stream-proxy`` with a config of its own.
 
-    :param folder: where config and log are written.
-    :param config: the content of the config file.
+    :param folder: the folder for the config and the log.
+    :param config: the content of the config.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
@@ -67,18 +68,18 @@ class Proxy:
         new.replace(self.config_path)
 
     def reload(self) -> None:
-        """Make it read its config file again."""
+        """Make the process read its config again."""
         self._popen.send_signal(signal.SIGHUP)
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is still running."""
         return self._popen.poll() is None
 
     def wait_for(self, ports: list[int], seconds: float = 20) -> None:
-        """Wait until it listens on all `ports`, and no longer opens descriptors.
+        """Return once the process listens on all `ports`, and opens no more descriptors of its own.
 
-        :raises NotStarted: it did not listen in time.
+        :raises NotStarted: if it does not listen in time.
         """
         end = time.monotonic() + seconds
         for port in ports:
@@ -94,9 +95,9 @@ class Proxy:
             last = descriptors
 
     def sample(self) -> Sample:
-        """Measure its resources."""
+        """Return the current resources."""
         memory = descriptors = 0
-        for pid in _tree(self._popen.pid):
+        for pid in process_tree(self._popen.pid):
             try:
                 memory += _pss(pid)
                 descriptors += len(os.listdir(f"/proc/{pid}/fd"))
@@ -105,7 +106,7 @@ class Proxy:
         return Sample(time.monotonic() - self._began, memory, descriptors)
 
     def stop(self) -> int:
-        """Stop it, and return its exit status."""
+        """Stop the process in order; return its exit status."""
         if self.running:
             self._popen.terminate()
         try:
@@ -115,34 +116,10 @@ class Proxy:
             return self._popen.wait()
 
     def complaints(self) -> list[str]:
-        """Return the first errors in the log, each with some lines around it."""
+        """Return the suspicious lines of the log, each with the lines around it."""
         lines = self.log_path.read_text("utf-8", "replace").splitlines()
         found = [number for number, line in enumerate(lines) if _BAD.search(line)]
         return ["\n".join(lines[max(0, number - 2) : number + 25]) for number in found[:3]]
-
-
-def listens(port: int) -> bool:
-    """Report whether something accepts connections on a port."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, outside the range of ephemeral ports."""
-    found: list[int] = []
-    port = 10_240 + os.getpid() % 10_000
-    while len(found) < count:
-        port += 1
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        found.append(port)
-    return found
 
 
 def _pss(pid: int) -> int:
@@ -150,18 +127,8 @@ def _pss(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _tree(root: int) -> list[int]:
-    found = [root]
-    for pid in found:
-        try:
-            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        except OSError:
-            continue
-    return found
-
-
 def until(held: Callable[[], bool], seconds: float) -> bool:
-    """Wait until `held` returns true, and report whether it did."""
+    """Wait until the condition holds; return whether it finally did."""
     end = time.monotonic() + seconds
     while not held():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""One run: the process, its upstream, its clients, and what came of it."""
+"""Run of the soak: the process, its upstream, its clients, and the verdict."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kits.soak.load import DEADLINE_SECONDS, Client, Ports, Tally
-from kits.soak.proxy import Proxy, Sample, free_ports, listens
+from kits.processes import free_ports, listens
+from kits.soak.actor import Actor, Ports, Tally
+from kits.soak.load import DEADLINE_SECONDS, act
+from kits.soak.proxy import Proxy, Sample
 from kits.soak.upstream import Upstream
 
-#: The first part of a run: caches fill, the allocator finds its size.
+#: The first part of a run, in which caches fill and the allocator settles.
 WARM_SHARE = 0.3
-#: By how much memory may grow after that, as the straight line through the samples says.
+#: The growth of memory allowed after that, by the straight line through the samples.
 GROWTH_BYTES = 8 * 2**20
-#: What share of uploads may meet a connection that the upstream is closing.
+#: The share of uploads that may meet a connection that the upstream is closing.
 STALE_SHARE = 0.02
-#: How long the process may take to let go of its last descriptors: idle connections are kept for 30 s.
+#: The time for the process to close its last descriptors: idle connections are kept for 30 s.
 SETTLE_SECONDS = 45.0
 _TIME_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run.
+    """The settings of a run.
 
-    :ivar pause: how long each client waits between two things, on average.
+    :ivar pause: the average time between two actions of a client.
     :ivar reload: replace the config every few seconds.
     """
 
@@ -45,7 +47,7 @@ class Settings:
 
 @dataclass
 class Report:
-    """What came of it; without `reasons` it was good."""
+    """The results; the run passed if there are no `reasons`."""
 
     settings: Settings
     tally: Tally
@@ -59,7 +61,7 @@ class Report:
 
 
 async def soak(settings: Settings, say: Callable[[str], None] = print) -> Report:
-    """Run it."""
+    """Run the soak."""
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         upstream = Upstream()
         config = _config(await upstream.start(), settings)
@@ -97,18 +99,17 @@ class _Run:
         report.baseline = self._proxy.sample().descriptors
         self._end = time.monotonic() + settings.seconds
         seeds = random.Random(settings.seed)
-        clients = [
-            Client(
+        actors = [
+            Actor(
                 Ports(ports[0], ports[1]),
                 report.tally,
                 self._upstream.uploads.__contains__,
                 random.Random(seeds.getrandbits(64)),
-                pause=settings.pause,
-                replaced=settings.reload,
+                settings.reload,
             )
             for _ in range(settings.clients)
         ]
-        work = [client.run(self._over) for client in clients] + [self._watch()]
+        work = [act(actor, self._over, settings.pause) for actor in actors] + [self._watch()]
         if settings.reload:
             work.append(self._reload(ports[2]))
         await asyncio.gather(*work)
@@ -134,7 +135,7 @@ class _Run:
                 )
 
     async def _reload(self, port: int) -> None:
-        """Change an option of a rule, and let a port come and go."""
+        """Change an option of a rule, and open and close a port."""
         chance = random.Random(self._settings.seed)
         extra = False
         while not self._over():
@@ -163,7 +164,7 @@ class _Run:
         return True
 
     async def _settle(self) -> None:
-        """All clients are gone: so must be all that the process had for them."""
+        """Wait until the process has released everything that belonged to its clients."""
         report = self.report
         if not await self._eventually(lambda: self._upstream.busy == 0, DEADLINE_SECONDS / 2):
             report.reasons.append(f"{self._upstream.busy} upstream requests outlive their clients")
@@ -195,7 +196,7 @@ class _Run:
 
 
 def growth(samples: list[Sample], after: float) -> float | None:
-    """By how many bytes the straight line through the samples rises, warm-up left out; ``None``: too few."""
+    """Return the rise of the line through the samples after the warm-up; ``None`` if there are too few."""
     late = [sample for sample in samples if sample.seconds >= after]
     if len(late) < 10:
         return None

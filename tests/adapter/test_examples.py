@@ -20,17 +20,9 @@ from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.service.config import Rule, load_config
 from tests.support import transcripts
-from tests.support.loopback import (
-    JSON,
-    LoopbackTestCase,
-    Message,
-    Script,
-    Stream,
-    head,
-    read_request,
-    respond,
-)
+from tests.support.loopback import LoopbackTestCase, Script
 from tests.support.transcripts import Transcript
+from tests.support.wire import JSON, Message, Stream, head, read_request, respond
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "adapter"
 KEYS = {"DIFY_API_KEY": "app-1", "ANTHROPIC_API_KEY": "sk-ant-1", "GEMINI_API_KEY": "AIza1"}

@@ -14,15 +14,13 @@ from stream_proxy import Limits
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.request_log import RequestLog
-from tests.flows.test_relay_flow import Pour, small_buffers
-from tests.support.loopback import (
-    CHAT,
+from tests.support.flood import Pour, small_buffers
+from tests.support.loopback import LoopbackTestCase, Script, turns
+from tests.support.payloads import CHAT, event
+from tests.support.wire import (
     JSON,
-    LoopbackTestCase,
     Message,
-    Script,
     Stream,
-    event,
     event_stream_head,
     head,
     read_head,
@@ -30,7 +28,6 @@ from tests.support.loopback import (
     read_response,
     respond,
     send_request,
-    turns,
 )
 
 MODEL = "gpt-3.5-turbo"

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    Stream,
-    event,
-    event_stream_head,
-    read_request,
-    read_response,
-    send_request,
-)
+from tests.support.payloads import CHAT, CHAT_BODY, event
 from tests.support.twistd import ProcessTestCase, free_port
+from tests.support.wire import Stream, event_stream_head, read_request, read_response, send_request
 
 ASK = {**CHAT_BODY, "model": "gpt-3.5-turbo"}
 

@@ -1,4 +1,4 @@
-"""What a client may take of the server half: sizes and times of requests, connections, and time to read."""
+"""Limits on what clients may use: the size and time of heads, and the time of buffered bodies."""
 
 from __future__ import annotations
 
@@ -16,81 +16,29 @@ from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import (
-    CHAT,
-    JSON,
-    Lines,
-    LoopbackTestCase,
-    Message,
-    Stream,
-    reactor,
-    read_head,
-    read_response,
-    respond,
-    turns,
-)
-
-GET = b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Ok(Resource):
-    """Answers everything."""
-
-    isLeaf = True
-
-    def render(self, request: Request) -> bytes:
-        return b"ok"
-
-
-class LimitsTestCase(LoopbackTestCase):
-    """Sites with limits."""
-
-    def setUp(self) -> None:
-        self.log = Lines()
-
-    async def site(
-        self, resource: Any = None, tls: Any = None, clock: Any = reactor, **limits: Any
-    ) -> tuple[ProxySite, int]:
-        """A site and its port."""
-        site = ProxySite(
-            resource or Ok(), reactor=clock, limits=Limits(**limits), log=RequestLog(observer=self.log)
-        )
-        port = await self.listen(site, tls)
-
-        async def finish() -> None:
-            site.abort()
-            if clock is reactor:
-                await site.drain(None)
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
-        return site, port
-
-    def refused(self, answer: Message, status: int, key: str) -> None:
-        """It is the envelope, which names the key, and the end of the connection."""
-        self.assertEqual((answer.status, answer.complete), (status, True))
-        error = answer.json()["error"]
-        self.assertEqual((error["type"], error["param"]), ("invalid_request_error", None))
-        self.assertIn(key, error["message"])
-        self.assertEqual(answer.get("connection"), "close")
+from tests.support.loopback import reactor, turns
+from tests.support.payloads import CHAT
+from tests.support.sites import LimitsTestCase, Ok
+from tests.support.wire import GET, JSON, Stream, read_head, read_response, respond
 
 
 class HeadSizeTests(LimitsTestCase):
-    """``maxHeaderBytes`` and ``maxHeaderCount``, of each site by itself."""
+    """``maxHeaderBytes`` and ``maxHeaderCount``, for each site separately."""
 
     async def test_bytes(self) -> None:
-        """A head, or one line of it, with more bytes is a 431 that names the key and reaches the log."""
+        """A head, or one line of it, beyond the limit is a 431 that names the key, and is logged."""
         for fields in (b"X: " + b"x" * 2000 + b"\r\n", b"X: %b\r\n" % (b"x" * 600) * 2):
             _, port = await self.site(max_header_bytes=1024)
             client = await self.client(port)
             client.write(b"GET /v1/x?secret HTTP/1.1\r\n" + fields + b"\r\n")
-            self.refused(await read_response(client), 431, "1024 bytes")
+            self.assert_refused(await read_response(client), 431, "1024 bytes")
             self.assertIsInstance((await client.gone()).value, ConnectionDone)
             line = await self.log.match("maxHeaderBytes")
             self.assertRegex(line, r"\AGET /v1/x 431 refused - 0 bytes \d+ ms: The request head is larger")
             self.log.lines.clear()
 
     async def test_more_bytes(self) -> None:
-        """A site that allows more takes more, for every request of a connection; others do not."""
+        """A site with a higher limit accepts more, for every request of a connection; other sites do not."""
         _, large = await self.site(max_header_bytes=300_000)
         _, usual = await self.site()
         head = b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
@@ -100,31 +48,31 @@ class HeadSizeTests(LimitsTestCase):
             self.assertEqual((await read_response(client)).status, 200)
         other = await self.client(usual)
         other.write(head)
-        self.refused(await read_response(other), 431, "65536 bytes")
+        self.assert_refused(await read_response(other), 431, "65536 bytes")
 
     async def test_count(self) -> None:
-        """So many fields are taken, one more is a 431 that names the key."""
+        """The limit is the number of fields accepted; one more is a 431 that names the key."""
         _, port = await self.site(max_header_count=3)
         client = await self.client(port)
         for count, status in ((3, 200), (3, 200), (4, 431)):
             client.write(b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * count + b"\r\n")
-            answer = await read_response(client)
-            self.assertEqual(answer.status, status)
-        self.refused(answer, 431, "maxHeaderCount")
+            response = await read_response(client)
+            self.assertEqual(response.status, status)
+        self.assert_refused(response, 431, "maxHeaderCount")
 
     async def test_changed(self) -> None:
-        """Limits that change hold for new connections."""
+        """Changed limits apply to new connections."""
         site, port = await self.site()
         site.change_limits(Limits(max_header_bytes=1024, client_idle_seconds=7))
-        answer = await self.request(port, "GET", "/", headers=[("X", "x" * 2000)])
-        self.assertEqual((answer.status, site.timeOut), (431, 7))
+        response = await self.request(port, "GET", "/", headers=[("X", "x" * 2000)])
+        self.assertEqual((response.status, site.timeOut), (431, 7))
 
 
 class HeadTimeTests(LimitsTestCase):
-    """``requestHeadSeconds``: from the first byte of a head until it is whole."""
+    """``requestHeadSeconds``, counted from the first byte of a head to its end."""
 
     def channel(self, resource: Resource | None = None) -> tuple[DownstreamChannel, Any, Clock]:
-        """A connection without a socket, whose time is ours."""
+        """Return a connection without a socket, under a clock that only the test advances."""
         clock = Clock()
         log = RequestLog(observer=self.log)
         site = ProxySite(resource or Ok(), reactor=clock, log=log)
@@ -135,7 +83,7 @@ class HeadTimeTests(LimitsTestCase):
         return channel, transport, clock
 
     def test_dripping(self) -> None:
-        """However often a byte comes, after 60 seconds it is a 408; before that nothing is said."""
+        """A head that is incomplete after 60 seconds is a 408, however often a byte arrives."""
         channel, transport, clock = self.channel()
         clock.advance(600)
         for _ in range(59):
@@ -149,7 +97,7 @@ class HeadTimeTests(LimitsTestCase):
         self.assertRegex(self.log.lines[0], r"\A- - 408 refused - 0 bytes 0 ms: .*requestHeadSeconds")
 
     def test_later_request(self) -> None:
-        """The same for a later request of a connection, in its lines as in its first bytes."""
+        """The limit applies to later requests of a connection as well, inside the first line or after it."""
         for begun in (b"GE", b"GET /v1/x HTTP/1.1\r\nHost: x\r\n"):
             channel, transport, clock = self.channel()
             channel.dataReceived(GET)
@@ -162,7 +110,7 @@ class HeadTimeTests(LimitsTestCase):
             self.assertIn(b"HTTP/1.1 408", transport.value())
 
     def test_pipelined(self) -> None:
-        """A head that came behind another has its own time, whenever the one before it began."""
+        """The time of a pipelined head starts with its own first byte."""
         channel, transport, clock = self.channel()
         for _ in range(10):
             channel.dataReceived(GET[:-2])
@@ -173,7 +121,7 @@ class HeadTimeTests(LimitsTestCase):
         self.assertEqual(transport.value().count(b"HTTP/1.1 200 OK"), 20)
 
     def test_behind_a_running_request(self) -> None:
-        """While another request is answered, half a head may wait; then its time begins."""
+        """The time of a pipelined head does not run while the request before it is being answered."""
 
         class Wait(Resource):
             isLeaf = True
@@ -193,7 +141,7 @@ class HeadTimeTests(LimitsTestCase):
         self.assertIn(b"HTTP/1.1 408", transport.value())
 
     def test_slow_reader(self) -> None:
-        """Nor does the time run while nothing is read, because the last answer is not taken yet."""
+        """The time does not run while the channel is paused because the client reads nothing."""
         channel, transport, clock = self.channel()
         channel.dataReceived(GET + GET[:-2])
         channel.pauseProducing()
@@ -204,7 +152,7 @@ class HeadTimeTests(LimitsTestCase):
         self.assertIn(b"HTTP/1.1 408", transport.value())
 
     def test_no_timer(self) -> None:
-        """A head that comes in one read, and the blank line that some send before it, need no timer."""
+        """A head in one read, and the blank line that some clients send before it, start no timer."""
         channel, _, clock = self.channel()
         before = len(clock.getDelayedCalls())
         for data in (GET, b"\r\n", GET + GET):
@@ -212,7 +160,7 @@ class HeadTimeTests(LimitsTestCase):
             self.assertEqual(len(clock.getDelayedCalls()), before)
 
     def test_lost(self) -> None:
-        """With the connection all its timers go."""
+        """A lost connection leaves no timer."""
         from twisted.python.failure import Failure
 
         channel, _, clock = self.channel()
@@ -221,26 +169,26 @@ class HeadTimeTests(LimitsTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_on_the_wire(self) -> None:
-        """The client gets the 408 whole, and an orderly end."""
+        """The client receives the whole 408, and an orderly close."""
         _, port = await self.site(request_head_seconds=0.1)
         client = await self.client(port)
         client.write(GET)
         self.assertEqual((await read_response(client)).status, 200)
         client.write(GET[:-2])
-        self.refused(await read_response(client), 408, "requestHeadSeconds")
+        self.assert_refused(await read_response(client), 408, "requestHeadSeconds")
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
 
 
 class BodyTimeTests(LimitsTestCase):
-    """``requestBodySeconds``: for a body that is held."""
+    """``requestBodySeconds``, for a body that is buffered."""
 
     def posted(self, length: int, target: str = CHAT) -> bytes:
-        """The head of a call."""
+        """Return the head of a call."""
         fields = f"Host: x\r\n{': '.join(JSON)}\r\nContent-Length: {length}\r\n\r\n"
         return f"POST {target} HTTP/1.1\r\n{fields}".encode()
 
     async def resource(self, url: str, clock: Clock, **limits: Any) -> tuple[ProxyResource, int]:
-        """A proxy whose requests live by `clock`."""
+        """Start a proxy whose flows use `clock`; return its resource and its port."""
         log = RequestLog(observer=self.log)
         proxy = ProxyResource(url, reactor=reactor, limits=Limits(**limits), log=log)
         proxy.clock = clock
@@ -249,7 +197,7 @@ class BodyTimeTests(LimitsTestCase):
         return proxy, port
 
     async def test_dripping(self) -> None:
-        """A body that comes drop by drop is a 408 after that time, which arrives while the client sends."""
+        """A dripping body is a 408 after that time, which arrives while the client is still sending."""
 
         async def script(stream: Stream) -> None:
             raise AssertionError
@@ -269,14 +217,14 @@ class BodyTimeTests(LimitsTestCase):
                 await turns(1)
         clock.advance(6)
         client.write(b" " * 900)
-        self.refused(await read_response(client), 408, "requestBodySeconds")
+        self.assert_refused(await read_response(client), 408, "requestBodySeconds")
         client.write(b" ")
         self.assertIsInstance((await client.gone()).value, ConnectionDone)
         self.assertRegex(self.log.lines[0], rf"POST {CHAT} 408 .*requestBodySeconds")
         self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_silent(self) -> None:
-        """One that stands still for ``timeoutSeconds`` is a 504, also where both times are over at once."""
+        """A body that is silent for ``timeoutSeconds`` is a 504, even if both times end together."""
         for body_seconds in (10, 30):
             clock = Clock()
             _, port = await self.resource(
@@ -287,11 +235,11 @@ class BodyTimeTests(LimitsTestCase):
             while not clock.getDelayedCalls():
                 await turns(1)
             clock.advance(10)
-            answer = await read_response(client)
-            self.assertEqual((answer.status, answer.json()["error"]["type"]), (504, "upstream_timeout"))
+            response = await read_response(client)
+            self.assertEqual((response.status, response.json()["error"]["type"]), (504, "upstream_timeout"))
 
     async def test_passed_through(self) -> None:
-        """An upload that is not held may take any time, as long as it moves."""
+        """An upload that is not buffered may take any time, as long as it keeps moving."""
         came: Deferred[None] = Deferred()
 
         async def script(stream: Stream) -> None:

@@ -1,11 +1,10 @@
-"""The server half on its own: what it makes of heads, and of clients that are slow, silent or malformed."""
+"""Site and channel on their own: clients that are slow, silent or idle."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -20,106 +19,17 @@ from stream_proxy.downstream.response import respond_error
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.limits import Limits
-from tests.flows.test_relay import RelayTestCase
-from tests.support.loopback import LoopbackTestCase, Message, reactor, read_response
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.wire import Message
 
 CLIENT_IDLE_SECONDS = Limits().client_idle_seconds
 
 
-class HeadTests(RelayTestCase):
-    """Heads that cannot be accepted are answered, in OpenAI's form, before anything is dialled."""
-
-    async def refusal(self, *sent: bytes, status: int) -> Message:
-        """The answer to something that is no request; it is read whole although the client sends on."""
-        _, port = await self.between()
-        client = await self.client(port)
-        for data in sent:
-            client.write(data)
-        answer = await read_response(client)
-        self.assertEqual((answer.status, answer.complete), (status, True))
-        self.assertEqual(answer.json()["error"]["type"], "invalid_request_error")
-        self.assertEqual(answer.get("connection"), "close")
-        self.assertIsInstance((await client.gone()).value, ConnectionDone)
-        self.assertEqual(self.server.connections, [])
-        return answer
-
-    async def test_many_fields_too_large(self) -> None:
-        """A head of more than 64 KiB in many fields is a 431."""
-        fields = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 1000) for number in range(300))
-        await self.refusal(b"GET /v1/x HTTP/1.1\r\n", fields, status=431)
-
-    async def test_one_line_too_long(self) -> None:
-        """So is one line that does not end, and a request line of that kind."""
-        await self.refusal(b"GET /v1/x HTTP/1.1\r\nX: ", b"x" * 2_000_000, status=431)
-        await self.refusal(b"GET /", b"x" * 2_000_000, status=431)
-
-    async def test_too_many_fields(self) -> None:
-        """More than 500 fields are a 431, 500 are not."""
-        fields = b"".join(b"X-%d: x\r\n" % number for number in range(501))
-        answer = await self.refusal(b"GET /v1/x HTTP/1.1\r\n" + fields + b"\r\n", status=431)
-        self.assertIn("fields", answer.json()["error"]["message"])
-        recorder, port = await self.between()
-        await self.request(port, "GET", "/v1/x", headers=[(f"X-{number}", "x") for number in range(499)])
-        self.assertEqual(len(recorder.last.headers), 500)
-
-    async def test_large_head(self) -> None:
-        """A head of just less than 64 KiB passes."""
-        recorder, port = await self.between()
-        answer = await self.request(port, "GET", "/v1/x", headers=[("X", "x" * 65_000)])
-        self.assertEqual((answer.status, len(recorder.last.get("x") or "")), (200, 65_000))
-
-    async def test_malformed(self) -> None:
-        """What is no HTTP is a 400."""
-        for data in [
-            b"GET\r\n\r\n",
-            b"GET /v1/x\r\n\r\n",
-            b"GET  /v1/x HTTP/1.1\r\n\r\n",
-            b"GET /v1/x HTTP/2.0\r\n\r\n",
-            b"G@T /v1/x HTTP/1.1\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nno colon\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nno colon\r\nX: y\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nBad Name: x\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nX: a\x00b\r\n\r\n",
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-        ]:
-            await self.refusal(data, b"GET /v1/x HTTP/1.1\r\n\r\n" * 2, status=400)
-
-    async def test_ambiguous_framing(self) -> None:
-        """Two lengths, a length with chunks, or an unknown transfer coding are a 400, never a guess."""
-        for framing in [
-            b"Content-Length: 3\r\nContent-Length: 3\r\n",
-            b"Content-Length: 3\r\nContent-Length: 4\r\n",
-            b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
-            b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
-            b"Transfer-Encoding: gzip, chunked\r\n",
-            b"Content-Length: -1\r\n",
-            b"Content-Length: 1_0\r\n",
-            b"Content-Length: 0x10\r\n",
-        ]:
-            await self.refusal(b"POST /v1/x HTTP/1.1\r\n" + framing + b"\r\nabc", status=400)
-
-    async def test_malformed_body_of_a_refused_request(self) -> None:
-        """One request gets one answer, even if its target and its body are both wrong."""
-        _, port = await self.between()
-        client = await self.client(port)
-        client.write(b"POST evil HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n")
-        self.assertEqual((await client.rest()).count(b"HTTP/1.1"), 1)
-
-    async def test_second_request_malformed(self) -> None:
-        """A malformed request after a good one is refused after the good one's answer."""
-        _, port = await self.between()
-        client = await self.client(port)
-        client.write(b"GET /v1/x HTTP/1.1\r\nHost: x\r\n\r\nrubbish\r\n\r\n")
-        self.assertEqual((await read_response(client)).status, 200)
-        self.assertEqual((await read_response(client)).status, 400)
-        await client.gone()
-
-
 class IdleTests(LoopbackTestCase):
-    """Client connections are kept when idle, and not for ever."""
+    """Idle client connections, which are kept for a limited time."""
 
     def channel(self, resource: Resource | None = None) -> tuple[DownstreamChannel, Any, Clock]:
-        """A connection without a socket, whose time is ours."""
+        """Return a connection without a socket, under a clock that only the test advances."""
         clock = Clock()
         site = ProxySite(resource or Resource(), reactor=clock)
         channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
@@ -138,7 +48,7 @@ class IdleTests(LoopbackTestCase):
         self.assertTrue(transport.disconnecting)
 
     def test_idle_after_requests(self) -> None:
-        """The same after a request, with and without an upload."""
+        """The same holds after a request, with and without an upload."""
 
         class Echo(Resource):
             isLeaf = True
@@ -161,7 +71,7 @@ class IdleTests(LoopbackTestCase):
             self.assertTrue(transport.disconnecting, framing)
 
     def test_upload_is_not_idle(self) -> None:
-        """While an upload runs, its reader watches the time, not the connection."""
+        """During an upload its reader watches the time, not the connection's idle timer."""
 
         class Wait(Resource):
             isLeaf = True
@@ -176,7 +86,7 @@ class IdleTests(LoopbackTestCase):
         self.assertFalse(transport.disconnecting)
 
     def test_closing_is_bounded(self) -> None:
-        """A client that does not take the rest of its answer is dropped in the end."""
+        """A client that does not read the rest of its response is finally disconnected."""
 
         class Ok(Resource):
             isLeaf = True
@@ -193,7 +103,7 @@ class IdleTests(LoopbackTestCase):
         self.assertEqual(dropped, [None])
 
     def lingering(self) -> tuple[DownstreamChannel, list[str], Clock]:
-        """A connection that was half-closed after an answer that came before its upload's end."""
+        """Return a connection that was half-closed after a response before the end of its upload."""
 
         class Refuse(Resource):
             isLeaf = True
@@ -213,8 +123,10 @@ class IdleTests(LoopbackTestCase):
         return channel, calls, clock
 
     def test_silent_linger(self) -> None:
-        """A client that neither sends the rest of a refused upload nor closes is let go after 5 seconds,
-        with an orderly close, which leaves it the answer that it may still be reading."""
+        """A client that neither finishes a refused upload nor closes is disconnected after 5 seconds.
+
+        The close is orderly, so that the client can still read the response.
+        """
         channel, calls, clock = self.lingering()
         clock.advance(4)
         channel.dataReceived(b"more")
@@ -224,7 +136,7 @@ class IdleTests(LoopbackTestCase):
         self.assertEqual(calls, ["half-closed", "closed"])
 
     def test_endless_linger(self) -> None:
-        """One that sends on and on is dropped after 30."""
+        """A client that keeps sending after a refusal is disconnected after 30 seconds."""
         channel, calls, clock = self.lingering()
         for _ in range(29):
             clock.advance(1)
@@ -234,8 +146,8 @@ class IdleTests(LoopbackTestCase):
         self.assertEqual(calls, ["half-closed", "dropped"])
 
 
-class AnswerErrorTests(LoopbackTestCase):
-    """Errors of ours, with what the upstream said beside them."""
+class ErrorResponseTests(LoopbackTestCase):
+    """Errors of ours, combined with fields of the upstream."""
 
     async def answered(self, error: APIError, headers: list[tuple[bytes, bytes]]) -> Message:
         class Failing(Resource):
@@ -247,23 +159,23 @@ class AnswerErrorTests(LoopbackTestCase):
 
         site = ProxySite(Failing(), reactor=reactor)
         port = await self.listen(site)
-        answer = await self.request(port, "GET", "/")
+        response = await self.request(port, "GET", "/")
         await site.drain(0)
-        return answer
+        return response
 
     async def test_should_retry(self) -> None:
-        """Where an error says whether to retry, the upstream's word on that does not count."""
+        """If an error states whether to retry, the upstream's own field for that is dropped."""
         error = upstream_error("no")
-        answer = await self.answered(error, [(b"x-should-retry", b"true"), (b"x-request-id", b"1")])
-        self.assertEqual((answer.get("x-should-retry"), answer.get("x-request-id")), ("true", "1"))
-        self.assertEqual((answer.status, answer.line), (502, "HTTP/1.1 502 Bad Gateway"))
+        response = await self.answered(error, [(b"x-should-retry", b"true"), (b"x-request-id", b"1")])
+        self.assertEqual((response.get("x-should-retry"), response.get("x-request-id")), ("true", "1"))
+        self.assertEqual((response.status, response.line), (502, "HTTP/1.1 502 Bad Gateway"))
 
 
 class TwistedTests(LoopbackTestCase):
-    """What the server half uses of Twisted without its promise is as it was."""
+    """Undocumented properties of Twisted that the site and the channel depend on."""
 
     def test_channel(self) -> None:
-        """HTTPChannel's private attributes."""
+        """HTTPChannel has these private attributes."""
         channel = HTTPChannel()
         self.assertEqual((channel._transferDecoder, channel._dataBuffer, channel.requests), (None, [], []))
         for name in (
@@ -278,7 +190,7 @@ class TwistedTests(LoopbackTestCase):
             self.assertTrue(hasattr(channel, name), name)
 
     async def test_upload_hooks(self) -> None:
-        """The order in which a channel calls a request with a body: length, pieces, end."""
+        """A channel calls a request with a body in this order: length, pieces, end."""
         calls: list[str] = []
 
         class Recording(ProxyRequest):

@@ -1,4 +1,4 @@
-"""``examples/chat.py`` and ``examples/responses.py``, each run as its user runs it, against the mock."""
+"""SDK examples ``chat.py`` and ``responses.py``, each run as a user runs it, against the mock."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 
-from tests.support.loopback import (
-    LoopbackTestCase,
-    Stream,
-    chunk,
-    event,
-    event_stream_head,
-    reactor,
-    read_request,
-)
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.payloads import chunk, event
 from tests.support.twistd import Process
+from tests.support.wire import Stream, event_stream_head, read_request
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 BOTH = ("chat.py", "responses.py")
-#: The first piece of a text, as each of them gets it.
+#: The first piece of text that each of them receives.
 PIECES = {
     "chat.py": chunk({"role": "assistant", "content": "Hel"}),
     "responses.py": event(
@@ -32,7 +26,7 @@ PIECES = {
 
 
 async def run(name: str, **environment: str) -> tuple[str, str, int]:
-    """What it writes on its stdout and its stderr, and its exit status; nothing else is set for the SDK."""
+    """Return stdout, stderr and exit status of an example; only `environment` configures the SDK."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
     out, err, code = await getProcessOutputAndValue(
         sys.executable,
@@ -44,15 +38,15 @@ async def run(name: str, **environment: str) -> tuple[str, str, int]:
 
 
 class ClientExampleTests(LoopbackTestCase):
-    """Both take the same environment."""
+    """Both examples, which read the same environment."""
 
     async def each(self, *runs: tuple[str, dict[str, str]]) -> list[tuple[str, str, int]]:
-        """Run all of them at the same time."""
+        """Run all examples at the same time."""
         started = [Deferred.fromCoroutine(run(name, **environment)) for name, environment in runs]
         return await gatherResults(started, consumeErrors=True)
 
     async def test_answers(self) -> None:
-        """The same text on stdout and the same usage on stderr, in one answer and as a stream."""
+        """Both modes print the same text on stdout and the same usage on stderr."""
         base = {"OPENAI_BASE_URL": f"{await self.mock()}/v1"}
         more = {"OPENAI_MODEL": "demo", "OPENAI_PROMPT": "What is a proxy?"}
         runs = await self.each(
@@ -66,14 +60,14 @@ class ClientExampleTests(LoopbackTestCase):
             self.assertEqual(code, 0)
 
     async def test_defaults(self) -> None:
-        """Nothing has to be set but where the API is: one answer of gpt-3.5-turbo to a greeting."""
+        """Only the base URL has to be set: the default is one greeting to gpt-3.5-turbo, without a stream."""
         base = {"OPENAI_BASE_URL": f"{await self.mock()}/v1"}
         for out, _, code in await self.each(*((name, base) for name in BOTH)):
             self.assertIn("“Hello there!”. This is gpt-3.5-turbo", out)
             self.assertEqual(code, 0)
 
     async def test_as_it_comes(self) -> None:
-        """A piece is printed while the next one is still to come."""
+        """Each piece is printed before the next one arrives."""
         for name in BOTH:
             printed: Deferred[None] = Deferred()
 
@@ -93,7 +87,7 @@ class ClientExampleTests(LoopbackTestCase):
             self.assertEqual(await process.ended(), 1)
 
     async def test_errors(self) -> None:
-        """An error of the API, or a setting that is none, is one line on stderr and exit status 1."""
+        """An API error, or an invalid setting, is one line on stderr and exit status 1."""
         base = {"OPENAI_BASE_URL": f"{await self.mock()}/v1"}
         cases = (
             ({**base, "OPENAI_MODEL": "stream-only"}, "Stream must be set to true"),
@@ -106,7 +100,7 @@ class ClientExampleTests(LoopbackTestCase):
             self.assertRegex(err, rf"\A[^\n]*{text}[^\n]*\n\Z")
 
     async def test_broken_streams(self) -> None:
-        """A stream that breaks, ends too early, tells of an error or is no JSON is such a line too."""
+        """A stream that breaks, ends early, reports an error or is not JSON is such a line too."""
         error = {"message": "no more", "code": None, "param": None}
         told = {
             "chat.py": event({"error": error}),

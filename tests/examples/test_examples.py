@@ -11,11 +11,13 @@ from typing import Any
 
 from stream_proxy import SSEDecoder
 from stream_proxy.service.config import parse_config
-from tests.support.loopback import CHAT, LoopbackTestCase, read_request
-from tests.support.loopback import Stream as Connection
-from tests.support.loopback import chunk as chat_chunk
-from tests.support.loopback import event as sse_event
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT
+from tests.support.payloads import chunk as chat_chunk
+from tests.support.payloads import event as sse_event
 from tests.support.twistd import Process
+from tests.support.wire import Stream as Connection
+from tests.support.wire import read_request
 
 ROOT = Path(__file__).parent.parent.parent
 CALL = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}]}

@@ -1,4 +1,4 @@
-"""The Realtime examples do what they say, against the demo's upstream behind a proxy."""
+"""Realtime examples, run against the demo's upstream behind a proxy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
 class ExampleTests(LoopbackTestCase):
-    """Each example as a process of its own."""
+    """Each example, run as a process."""
 
     async def test_sdk(self) -> None:
-        """The question is answered, with the tokens it took."""
+        """The question is answered, and the token count printed."""
         port = await self.proxy(await self.mock())
         environment = {**os.environ, "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
         example = str(EXAMPLES / "realtime_sdk.py")

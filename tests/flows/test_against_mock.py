@@ -1,4 +1,4 @@
-"""What the proxy makes of a stream, against what the same upstream answers without one."""
+"""Aggregated streams of the mock, compared with its own non-streaming responses."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import json
 from typing import Any
 
 from stream_proxy import Limits
-from tests.support.loopback import CHAT, RESPONSES, LoopbackTestCase
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT, RESPONSES, tool
 
 STREAM_ONLY = ("X-Mock-Require-Stream", "1")
 
 
-def tool(name: str) -> dict[str, Any]:
-    """A function tool of the chat API."""
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
-
-
 def flat_tool(name: str) -> dict[str, Any]:
-    """The same of the Responses API."""
+    """Return a function tool of the Responses API."""
     function: dict[str, Any] = tool(name)["function"]
     return {"type": "function", **function}
 
@@ -74,11 +69,11 @@ RESPONSES_KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class SameAnswerTests(LoopbackTestCase):
-    """The client cannot tell that there was a stream."""
+class SameResponseTests(LoopbackTestCase):
+    """Responses that do not show that there was a stream."""
 
     async def assert_same(self, path: str, body: dict[str, Any], *controls: tuple[str, str]) -> None:
-        """The answer through the proxy, out of a stream, is the mock's own answer without one."""
+        """Check that the response through the proxy equals the mock's own response without a stream."""
         mock = await self.mock()
         direct = await self.request(int(mock.rsplit(":", 1)[1]), target=path, body=body, headers=controls)
         self.assertEqual(direct.status, 200)
@@ -86,7 +81,7 @@ class SameAnswerTests(LoopbackTestCase):
         converted = await self.request(port, target=path, body=body, headers=[STREAM_ONLY, *controls])
         self.assertEqual(converted.status, 200, converted.body)
         self.assertEqual(converted.json(), direct.json())
-        # As text too: 1, 1.0 and True are equal in Python.
+        # Compare as text too: 1, 1.0 and True are equal in Python.
         self.assertEqual(
             json.dumps(converted.json(), sort_keys=True), json.dumps(direct.json(), sort_keys=True)
         )
@@ -94,29 +89,29 @@ class SameAnswerTests(LoopbackTestCase):
         self.assertEqual(converted.get("x-request-id"), direct.get("x-request-id"))
 
     async def test_chat(self) -> None:
-        """Every kind of chat completion is the same, field by field."""
+        """Every kind of chat completion is equal, field by field."""
         for name, more in CHAT_KINDS.items():
             body = {"model": "m", "messages": [{"role": "user", "content": f"Grüße {name} 🌍"}], **more}
             await self.assert_same(CHAT, body)
 
     async def test_responses(self) -> None:
-        """Every kind of Response is the same, field by field."""
+        """Every kind of Response is equal, field by field."""
         for name, more in RESPONSES_KINDS.items():
             await self.assert_same(RESPONSES, {"model": "m", "input": f"Grüße {name}", **more})
 
     async def test_azure_path(self) -> None:
-        """A deployment in the path takes the place of the model."""
+        """A deployment in the path replaces the model."""
         body = {"messages": [{"role": "user", "content": "hi"}]}
         await self.assert_same("/openai/deployments/gpt/chat/completions?api-version=1", body)
 
     async def test_long(self) -> None:
-        """Ten thousand events make one answer."""
+        """Ten thousand events make one response."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
         for path in (CHAT, RESPONSES):
             await self.assert_same(path, body, ("X-Mock-Words", "3000"))
 
     async def test_stream_only_model(self) -> None:
-        """A model that refuses everything but streams answers through the proxy, and only through it."""
+        """A model that only streams works through the proxy, and only through it."""
         mock = await self.mock()
         port = await self.proxy(mock)
         body = {"model": "stream-only", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
@@ -127,7 +122,7 @@ class SameAnswerTests(LoopbackTestCase):
             self.assertEqual((converted.status, converted.json()["model"]), (200, "stream-only"))
 
     async def test_refusals(self) -> None:
-        """An upstream that refuses to stream, or to be asked for usage, answers all the same."""
+        """An upstream that refuses to stream, or to send usage, still yields a response."""
         mock = await self.mock()
         port = await self.proxy(mock)
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
@@ -148,12 +143,12 @@ class SameAnswerTests(LoopbackTestCase):
 
 
 class FailureTests(LoopbackTestCase):
-    """What goes wrong in a stream is an error with a status."""
+    """Failures inside a stream, which become errors with a status."""
 
     patience = 30.0
 
     async def fails(self, path: str, expected: tuple[int, str, object], *controls: tuple[str, str]) -> None:
-        """A call with these mock headers ends with (status, type, code)."""
+        """Check that a call with these mock headers ends with this (status, type, code)."""
         port = await self.proxy(await self.mock(), limits=Limits(timeout_seconds=self.patience))
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
         response = await self.request(port, target=path, body=body, headers=controls)
@@ -163,7 +158,7 @@ class FailureTests(LoopbackTestCase):
         self.assertTrue(error["message"])
 
     async def test_status(self) -> None:
-        """An error status instead of the stream is relayed, byte for byte and with its headers."""
+        """An error status in place of the stream is relayed, byte for byte and with its headers."""
         mock = await self.mock()
         port = await self.proxy(mock)
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
@@ -193,14 +188,14 @@ class FailureTests(LoopbackTestCase):
                 await self.fails(CHAT, expected, ("X-Mock-Fail", kind), ("X-Mock-Code", code))
 
     async def test_chat_error_places(self) -> None:
-        """An error counts before the first chunk, and after the last until ``[DONE]`` has come."""
+        """An error counts before the first chunk, and after the last one until ``[DONE]``."""
         expected = (500, "server_error", "server_error")
         for after in ("0", "5", "-1"):
             for kind in ("error-chunk", "error-event"):
                 await self.fails(CHAT, expected, ("X-Mock-Fail", kind), ("X-Mock-After", after))
 
     async def test_response_error_event(self) -> None:
-        """An ``error`` event of the Responses API is an error with the status of its code."""
+        """The status of an ``error`` event in a Responses stream comes from its code."""
         for code, expected in (
             ("rate_limit_exceeded", (429, "rate_limit_error", "rate_limit_exceeded")),
             ("server_error", (500, "server_error", "server_error")),
@@ -210,13 +205,13 @@ class FailureTests(LoopbackTestCase):
             await self.fails(RESPONSES, expected, ("X-Mock-Fail", "error-event"), ("X-Mock-Code", code))
 
     async def test_response_error_chunk(self) -> None:
-        """A bare envelope in a Responses stream is an error, never a 200."""
+        """A bare error envelope in a Responses stream is an error, never a 200."""
         expected = (500, "server_error", "server_error")
         for after in ("0", "3", "-1"):
             await self.fails(RESPONSES, expected, ("X-Mock-Fail", "error-chunk"), ("X-Mock-After", after))
 
     async def test_response_failed(self) -> None:
-        """``response.failed`` with an error code is that error."""
+        """``response.failed`` with an error code becomes that error."""
         for code, expected in (
             ("rate_limit_exceeded", (429, "rate_limit_error", "rate_limit_exceeded")),
             ("insufficient_quota", (429, "rate_limit_error", "insufficient_quota")),
@@ -228,7 +223,7 @@ class FailureTests(LoopbackTestCase):
             await self.fails(RESPONSES, expected, ("X-Mock-Fail", "failed"), ("X-Mock-Code", code))
 
     async def test_response_failed_without_error(self) -> None:
-        """``response.failed`` without an error object is the Response, with status 200."""
+        """``response.failed`` without an error object is relayed as the Response, with status 200."""
         port = await self.proxy(await self.mock())
         controls = [("X-Mock-Fail", "failed"), ("X-Mock-Code", "none")]
         body = {"model": "m", "input": "hi"}
@@ -236,7 +231,7 @@ class FailureTests(LoopbackTestCase):
         self.assertEqual((response.status, response.json()["status"]), (200, "failed"))
 
     async def test_broken_streams(self) -> None:
-        """A stream that breaks, stops inside an event or holds no JSON is a 502 for both APIs."""
+        """A stream that breaks, stops inside an event or is not JSON is a 502 in both APIs."""
         for path in (CHAT, RESPONSES):
             for kind in ("break", "break-mid-event", "not-json"):
                 code = "upstream_malformed" if kind == "not-json" else "upstream_cut"
@@ -245,7 +240,7 @@ class FailureTests(LoopbackTestCase):
                     await self.fails(path, expected, ("X-Mock-Fail", kind), ("X-Mock-After", after))
 
     async def test_no_terminal_event(self) -> None:
-        """A clean end without the terminal event is an answer for a finished chat, an error for Responses."""
+        """A stream without the terminal event completes a finished chat, and is an error for Responses."""
         port = await self.proxy(await self.mock())
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         response = await self.request(port, body=body, headers=[("X-Mock-Fail", "no-done")])
@@ -264,7 +259,7 @@ class FailureTests(LoopbackTestCase):
             await self.fails(path, (504, "upstream_timeout", "upstream_timeout"), ("X-Mock-Fail", "hang"))
 
     async def test_hang_before_the_end(self) -> None:
-        """Silence after the last chunk but before ``[DONE]`` is a 504 too: more might have come."""
+        """Silence between the last chunk and ``[DONE]`` is a 504 too: more chunks might have come."""
         self.patience = 0.2
         expected = (504, "upstream_timeout", "upstream_timeout")
         await self.fails(CHAT, expected, ("X-Mock-Fail", "hang"), ("X-Mock-After", "-1"))

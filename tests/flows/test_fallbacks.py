@@ -1,4 +1,4 @@
-"""What is remembered of refusals, and timers."""
+"""Memory of refusals, and idle timers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from stream_proxy.transport.idle_timer import IdleTimer
 
 
 class MemoryTests(TestCase):
-    """Refusals by model."""
+    """Refusals, remembered by model."""
 
     def setUp(self) -> None:
-        """A clock of our own."""
+        """Make a clock that only the test advances."""
         self.clock = Clock()
         self.memory = RefusalMemory(self.clock.seconds, size=3)
 
     def test_by_refusal_and_model(self) -> None:
-        """Each refusal is of one thing and one model."""
+        """A refusal concerns one feature and one model."""
         self.memory.note(Unsupported.STREAM, b"a")
         self.assertTrue(self.memory.knows(Unsupported.STREAM, b"a"))
         self.assertFalse(self.memory.knows(Unsupported.STREAM, b"b"))
         self.assertFalse(self.memory.knows(Unsupported.INCLUDE_USAGE, b"a"))
 
     def test_hour(self) -> None:
-        """It holds for an hour, from the last time."""
+        """A refusal is remembered for an hour after its last occurrence."""
         self.memory.note(Unsupported.STREAM, b"a")
         self.clock.advance(REMEMBER_SECONDS - 1)
         self.assertTrue(self.memory.knows(Unsupported.STREAM, b"a"))
@@ -37,7 +37,7 @@ class MemoryTests(TestCase):
         self.assertFalse(self.memory.knows(Unsupported.STREAM, b"a"))
 
     def test_knowing_does_not_prolong(self) -> None:
-        """To be asked is no new refusal."""
+        """Looking a refusal up does not extend it."""
         self.memory.note(Unsupported.STREAM, b"a")
         for _ in range(2):
             self.clock.advance(REMEMBER_SECONDS / 2)
@@ -45,7 +45,7 @@ class MemoryTests(TestCase):
         self.assertFalse(known)
 
     def test_bound(self) -> None:
-        """The least recently used is forgotten first."""
+        """The least recently used refusal is forgotten first."""
         for model in (b"a", b"b", b"c"):
             self.memory.note(Unsupported.STREAM, model)
         self.memory.knows(Unsupported.STREAM, b"a")
@@ -55,16 +55,16 @@ class MemoryTests(TestCase):
 
 
 class TimerTests(TestCase):
-    """The timer of silences."""
+    """The timer that watches for silence."""
 
     def setUp(self) -> None:
-        """A timer of ten seconds."""
+        """Make a timer of ten seconds."""
         self.clock = Clock()
         self.expired: list[float] = []
         self.timer = IdleTimer(self.clock, 10, lambda: self.expired.append(self.clock.seconds()))
 
     def test_silence(self) -> None:
-        """It expires once, after that much silence."""
+        """The timer expires once, after that much silence."""
         self.clock.advance(9)
         self.timer.touch()
         self.clock.advance(9)

@@ -1,17 +1,10 @@
-"""Faults of upstreams and of clients: each has one outcome in each flow, and leaves nothing behind."""
+"""Faults of upstreams: each has one outcome in each flow, and leaves nothing behind."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Callable
-
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from tests.support.faults import (
     ADAPT,
     ADAPT_STREAM,
-    ANSWER,
     BEGUN,
     BODY,
     COMPLETE,
@@ -22,25 +15,22 @@ from tests.support.faults import (
     FIRST,
     FLOWS,
     HEAD,
-    NO_ANSWER,
+    NO_RESPONSE,
     RELAY,
     RESET,
+    RESPONSE,
     REST,
-    SILENT,
-    SILENT_AT_ONCE,
-    TIMED_OUT,
     Fault,
-    FaultTestCase,
     Flow,
-    Outcomes,
     chunked,
-    eventually,
     half_close,
-    says,
+    sends,
     stay,
+    text_chunk,
 )
-from tests.support.loopback import Stream, head, read_head, read_request, respond, turns
-from tests.support.strict import read_answers
+from tests.support.stage import FaultTestCase
+from tests.support.strict import read_responses
+from tests.support.wire import Stream, head
 
 EVENTS = ("Content-Type", "text/event-stream")
 
@@ -49,25 +39,25 @@ class ConnectionTests(FaultTestCase):
     """Upstreams whose connection ends too early."""
 
     async def test_refused(self) -> None:
-        """Nobody listens."""
+        """An upstream that refuses the connection is a 502."""
         for flow in FLOWS:
             async with self.stage(flow, None) as stage:
-                self.assertEqual(await self.asked(stage), "502 upstream_error", flow.name)
+                self.assertEqual(await self.outcome_of(stage), "502 upstream_error", flow.name)
 
     async def test_ends(self) -> None:
-        """It ends in some way at some stage; what is whole by then is an answer all the same."""
+        """The connection ends in each way at each stage; a response that is complete by then is delivered."""
         stages = [
-            ("before the request", b"", False, NO_ANSWER, NO_ANSWER),
-            ("after the request", b"", True, NO_ANSWER, NO_ANSWER),
-            ("in the status line", b"HTTP/1.1 2", True, NO_ANSWER, NO_ANSWER),
-            ("in the head", HEAD[:-2], True, NO_ANSWER, NO_ANSWER),
+            ("before the request", b"", False, NO_RESPONSE, NO_RESPONSE),
+            ("after the request", b"", True, NO_RESPONSE, NO_RESPONSE),
+            ("in the status line", b"HTTP/1.1 2", True, NO_RESPONSE, NO_RESPONSE),
+            ("in the head", HEAD[:-2], True, NO_RESPONSE, NO_RESPONSE),
             ("after the head", HEAD, True, CUT_AT_ONCE, RESET),
             ("in a chunk", HEAD + chunked(FIRST)[:-9], True, None, RESET),
             ("after a chunk", BEGUN, True, CUT, RESET),
             ("in the last event", HEAD + chunked(FIRST, REST, DONE[:-1]), True, None, None),
         ]
         faults = [
-            Fault(f"{way.__name__} {name}", says(data, way, reading), outcomes)
+            Fault(f"{way.__name__} {name}", sends(data, way, reading), outcomes)
             for name, data, reading, closed, reset in stages
             for way, outcomes in ((Stream.close, closed), (half_close, closed), (Stream.abort, reset))
             if outcomes is not None
@@ -76,10 +66,10 @@ class ConnectionTests(FaultTestCase):
 
 
 class FramingTests(FaultTestCase):
-    """Upstreams whose HTTP is not what it should be."""
+    """Upstreams whose HTTP is malformed or unusual."""
 
     async def test_heads(self) -> None:
-        """A head that makes no sense, or has no end, is a 502."""
+        """A head that is malformed, or never ends, is a 502."""
         heads = {
             "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
             "HTTP/0.9": BODY,
@@ -102,12 +92,12 @@ class FramingTests(FaultTestCase):
             "endless fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
             "endless line": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000_000,
             "endless 1xx": b"HTTP/1.1 103 X\r\n\r\n" * 10_000,
-            "101": head(101) + ANSWER,
+            "101": head(101) + RESPONSE,
         }
-        await self.check([Fault(name, says(data, stay), NO_ANSWER) for name, data in heads.items()])
+        await self.check([Fault(name, sends(data, stay), NO_RESPONSE) for name, data in heads.items()])
 
     async def test_chunks(self) -> None:
-        """A chunk that is none ends the answer there."""
+        """A malformed chunk ends the response there."""
         chunks = {
             "negative": b"-5\r\nabcde\r\n",
             "prefixed": b"0x5\r\nabcde\r\n",
@@ -121,349 +111,80 @@ class FramingTests(FaultTestCase):
             "NUL bytes": b"\0" * 100 + b"\r\n",
             "endless trailers": b"0\r\n" + b"X: y\r\n" * 20_000,
         }
-        await self.check([Fault(name, says(BEGUN + data, stay), CUT) for name, data in chunks.items()])
-        await self.check([Fault("huge", says(BEGUN + b"f" * 30 + b"\r\nabcde\r\n"), CUT)])
+        await self.check([Fault(name, sends(BEGUN + data, stay), CUT) for name, data in chunks.items()])
+        await self.check([Fault("huge", sends(BEGUN + b"f" * 30 + b"\r\nabcde\r\n"), CUT)])
 
     async def test_taken(self) -> None:
-        """What is unusual but clear is an answer."""
+        """Unusual but unambiguous framing is accepted."""
         length = ("Content-Length", str(len(BODY)))
-        answers = {
+        responses = {
             "HTTP/1.0": head(200, [EVENTS]).replace(b"HTTP/1.1", b"HTTP/1.0") + BODY,
             "HTTP/1.0 with a length": head(200, [EVENTS, length]).replace(b"HTTP/1.1", b"HTTP/1.0") + BODY,
             "close-delimited": head(200, [EVENTS]) + BODY,
             "length": head(200, [EVENTS, length]) + BODY,
             "two equal lengths": head(200, [EVENTS, length, length]) + BODY,
-            "length and chunks": ANSWER.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n", 1),
+            "length and chunks": RESPONSE.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n", 1),
             "garbage after a length": head(200, [EVENTS, length]) + BODY + b"\0garbage\r\n" * 9,
-            "garbage after chunks": ANSWER + b"\0garbage\r\n" * 9,
-            "an answer after chunks": ANSWER * 2,
+            "garbage after chunks": RESPONSE + b"\0garbage\r\n" * 9,
+            "a response after chunks": RESPONSE * 2,
             "chunk extensions": HEAD + chunked(BODY).replace(b"\r\n", b';a="b";c\r\n', 1) + b"0;d\r\n\r\n",
-            "trailers": ANSWER[:-2] + b"X: y\r\n\r\n",
-            "a few 1xx": (head(103) + head(100)) * 20 + ANSWER,
+            "trailers": RESPONSE[:-2] + b"X: y\r\n\r\n",
+            "a few 1xx": (head(103) + head(100)) * 20 + RESPONSE,
             "bare line feeds": head(200, [EVENTS]).replace(b"\r\n", b"\n") + BODY,
         }
-        await self.check([Fault(name, says(data), COMPLETE) for name, data in answers.items()])
-
-
-def text_chunk(text: bytes, finish: bytes = b"null") -> bytes:
-    """An event with this in its JSON string."""
-    return b'data: {"choices": [{"index": 0, "delta": {"content": "%b"}, "finish_reason": %b}]}\n\n' % (
-        text,
-        finish,
-    )
+        await self.check([Fault(name, sends(data), COMPLETE) for name, data in responses.items()])
 
 
 class StreamTests(FaultTestCase):
-    """Upstreams whose stream is not what it should be."""
+    """Upstreams whose stream is malformed."""
 
-    async def answers(self, flow: Flow, body: bytes) -> bytes:
-        """What a client gets when this is the stream."""
-        async with self.stage(flow, says(HEAD + chunked(body) + b"0\r\n\r\n")) as stage:
+    async def responses(self, flow: Flow, body: bytes) -> bytes:
+        """Return the status and body that a client receives when the upstream sends this stream."""
+        async with self.stage(flow, sends(HEAD + chunked(body) + b"0\r\n\r\n")) as stage:
             client = await self.client(stage.port)
             client.write(flow.request())
-            [answer] = read_answers(await client.rest(), closed=True)
-        self.assertTrue(answer.complete)
-        return b"%d " % answer.status + answer.body
+            [response] = read_responses(await client.rest(), closed=True)
+        self.assertTrue(response.complete)
+        return b"%d " % response.status + response.body
 
     async def test_invalid_utf8(self) -> None:
-        """Bytes that are no UTF-8 are U+FFFD in what the proxy writes, and pass where it relays."""
+        """Invalid UTF-8 becomes U+FFFD where the proxy writes the response; relayed bytes are unchanged."""
         body = text_chunk(b"H\xffi\xc3", b'"stop"') + DONE
-        self.assertEqual(await self.answers(RELAY, body), b"200 " + body)
+        self.assertEqual(await self.responses(RELAY, body), b"200 " + body)
         for flow in (CONVERT, ADAPT, ADAPT_STREAM):
-            self.assertIn("H\ufffdi\ufffd", (await self.answers(flow, body)).decode(), flow.name)
+            self.assertIn("H\ufffdi\ufffd", (await self.responses(flow, body)).decode(), flow.name)
 
     async def test_not_json(self) -> None:
-        """Data that is no JSON is an error where the proxy has to understand it."""
+        """Data that is not JSON is an error where the proxy has to parse it."""
         for data in (b"{oops", b"nul\0l", b"{" * 100_000, text_chunk(b"a\0b")[6:-2]):
             body = FIRST + b"data: " + data + b"\n\n" + REST + DONE
-            self.assertEqual(await self.answers(RELAY, body), b"200 " + body)
-            self.assertTrue((await self.answers(CONVERT, body)).startswith(b"502 "), data[:9])
+            self.assertEqual(await self.responses(RELAY, body), b"200 " + body)
+            self.assertTrue((await self.responses(CONVERT, body)).startswith(b"502 "), data[:9])
 
     async def test_nothing(self) -> None:
-        """A stream that ends without an event, or holds NUL bytes alone, is no answer to a converted call."""
+        """A stream without any event, or with NUL bytes only, is not a response to a converted call."""
         for body in (b"", b":\n\n", b"\0" * 1000, b"\n" * 1000):
-            answer = head(200, [EVENTS]) + body
-            await self.check([Fault(repr(body[:5]), says(answer), NO_ANSWER)], [CONVERT, ADAPT, ADAPT_STREAM])
+            response = head(200, [EVENTS]) + body
+            await self.check(
+                [Fault(repr(body[:5]), sends(response), NO_RESPONSE)], [CONVERT, ADAPT, ADAPT_STREAM]
+            )
 
 
 class OffsetTests(FaultTestCase):
-    """Upstreams that close within an answer, wherever that is."""
+    """Upstreams that close at every offset of a response."""
 
     async def test_chunked(self) -> None:
-        """The outcome is an error, a broken connection or the whole answer, never a part that looks whole."""
+        """The outcome is an error, a broken connection or the whole response, never an undetected part."""
         body = text_chunk(b"Hello", b'"stop"') + DONE
-        answer = HEAD + chunked(body) + b"0\r\n\r\n"
+        response = HEAD + chunked(body) + b"0\r\n\r\n"
         allowed = {"502 upstream_error", "complete"}
         for flow in (CONVERT, ADAPT):
-            found = await self.offsets(flow, answer)
+            found = await self.offsets(flow, response)
             self.assertLessEqual(set(found), allowed, flow.name)
             self.assertEqual(found[-1], "complete")
-        found = await self.offsets(ADAPT_STREAM, answer)
+        found = await self.offsets(ADAPT_STREAM, response)
         self.assertLessEqual(set(found), allowed | {"error chunk"})
-        answer = HEAD + chunked(BODY) + b"0\r\n\r\n"
-        found = await self.offsets(RELAY, answer)
+        response = HEAD + chunked(BODY) + b"0\r\n\r\n"
+        found = await self.offsets(RELAY, response)
         self.assertEqual((found[-1], found.count("complete")), ("complete", 1))
         self.assertEqual(set(found), {"502 upstream_error", "broken", "complete"})
-
-
-class TimeTests(FaultTestCase):
-    """Upstreams that are slow or silent; time passes when the test says so."""
-
-    async def silent(self, name: str, data: bytes, outcomes: Outcomes) -> None:
-        """After `data` nothing more comes."""
-        for flow, expected in zip(FLOWS, outcomes, strict=True):
-            async with self.stage(flow, says(data, stay)) as stage:
-                clock = stage.manual_time()
-                client = await self.client(stage.port)
-                client.write(flow.request())
-                await eventually(lambda stage=stage: bool(stage.upstream.connections))  # type: ignore[misc]
-                if data:
-                    clock.advance(1)
-                    await moved(clock)
-                    await turns(10)
-                clock.advance(600)
-                self.assertEqual(flow.outcome(await client.rest()), expected, f"{name}, {flow.name}")
-
-    async def test_silence(self) -> None:
-        """``timeoutSeconds`` of silence is a 504, or breaks the answer off."""
-        await self.silent("before the head", b"", TIMED_OUT)
-        await self.silent("after the head", HEAD, SILENT_AT_ONCE)
-        await self.silent("in the answer", BEGUN, SILENT)
-
-    async def test_drip(self) -> None:
-        """A stream that drips is not cut, however long it takes."""
-        for flow in FLOWS:
-            steps: list[Deferred[None]] = []
-
-            async def script(stream: Stream, steps: list[Deferred[None]] = steps) -> None:
-                await read_request(stream)
-                stream.write(HEAD)
-                body = ANSWER[len(HEAD) :]
-                for start in range(0, len(body), 16):
-                    steps.append(Deferred())
-                    await steps[-1]
-                    stream.write(body[start : start + 16])
-                await stream.rest()
-
-            async with self.stage(flow, script) as stage:
-                clock = stage.manual_time()
-                client = await self.client(stage.port)
-                client.write(flow.request())
-                while True:
-                    await eventually(lambda: bool(steps) or client.lost is not None)  # noqa: B023
-                    if client.lost is not None:
-                        break
-                    await moved(clock)
-                    clock.advance(599)
-                    steps.pop().callback(None)
-                self.assertEqual(flow.outcome(await client.rest()), "complete", flow.name)
-
-    async def test_dripping_head(self) -> None:
-        """The head has to be there after ``timeoutSeconds``, however it comes."""
-        for flow in FLOWS:
-            begun: Deferred[Stream] = Deferred()
-
-            async def script(stream: Stream, begun: Deferred[Stream] = begun) -> None:
-                await read_request(stream)
-                stream.write(b"HTTP/1.1 200 OK\r\nX: ")
-                begun.callback(stream)
-                await stream.rest()
-
-            async with self.stage(flow, script) as stage:
-                clock = stage.manual_time()
-                client = await self.client(stage.port)
-                client.write(flow.request())
-                stream = await begun
-                for _ in range(5):
-                    clock.advance(119)
-                    stream.write(b"x")
-                    await turns(5)
-                self.assertEqual(bytes(client.buffer), b"", flow.name)
-                clock.advance(5)
-                self.assertEqual(flow.outcome(await client.rest()), "504 upstream_timeout", flow.name)
-
-
-async def moved(clock: Clock) -> None:
-    """Wait until the silence of the one request starts anew, if it does not already."""
-    await eventually(lambda: any(c.getTime() >= clock.seconds() + 600 for c in clock.getDelayedCalls()), 200)
-
-
-class UploadTests(FaultTestCase):
-    """Upstreams that do not wait for the request, or do not take it."""
-
-    async def test_early(self) -> None:
-        """An answer that comes before the upload is over is the answer, though the upload goes on."""
-
-        async def script(stream: Stream) -> None:
-            await read_head(stream)
-            respond(stream, 413, b"{}")
-            await stream.rest()
-
-        async with self.stage(RELAY, script) as stage:
-            client = await self.client(stage.port)
-            client.write(b"POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 99)
-            await client.until(b"\r\n\r\n")
-            client.write(b"x" * 8_999_901)
-            self.assertEqual(await client.rest(), b"{}")
-
-    async def test_never_read(self) -> None:
-        """One that takes nothing of a large request is a silent one."""
-
-        async def script(stream: Stream) -> None:
-            stream.transport.pauseProducing()
-            reached.callback(stream)
-            await stream.gone()
-
-        for flow in FLOWS:
-            reached: Deferred[Stream] = Deferred()
-            async with self.stage(flow, script) as stage:
-                clock = stage.manual_time()
-                client = await self.client(stage.port)
-                client.write(flow.request(padding=16 * 2**20))
-                stream = await reached
-                await turns(20)
-                clock.advance(601)
-                self.assertEqual(flow.outcome(await client.rest()), "504 upstream_timeout", flow.name)
-                stream.transport.resumeProducing()
-
-
-class ClientTests(FaultTestCase):
-    """Clients that leave, or do not do as they should."""
-
-    ways: tuple[Callable[[Stream], object], ...] = (Stream.close, Stream.abort, half_close)
-
-    async def test_leaves_while_sending(self) -> None:
-        """In the head, after it, or in the body: nothing is dialled."""
-        for flow in FLOWS:
-            request = flow.request()
-            for place in (10, request.index(b"\r\n\r\n") + 4, len(request) - 1):
-                for way in self.ways:
-                    async with self.stage(flow, says(b"")) as stage:
-                        assert stage.upstream is not None
-                        client = await self.client(stage.port)
-                        client.write(request[:place])
-                        await eventually(lambda stage=stage: bool(stage.site.channels))  # type: ignore[misc]
-                        await turns(3)
-                        way(client)
-                        await client.gone()
-                        self.assertEqual(stage.upstream.connections, [])
-
-    async def test_leaves_while_dialling(self) -> None:
-        """While the upstream is being reached, which TLS makes last."""
-
-        async def script(stream: Stream) -> None:
-            await stream.some()
-            reached.callback(None)
-            await stream.rest()
-
-        for flow in FLOWS:
-            for way in self.ways:
-                reached: Deferred[None] = Deferred()
-                async with self.stage(flow, script, scheme="https") as stage:
-                    assert stage.upstream is not None
-                    client = await self.client(stage.port)
-                    client.write(flow.request())
-                    await reached
-                    way(client)
-                    await stage.upstream.connections[0].gone()
-
-    async def test_leaves_before_the_end(self) -> None:
-        """Before the answer, in its head or in its body: the upstream's connection ends at once."""
-        for flow in FLOWS:
-            for data in (b"", HEAD[:-2], HEAD, BEGUN):
-                for way in self.ways:
-                    said: Deferred[Stream] = Deferred()
-
-                    async def script(
-                        stream: Stream, data: bytes = data, said: Deferred[Stream] = said
-                    ) -> None:
-                        await read_request(stream)
-                        stream.write(data)
-                        said.callback(stream)
-                        await stream.rest()
-
-                    async with self.stage(flow, script) as stage:
-                        client = await self.client(stage.port)
-                        client.write(flow.request())
-                        stream = await said
-                        if data == BEGUN and flow in (RELAY, ADAPT_STREAM):
-                            await client.until(b"Hel")
-                        way(client)
-                        await stream.gone()
-
-    async def test_garbage(self) -> None:
-        """What is no request is a 400, and what comes beside it is nothing."""
-        for garbage in (b"\0" * 99 + b"\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"rubbish\r\n" * 999):
-            async with self.stage(RELAY, says(ANSWER)) as stage:
-                assert stage.upstream is not None
-                client = await self.client(stage.port)
-                client.write(garbage + RELAY.request())
-                self.assertEqual(RELAY.outcome(await client.rest()), "400 invalid_request_error")
-                self.assertEqual(stage.upstream.connections, [])
-
-    async def test_garbage_after(self) -> None:
-        """After a request it is refused when that one is answered."""
-        for flow in FLOWS:
-            async with self.stage(flow, says(ANSWER)) as stage:
-                client = await self.client(stage.port)
-                client.write(flow.request(close=False) + b"rubbish\r\n\r\n")
-                answers = read_answers(await client.rest(), closed=True)
-                self.assertEqual([answer.status for answer in answers], [200, 400], flow.name)
-
-    async def test_pipelined(self) -> None:
-        """Requests sent together are answered in their order, none lost and none mixed."""
-
-        async def script(stream: Stream) -> None:
-            while True:
-                got = await read_request(stream)
-                text = (got.json()["n"] if got.body else got.target).encode()
-                body = text_chunk(text, b'"stop"') + DONE
-                stream.write(HEAD + chunked(body) + b"0\r\n\r\n")
-
-        async with self.stage(CONVERT, script) as stage:
-            client = await self.client(stage.port)
-            sent = b""
-            for number in range(6):
-                stream = number % 2 == 0
-                body = json.dumps(
-                    {"model": "m", "stream": stream, "messages": [], "n": f"n{number}"}
-                ).encode()
-                sent += CONVERT.head(len(body), close=number == 5) + body
-            client.write(sent)
-            answers = read_answers(await client.rest(), closed=True)
-        texts = []
-        for number, answer in enumerate(answers):
-            value = json.loads(answer.body.split(b"\n")[0].removeprefix(b"data: "))["choices"][0]
-            texts.append(value["delta" if number % 2 == 0 else "message"]["content"])
-        self.assertEqual(texts, [f"n{number}" for number in range(6)])
-
-    async def test_drip(self) -> None:
-        """A request that comes byte by byte is a request."""
-        for flow in FLOWS:
-            async with self.stage(flow, says(ANSWER)) as stage:
-                client = await self.client(stage.port)
-                client.transport.setTcpNoDelay(True)
-                for byte in flow.request():
-                    client.write(bytes([byte]))
-                    await turns(1)
-                self.assertEqual(flow.outcome(await client.rest()), "complete", flow.name)
-
-    async def test_never_reads(self) -> None:
-        """A client that takes nothing, and then leaves, takes all with it."""
-        piece = chunked(text_chunk(b"x" * 60_000))
-
-        async def script(stream: Stream) -> None:
-            await read_request(stream)
-            stream.write(HEAD + piece * 200)
-            await stream.rest()
-
-        for flow in (RELAY, ADAPT_STREAM):
-            async with self.stage(flow, script) as stage:
-                assert stage.upstream is not None
-                client = await self.client(stage.port)
-                client.transport.pauseProducing()
-                client.write(flow.request())
-                await eventually(lambda stage=stage: bool(stage.upstream.connections))  # type: ignore[misc]
-                await turns(50)
-                client.abort()
-                await stage.upstream.connections[0].gone()

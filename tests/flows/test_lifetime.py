@@ -1,4 +1,4 @@
-"""Everything that a request made is free as soon as the request has ended, without the cycle collector."""
+"""Lifetime of a request's objects: they are free once it has ended, without the cycle collector."""
 
 from __future__ import annotations
 
@@ -27,22 +27,10 @@ from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.upstream.attempt import Attempt
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.treq_carrier import BytesBody
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
-    LoopbackTestCase,
-    Script,
-    Stream,
-    Upstream,
-    event_stream_head,
-    head,
-    read_request,
-    read_response,
-    send_request,
-    turns,
-)
+from tests.support.loopback import LoopbackTestCase, Script, Upstream, turns
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.sessions import WebSocketTestCase, close_frame, handshake
+from tests.support.wire import Stream, event_stream_head, head, read_request, read_response, send_request
 
 WATCHED = (
     Attempt,
@@ -65,7 +53,7 @@ WATCHED = (
 
 
 def living() -> list[Any]:
-    """Every object whose life a request bounds."""
+    """Return every object whose life is bounded by a request."""
     return [each for each in gc.get_objects() if isinstance(each, WATCHED)]
 
 
@@ -79,12 +67,12 @@ class LifetimeTests(LoopbackTestCase):
         self.born: dict[str, list[weakref.ref[Any]]] = {}
 
     def watch(self) -> None:
-        """Take weak references to what there is now."""
+        """Take weak references to the objects that exist now."""
         for each in living():
             self.born.setdefault(type(each).__name__, []).append(weakref.ref(each))
 
     async def assert_free(self, *expected: type, left: tuple[type, ...] = ()) -> None:
-        """Fail if anything that was watched, or has come since, is alive; `expected` was watched."""
+        """Fail if anything watched, or created since, is alive; `expected` must have been watched."""
         await turns(4)
         self.assertLessEqual({each.__name__ for each in expected}, set(self.born))
         alive = [name for name, refs in self.born.items() if any(ref() is not None for ref in refs)]
@@ -92,7 +80,7 @@ class LifetimeTests(LoopbackTestCase):
         self.assertEqual(alive, [])
 
     def script(self, *parts: bytes, end: Callable[[Stream], object] | None = None) -> Script:
-        """Send each of `parts`, every time after the objects of the request have been watched."""
+        """Return an upstream that sends each of `parts` after the request's objects have been watched."""
 
         async def script(stream: Stream) -> None:
             while True:
@@ -112,7 +100,7 @@ class LifetimeTests(LoopbackTestCase):
     async def ask(
         self, port: int, method: str = "POST", target: str = CHAT, body: object = None, end: bool = True
     ) -> bytes:
-        """Return the body for one request, on a connection that stays open."""
+        """Return the response body of one request, on a connection that stays open."""
         client = await self.client(port)
         send_request(client, method, target, CHAT_BODY if body is None and method == "POST" else body)
         return (await read_response(client, method)).body if end else await client.rest()
@@ -120,7 +108,7 @@ class LifetimeTests(LoopbackTestCase):
     async def leave(
         self, port: int, upstream: Upstream, target: str = CHAT, body: object = CHAT_BODY
     ) -> None:
-        """Send a request and vanish once the upstream has sent its part."""
+        """Send a request and disconnect once the upstream has sent its part."""
         client = await self.client(port)
         send_request(client, "POST", CHAT, body)
         while not self.born:
@@ -136,7 +124,7 @@ REFUSAL = b'{"error": {"message": "stream_options: extra fields not permitted"}}
 
 
 def whole(body: bytes, status: int = 200) -> bytes:
-    """A JSON response."""
+    """Return a JSON response."""
     fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     return head(status, fields) + body
 
@@ -151,7 +139,7 @@ class ConversionLifetimeTests(LifetimeTests):
         await self.assert_free(Exchange, Conversion, Fallbacks, Heartbeat, PacedBody, StreamAggregation)
 
     async def test_heartbeat(self) -> None:
-        """Nor does one whose client was kept waiting with blanks, for a stream or for JSON."""
+        """A call leaves nothing after a heartbeat, followed by a stream or by JSON."""
         for response in (STREAM, whole(b"{}")):
 
             async def script(stream: Stream, response: bytes = response) -> None:
@@ -167,7 +155,7 @@ class ConversionLifetimeTests(LifetimeTests):
             await self.assert_free(Exchange, Conversion, Heartbeat)
 
     async def test_fallback(self) -> None:
-        """Nor does one that is asked again without an option."""
+        """A call leaves nothing after a second attempt without an option."""
         responses = iter((whole(REFUSAL, 400), STREAM))
 
         async def script(stream: Stream) -> None:
@@ -182,7 +170,7 @@ class ConversionLifetimeTests(LifetimeTests):
         await self.assert_free(Exchange, Conversion, Fallbacks)
 
     async def test_errors(self) -> None:
-        """Nor does one whose upstream refuses, reports an error in its stream, or sends no JSON in it."""
+        """A call leaves nothing if its upstream refuses it, reports an error, or streams no JSON."""
         failed = b'data: {"error": {"message": "no", "code": 500}}\n\n'
         for response in (
             whole(b'{"error": {"message": "no"}}', 500),
@@ -195,7 +183,7 @@ class ConversionLifetimeTests(LifetimeTests):
             await self.assert_free(Exchange, Conversion)
 
     async def test_cut(self) -> None:
-        """Nor does one whose upstream closes or resets before, in and after the head."""
+        """A call leaves nothing if its upstream closes or resets before, in and after the head."""
         for parts in ((), (event_stream_head(),), (STREAM[:-40],)):
             for end in (Stream.close, Stream.abort):
                 upstream = await self.upstream(self.script(*parts, end=end))
@@ -203,7 +191,7 @@ class ConversionLifetimeTests(LifetimeTests):
                 await self.assert_free(Exchange, Conversion, Attempt)
 
     async def test_client_leaves(self) -> None:
-        """Nor does one whose client leaves before or in the stream."""
+        """A call leaves nothing if its client leaves before the stream or inside it."""
         for parts in ((), (event_stream_head(),), (STREAM[:-40],)):
             upstream = await self.upstream(self.script(*parts))
             await self.leave(await self.proxy(upstream.url), upstream)
@@ -211,19 +199,19 @@ class ConversionLifetimeTests(LifetimeTests):
             self.born.clear()
 
     async def test_silence(self) -> None:
-        """Nor does one whose upstream keeps silent."""
+        """A call leaves nothing if its upstream stays silent."""
         upstream = await self.upstream(self.script(event_stream_head()))
         port = await self.proxy(upstream.url, limits=Limits(timeout_seconds=0.1))
         self.assertIn(b"upstream_timeout", await self.ask(port))
         await self.assert_free(Exchange, Conversion)
 
     async def test_unreachable(self) -> None:
-        """Nor does one whose upstream cannot be reached."""
+        """A call leaves nothing if its upstream cannot be reached."""
         self.assertIn(b"upstream_error", await self.ask(await self.proxy("http://127.0.0.1:1")))
         await self.assert_free()
 
     async def test_too_large(self) -> None:
-        """Nor does a body that is larger than it may be."""
+        """A request that is too large leaves nothing."""
         port = await self.proxy("http://127.0.0.1:1", limits=Limits(max_request_bytes=10))
         self.assertIn(b"maxRequestBytes", await self.ask(port, end=False))
         await self.assert_free()
@@ -233,7 +221,7 @@ class RelayLifetimeTests(LifetimeTests):
     """Relayed requests."""
 
     async def test_whole(self) -> None:
-        """A relayed request leaves nothing behind: without a body, with one, and with one that was held."""
+        """A relayed request leaves nothing behind: without a body, with one, and with a buffered one."""
         for method, target, body in (
             ("GET", "/v1/models", None),
             ("POST", "/v1/files", b"x" * 200_000),
@@ -244,23 +232,23 @@ class RelayLifetimeTests(LifetimeTests):
             await self.assert_free(Exchange, Relay, ResponseRelay, ProxyRequest)
 
     async def test_early_response(self) -> None:
-        """Nor does one whose response comes before the upload is over."""
+        """A request leaves nothing if its response precedes the end of the upload."""
         upstream = await self.upstream(self.early)
         client = await self.client(await self.proxy(upstream.url))
         client.write(b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nbegun")
         self.assertIn(b"413", await client.rest())
-        # Twisted's request keeps an upload that it could not finish in a cycle of its own.
+        # Twisted's request keeps an unfinished upload in a reference cycle of its own.
         self.born.pop("RequestBody")
         await self.assert_free(Exchange, Relay, left=(RequestBody,))
 
     async def early(self, stream: Stream) -> None:
-        """Respond while the request is on its way."""
+        """Respond during the request."""
         await stream.until(b"begun")
         self.watch()
         stream.write(whole(b"{}", 413))
 
     async def test_cut(self) -> None:
-        """Nor does one whose upstream closes or resets."""
+        """A request leaves nothing if its upstream closes or resets."""
         for parts in ((), (STREAM[:-40],)):
             for end in (Stream.close, Stream.abort):
                 upstream = await self.upstream(self.script(*parts, end=end))
@@ -268,7 +256,7 @@ class RelayLifetimeTests(LifetimeTests):
                 await self.assert_free(Exchange, Relay, Attempt)
 
     async def test_client_leaves(self) -> None:
-        """Nor does one whose client leaves."""
+        """A request leaves nothing if its client leaves."""
         for parts in ((), (STREAM[:-40],)):
             upstream = await self.upstream(self.script(*parts))
             await self.leave(await self.proxy(upstream.url), upstream, body=STREAMING_BODY)
@@ -280,7 +268,7 @@ class AdapterLifetimeTests(LifetimeTests):
     """Calls of an adapter."""
 
     async def adapter(self, upstream_url: str) -> int:
-        """Start an adapter."""
+        """Start an adapter and return its port."""
 
         def resource(url: str, **options: Any) -> AdapterResource:
             return AdapterResource(url, AdapterConfig(models=("m",)), **options)
@@ -295,7 +283,7 @@ class AdapterLifetimeTests(LifetimeTests):
             await self.assert_free(Exchange, AdapterCall, UpstreamResponse)
 
     async def test_errors(self) -> None:
-        """Nor does one that fails, before or in the stream, or whose client leaves."""
+        """A call leaves nothing if it fails, before or in the stream, or if its client leaves."""
         for body in (CHAT_BODY, STREAMING_BODY):
             for parts in ((), (whole(b"no", 500),), (STREAM[:-40],)):
                 upstream = await self.upstream(self.script(*parts, end=Stream.close))
@@ -322,7 +310,7 @@ class WebSocketLifetimeTests(LifetimeTests, WebSocketTestCase):
         await self.assert_free(Exchange, WebSocketRelay)
 
     async def test_refusal(self) -> None:
-        """Nor does a handshake that the upstream refuses."""
+        """A handshake that the upstream refuses leaves nothing."""
         upstream = await self.upstream(self.script(whole(b"{}", 401)))
         client = await self.client(await self.proxy(upstream.url))
         client.write(handshake())

@@ -1,4 +1,4 @@
-"""The real ``openai`` SDK as the client."""
+"""Calls of the real ``openai`` SDK."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import openai
 from pydantic import BaseModel
 
-from tests.flows.test_against_mock import tool
 from tests.support.loopback import LoopbackTestCase, in_thread
+from tests.support.payloads import tool
 
 T = TypeVar("T")
 MESSAGES: Any = [{"role": "user", "content": "Hello!"}]
@@ -17,14 +17,14 @@ ONLY = {"X-Mock-Require-Stream": "1"}
 
 
 class Person(BaseModel):
-    """What a call is parsed into."""
+    """The model that a structured output is parsed into."""
 
     name: str
     age: int
 
 
 class SDKTestCase(LoopbackTestCase):
-    """A client of the proxy, which is in front of the mock."""
+    """An SDK client of a proxy in front of the mock."""
 
     async def sdk(self, call: Callable[[openai.OpenAI], T]) -> T:
         """Run `call` with such a client, in a thread."""
@@ -40,53 +40,53 @@ class SDKTestCase(LoopbackTestCase):
 
 
 class SDKTests(SDKTestCase):
-    """Whatever the SDK asks for works as if the provider had answered."""
+    """Calls that work as if the provider had answered them."""
 
     async def test_create(self) -> None:
-        """A plain call gets its text and its usage from an upstream that only streams."""
-        answer = await self.sdk(
+        """A plain call gets its text and usage from an upstream that only streams."""
+        response = await self.sdk(
             lambda c: c.chat.completions.create(model="m", messages=MESSAGES, extra_headers=ONLY)
         )
-        self.assertIn("Hello!", answer.choices[0].message.content or "")
-        self.assertEqual(answer.choices[0].finish_reason, "stop")
-        assert answer.usage is not None
-        self.assertGreater(answer.usage.total_tokens, 0)
+        self.assertIn("Hello!", response.choices[0].message.content or "")
+        self.assertEqual(response.choices[0].finish_reason, "stop")
+        assert response.usage is not None
+        self.assertGreater(response.usage.total_tokens, 0)
 
     async def test_tools(self) -> None:
-        """Parallel tool calls come with their names, ids and whole arguments."""
+        """Parallel tool calls arrive with their names, ids and complete arguments."""
         tools: Any = [tool("weather"), tool("time")]
-        answer = await self.sdk(
+        response = await self.sdk(
             lambda c: c.chat.completions.create(model="m", messages=MESSAGES, tools=tools, extra_headers=ONLY)
         )
-        calls: Any = answer.choices[0].message.tool_calls
+        calls: Any = response.choices[0].message.tool_calls
         self.assertEqual([call.function.name for call in calls], ["weather", "time"])
         self.assertEqual(len({call.id for call in calls}), 2)
         self.assertTrue(all(call.function.arguments.startswith("{") for call in calls))
 
     async def test_choices_and_logprobs(self) -> None:
-        """Several choices keep apart, each with its log probabilities."""
-        answer = await self.sdk(
+        """Several choices stay separate, each with its log probabilities."""
+        response = await self.sdk(
             lambda c: c.chat.completions.create(
                 model="m", messages=MESSAGES, n=2, logprobs=True, top_logprobs=2, extra_headers=ONLY
             )
         )
-        self.assertEqual([choice.index for choice in answer.choices], [0, 1])
-        for choice in answer.choices:
+        self.assertEqual([choice.index for choice in response.choices], [0, 1])
+        for choice in response.choices:
             assert choice.logprobs is not None
             tokens = "".join(entry.token for entry in choice.logprobs.content or [])
             self.assertEqual(tokens, choice.message.content)
 
     async def test_parse(self) -> None:
         """A structured output is parsed into its model."""
-        answer = await self.sdk(
+        response = await self.sdk(
             lambda c: c.chat.completions.parse(
                 model="m", messages=MESSAGES, response_format=Person, extra_headers=ONLY
             )
         )
-        self.assertIsInstance(answer.choices[0].message.parsed, Person)
+        self.assertIsInstance(response.choices[0].message.parsed, Person)
 
     async def test_streams(self) -> None:
-        """Streaming calls pass through, with both of the SDK's ways to make them."""
+        """Streaming calls are relayed, with both of the SDK's interfaces."""
 
         def run(client: openai.OpenAI) -> tuple[str, str | None]:
             stream = client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
@@ -102,16 +102,16 @@ class SDKTests(SDKTestCase):
         """``responses.create`` and ``responses.stream`` give the same text."""
 
         def run(client: openai.OpenAI) -> tuple[str, str]:
-            answer = client.responses.create(model="m", input="Hello!", extra_headers=ONLY)
+            response = client.responses.create(model="m", input="Hello!", extra_headers=ONLY)
             with client.responses.stream(model="m", input="Hello!") as events:
-                return answer.output_text, events.get_final_response().output_text
+                return response.output_text, events.get_final_response().output_text
 
         text, streamed = await self.sdk(run)
         self.assertIn("Hello!", text)
         self.assertEqual(text, streamed)
 
     async def test_other_calls(self) -> None:
-        """Embeddings, models and files pass through."""
+        """Calls for embeddings, models and files are relayed."""
 
         def run(client: openai.OpenAI) -> tuple[int, bool, bytes]:
             vectors = client.embeddings.create(model="m", input=["a", "b"])
@@ -123,10 +123,10 @@ class SDKTests(SDKTestCase):
 
 
 class SDKErrorTests(SDKTestCase):
-    """Each failure raises the exception that the SDK has for it."""
+    """Failures, each of which raises the SDK's exception for it."""
 
     async def assert_raises(self, kind: type[openai.APIStatusError], api: str, **controls: str) -> None:
-        """A call with these mock headers raises `kind`."""
+        """Check that a call with these mock headers raises `kind`."""
         headers = {f"X-Mock-{name.capitalize()}": value for name, value in controls.items()}
 
         def run(client: openai.OpenAI) -> Any:
@@ -142,7 +142,7 @@ class SDKErrorTests(SDKTestCase):
         self.assertIs(type(await self.sdk(run)), kind)
 
     async def test_rate_limit_before_the_stream(self) -> None:
-        """A 429 instead of the stream is a RateLimitError."""
+        """A 429 in place of the stream is a RateLimitError."""
         await self.assert_raises(openai.RateLimitError, "chat", status="429")
 
     async def test_failed_response(self) -> None:
@@ -152,11 +152,11 @@ class SDKErrorTests(SDKTestCase):
         )
 
     async def test_error_chunk(self) -> None:
-        """An error in a chunk is the exception of its status."""
+        """An error chunk raises the exception of its status."""
         await self.assert_raises(openai.AuthenticationError, "chat", fail="error-chunk", code="401")
         await self.assert_raises(openai.InternalServerError, "chat", fail="error-chunk")
 
     async def test_broken_stream(self) -> None:
-        """A stream that breaks is an InternalServerError, which the SDK would try again."""
+        """A stream that breaks is an InternalServerError, which the SDK would retry."""
         await self.assert_raises(openai.InternalServerError, "chat", fail="break", after="2")
         await self.assert_raises(openai.InternalServerError, "responses", fail="break", after="2")

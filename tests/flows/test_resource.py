@@ -1,4 +1,4 @@
-"""The resource where something in it, or behind it, breaks off."""
+"""Resource of the proxy, where a flow or a connection breaks off."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from twisted.web.resource import Resource
 from stream_proxy import ProxySite
 from stream_proxy.flows import resource
 from stream_proxy.flows.relay import Relay
-from tests.support.loopback import LoopbackTestCase, Stream, head, reactor, read_head, read_response, turns
+from tests.support.loopback import LoopbackTestCase, reactor, turns
+from tests.support.wire import Stream, head, read_head, read_response
 
 
 class BrokenFlow(Relay):
-    """A flow with a bug, which shows once it has begun."""
+    """A flow whose bug shows only after it has begun."""
 
     def start(self) -> None:
         super().start()
@@ -21,10 +22,10 @@ class BrokenFlow(Relay):
 
 
 class BugTests(LoopbackTestCase):
-    """A bug is answered, logged and over."""
+    """Bugs, which are answered and logged."""
 
     async def test_flow_that_raises(self) -> None:
-        """A bug in a flow that has begun is a 500 with the envelope, and nothing of the flow is left."""
+        """A bug in a flow under way is a 500 with the error envelope, and the flow is cancelled."""
         self.patch_relay(BrokenFlow)
         port = await self.proxy(await self.mock())
         response = await self.request(port, "GET", "/v1/models")
@@ -32,15 +33,15 @@ class BugTests(LoopbackTestCase):
         self.assertEqual(response.json()["error"]["type"], "internal_error")
 
     def patch_relay(self, relay: Any) -> None:
-        """Let the resource use `relay`."""
+        """Make the resource use `relay`."""
         self.patch(resource, "Relay", relay)
 
 
-class EarlyAnswerTests(LoopbackTestCase):
-    """An answer that comes before the upload is over."""
+class EarlyResponseTests(LoopbackTestCase):
+    """Responses that arrive before the upload ends."""
 
     async def test_until_close(self) -> None:
-        """One that ends with the upstream's connection is whole, and leaves nothing in the log."""
+        """A close-delimited early response is complete, and logs no error."""
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
@@ -57,10 +58,10 @@ class EarlyAnswerTests(LoopbackTestCase):
 
 
 class DrainTests(LoopbackTestCase):
-    """A site that stops."""
+    """Sites that are being drained."""
 
     async def test_twice(self) -> None:
-        """Whoever asks a site to drain is told when it is done, also if it was asked before."""
+        """Every caller of ``drain`` is notified when it is done, also if an earlier call is waiting."""
         site = ProxySite(Resource(), reactor=reactor)
         client = await self.client(await self.listen(site))
         client.write(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")

@@ -18,10 +18,10 @@ from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.service.config import parse_config
 from stream_proxy.service.keys import KeySource
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO
+from tests.support.sessions import HANDSHAKE, WebSocketTestCase, accepted, handshake
+from tests.support.twistd import ProcessTestCase, free_port
+from tests.support.wire import (
     JSON,
     Headers,
     Message,
@@ -32,8 +32,6 @@ from tests.support.loopback import (
     read_response,
     respond,
 )
-from tests.support.sessions import HANDSHAKE, WebSocketTestCase, accepted, handshake
-from tests.support.twistd import ProcessTestCase, free_port
 
 PROTOCOL = "Sec-WebSocket-Protocol"
 ONE, OTHER, OWN = "client-one", "client-other", "upstream-own"

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.upstream.pool import UpstreamPool
-from tests.support.loopback import (
-    LoopbackTestCase,
-    Stream,
-    reactor,
-    read_request,
-    read_response,
-    respond,
-    send_request,
-)
-from tests.support.strict import Answer, Got, MemoryProxy, StrictServer, read_answers
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.memory_proxy import MemoryProxy
+from tests.support.strict import Got, Response, StrictServer, read_responses
+from tests.support.wire import Stream, read_request, read_response, respond, send_request
 
 #: Placeholders for the body, its length, and that in hexadecimal digits; a request that must stay hidden.
 _BODY, _LENGTH, _SIZE = b"<body>", b"<n>", b"<x>"
@@ -306,7 +300,7 @@ class SmugglingTestCase(SynchronousTestCase):
         proxy = self.played(data + SECOND + LAST, pieces)
         self.assertEqual(self.check_upstream(proxy), [], data)
         self.assertTrue(proxy.wire.ended, data)
-        answers = read_answers(proxy.answered, closed=True)
+        answers = read_responses(proxy.answered, closed=True)
         self.assertEqual([(answer.status, answer.complete) for answer in answers], [(400, True)], data)
 
     def passed(self, data: bytes, expected: str, pieces: int = 0) -> list[Got]:
@@ -315,7 +309,7 @@ class SmugglingTestCase(SynchronousTestCase):
         self.assertEqual(self.check_upstream(proxy), [expected, "GET /second", "GET /last"], data)
         self.assertTrue(proxy.wire.ended, data)
         methods = tuple(got.method for got in proxy.requests)
-        answers = read_answers(proxy.answered, closed=True, methods=methods)
+        answers = read_responses(proxy.answered, closed=True, methods=methods)
         self.assertEqual([(answer.status, answer.complete) for answer in answers], [(200, True)] * 3, data)
         for got, answer in zip(proxy.requests, answers, strict=True):
             if got.wants_events:
@@ -395,7 +389,7 @@ class HeadTests(SmugglingTestCase):
         for form in FAULTY_TARGETS:
             proxy = self.played(form + SECOND + LAST)
             self.assertEqual(self.check_upstream(proxy), ["GET /second", "GET /last"], form)
-            answers = read_answers(proxy.answered, closed=True)
+            answers = read_responses(proxy.answered, closed=True)
             self.assertEqual([answer.status for answer in answers], [400, 200, 200], form)
 
     def test_old(self) -> None:
@@ -411,7 +405,7 @@ class HeadTests(SmugglingTestCase):
                 continue
             proxy = self.played(SECOND + form + LAST)
             self.assertEqual(self.check_upstream(proxy), ["GET /second"], form)
-            answers = read_answers(proxy.answered, closed=proxy.wire.ended)
+            answers = read_responses(proxy.answered, closed=proxy.wire.ended)
             self.assertEqual([answer.status for answer in answers], [200, 400], form)
 
 
@@ -526,16 +520,16 @@ ENDING_ANSWERS = [
 class AnswerTests(SmugglingTestCase):
     """Bytes that an upstream hides in or after a response never answer another request."""
 
-    def answers(self, first: bytes, method: bytes = b"GET") -> tuple[MemoryProxy, list[Answer]]:
+    def answers(self, first: bytes, method: bytes = b"GET") -> tuple[MemoryProxy, list[Response]]:
         """Return the responses for a client whose first request is answered with `first`."""
         proxy = MemoryProxy(first)
         proxy.send(get().replace(b"GET", method) + SECOND + LAST)
         self.assertEqual(proxy.bugs, [])
         self.assertTrue(proxy.wire.ended, first)
         self.assertNotIn(b"evil", proxy.answered)
-        return proxy, read_answers(proxy.answered, closed=True, methods=(method.decode(),))
+        return proxy, read_responses(proxy.answered, closed=True, methods=(method.decode(),))
 
-    def check_others(self, proxy: MemoryProxy, answers: list[Answer]) -> None:
+    def check_others(self, proxy: MemoryProxy, answers: list[Response]) -> None:
         """Check that the other requests got their responses over another connection."""
         self.assertEqual([answer.body for answer in answers[1:]], [b"GET /second", b"GET /last"])
         self.assertEqual(len(proxy.pool.links), 2)
@@ -606,12 +600,12 @@ class RawTests(LoopbackTestCase):
         port = await self.proxy(upstream.url)
         for form in [*FAULTY_FRAMING, *FAULTY_HEADS]:
             data = filled(form, PLAIN_BODY)
-            answers = read_answers(await self.play(port, data + SECOND + LAST), closed=True)
+            answers = read_responses(await self.play(port, data + SECOND + LAST), closed=True)
             self.assertEqual([answer.status for answer in answers], [400], data)
             self.assertEqual([str(got) for server in servers for got in server.requests], [], data)
         for form in GOOD_FRAMING:
             data = filled(form, PLAIN_BODY)
-            answers = read_answers(await self.play(port, data + SECOND + LAST), closed=True)
+            answers = read_responses(await self.play(port, data + SECOND + LAST), closed=True)
             self.assertEqual(
                 [answer.body for answer in answers], [b"POST /v1/x abcde", b"GET /second", b"GET /last"], data
             )
@@ -696,7 +690,7 @@ class MutationTests(SmugglingTestCase):
             proxy.leave()
         sent = self.check_upstream(proxy)
         methods = tuple(got.method for got in proxy.requests)
-        read = read_answers(proxy.answered, closed=True, methods=methods)
+        read = read_responses(proxy.answered, closed=True, methods=methods)
         answers = [answer for answer in read if answer.complete]
         self.assertLessEqual(sum(answer.status == 200 for answer in answers), len(sent))
         strict = StrictServer()

@@ -8,8 +8,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
 from stream_proxy.service.listening import any_interface
-from tests.support.loopback import CHAT, CHAT_BODY, Message, Stream, reactor, read_response, send_request
+from tests.support.loopback import reactor
+from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase, free_port
+from tests.support.wire import Message, Stream, read_response, send_request
 
 ACCEPT = ("Accept", "text/event-stream")
 

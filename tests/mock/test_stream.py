@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.loopback import CHAT, LoopbackTestCase, Message, send_request
-from tests.support.loopback import read_response as read
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT
+from tests.support.wire import Message, send_request
+from tests.support.wire import read_response as read
 
 TYPE, ACCEPT = ("Content-Type", "application/json"), ("Accept", "text/event-stream")
 ASK = {"prompt": "Hello there"}

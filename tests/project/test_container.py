@@ -1,4 +1,4 @@
-"""``Dockerfile``, ``.dockerignore`` and ``compose.yaml``: what they name is there, and they agree."""
+"""``Dockerfile``, ``.dockerignore`` and ``compose.yaml``: the files that they name exist, and they agree."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ PLUGINS = {maker.tapname for maker in vars(openai_stream_proxy).values() if hasa
 
 
 def services() -> dict[str, str]:
-    """The text of each service in ``compose.yaml``."""
+    """Return the text of each service in ``compose.yaml``."""
     parts = re.split(r"^  (\w+):\n", COMPOSE.partition("\nservices:\n")[2], flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def first(pattern: str, text: str) -> str:
-    """What the group of `pattern` matches where it first does."""
+    """Return the group of the first match of `pattern`."""
     found = re.search(pattern, text, re.M)
     assert found is not None, pattern
     return found[1]
 
 
 class ContainerFileTests(SynchronousTestCase):
-    """Read as text: there may be no Docker."""
+    """Container files, read as text because Docker may be absent."""
 
     def test_context(self) -> None:
-        """The build gets all that ``pyproject.toml`` needs for a wheel, and every name in the list exists."""
+        """The build context has everything that a wheel needs, and every file that it lists exists."""
         sent = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M))
         self.assertEqual([name for name in sent if not (ROOT / name).exists()], [])
         needed = {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "stream_proxy", "twisted"}
         self.assertEqual(sent, needed)
 
     def test_commands(self) -> None:
-        """The default command and those of the services are plugins of ours."""
+        """The default command, and those of the services, are plugins of this project."""
         commands = re.findall(r"^(?:CMD|    command:) (\[.*\])$", DOCKERFILE + COMPOSE, re.M)
         names = [json.loads(command)[0] for command in commands]
         self.assertEqual(names, ["openai-stream-proxy", "openai-stream-mock"])
         self.assertLessEqual(set(names), PLUGINS)
 
     def test_mounts(self) -> None:
-        """A service mounts a config that exists where the image looks for it, and publishes its port."""
+        """A service mounts an existing config at the path that the image reads, and publishes its port."""
         exposed = first(r"^EXPOSE (.*)$", DOCKERFILE).split()
         self.assertIn(f'"--config", "{CONFIG}"', DOCKERFILE)
         found = services()
@@ -71,10 +71,10 @@ class ContainerFileTests(SynchronousTestCase):
 
 
 class HealthCheckTests(LoopbackTestCase):
-    """The image's ``HEALTHCHECK``, run here."""
+    """The image's ``HEALTHCHECK``, run on this machine."""
 
     async def test_health(self) -> None:
-        """It succeeds where HEALTHCHECK_PORT is open, and else fails."""
+        """The check succeeds if HEALTHCHECK_PORT is open, and fails otherwise."""
         python, *arguments = json.loads(first(r"^  CMD (\[.*\])$", DOCKERFILE))
         self.assertEqual(python, "python")
         open_port = (await self.mock()).rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""The fuzzer's targets hold for some inputs; ``make fuzz`` gives them more."""
+"""Fuzz targets on a few inputs each; ``make fuzz`` runs them for longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLES = 100
 
 
 class TargetTests(SynchronousTestCase):
-    """A bounded run of each target."""
+    """A short run of each target."""
 
 
 def _test(name: str) -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests``."""
+"""Closing line of ``python -m tests``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tests.__main__ import closing_line
 
 
 class ClosingLineTests(SynchronousTestCase):
-    """The result in a form that any tool reads."""
+    """The result in a form that any tool can read."""
 
     def test_counts(self) -> None:
-        """Expected failures have passed, errors and unexpected successes have failed."""
+        """Expected failures count as passed; errors and unexpected successes count as failed."""
         for summary, expected in (
             ("PASSED (successes=158)\n", "158 passed, 0 failed"),
             ("PASSED (skips=2, successes=3)\n", "3 passed, 0 failed, 2 skipped"),
@@ -22,5 +22,5 @@ class ClosingLineTests(SynchronousTestCase):
             self.assertEqual(closing_line(summary), expected)
 
     def test_no_summary(self) -> None:
-        """Where trial itself broke there is no summary, and that is a failure."""
+        """If trial itself fails there is no summary, which counts as a failure."""
         self.assertEqual(closing_line(None), "0 passed, 1 failed")

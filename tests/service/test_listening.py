@@ -26,19 +26,11 @@ from stream_proxy.service.listening import (
     stop_accepting,
 )
 from tests.support.certificates import CA
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    Stream,
-    all_gone,
-    reactor,
-    read_head,
-    read_response,
-    send_request,
-    turns,
-)
+from tests.support.loopback import reactor, turns
+from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.sessions import TEXT, WebSocketTestCase, frame, handshake
 from tests.support.twistd import ProcessTestCase, free_port
+from tests.support.wire import Stream, all_gone, read_head, read_response, send_request
 
 URL = "http://x"
 #: What a load balancer sends before the request.

@@ -14,23 +14,18 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
 from stream_proxy.service.listening import any_interface
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    DONE,
-    HELLO,
+from tests.support.loopback import Upstream, reactor
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, chunk
+from tests.support.twistd import ProcessTestCase, eventually, free_port
+from tests.support.wire import (
     Message,
     Stream,
-    Upstream,
-    chunk,
     event_stream_head,
-    reactor,
     read_request,
     read_response,
     respond,
     send_request,
 )
-from tests.support.twistd import ProcessTestCase, eventually, free_port
 
 URL = "http://127.0.0.1:9"
 RULE: dict[str, Any] = {"listenPort": 8080, "upstreamUrl": URL}

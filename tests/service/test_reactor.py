@@ -6,7 +6,7 @@ import signal
 import sys
 
 from tests.service import test_process
-from tests.support.loopback import CHAT_BODY
+from tests.support.payloads import CHAT_BODY
 from tests.support.sessions import KEY, TEXT, WebSocketTestCase, frame
 from tests.support.twistd import Process, ProcessTestCase
 

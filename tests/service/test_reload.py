@@ -14,19 +14,10 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapCl
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 
 from tests.support.certificates import CA
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    Stream,
-    Upstream,
-    head,
-    reactor,
-    read_request,
-    read_response,
-    respond,
-    send_request,
-)
+from tests.support.loopback import Upstream, reactor
+from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
+from tests.support.wire import Stream, head, read_request, read_response, respond, send_request
 
 
 def descriptors(pid: int) -> int:

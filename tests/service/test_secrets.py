@@ -8,25 +8,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
+from tests.support.loopback import turns
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO, RESPONSES, chunk
+from tests.support.sessions import HANDSHAKE, accepted, handshake
+from tests.support.twistd import Process, ProcessTestCase, free_port
+from tests.support.wire import (
     JSON,
-    RESPONSES,
     Message,
     Stream,
-    chunk,
     event_stream_head,
     head,
     read_request,
     read_response,
     respond,
     send_request,
-    turns,
 )
-from tests.support.sessions import HANDSHAKE, accepted, handshake
-from tests.support.twistd import Process, ProcessTestCase, free_port
 
 #: The part that all keys have in common.
 MARK = "s3cret"

@@ -10,13 +10,9 @@ from pathlib import Path
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.service import test_process
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    Message,
-    Stream,
-)
+from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
+from tests.support.wire import Message, Stream
 
 #: A module that cannot be imported in a worker, and imports the real one elsewhere.
 BROKEN = """

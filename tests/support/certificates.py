@@ -1,4 +1,4 @@
-"""An authority of our own, and TLS servers whose certificates it signed."""
+"""TLS servers whose certificates are signed by an authority of the tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server_context(
     expired: bool = False,
     self_signed: bool = False,
 ) -> Any:
-    """What ``listenSSL`` needs for a server that shows a certificate for `names`."""
+    """Return a context for ``listenSSL`` whose certificate is for `names`."""
     if self_signed:
         return _options(*_self_signed(names[0]), [])
     ends = datetime.datetime(2020, 1, 1) if expired else None
@@ -36,7 +36,7 @@ def server_context(
 
 
 def trust(test: TestCase, ca: trustme.CA = CA) -> None:
-    """Make `ca` the one that the system trusts, until the end of the test."""
+    """Make `ca` the only trusted authority until the end of the test."""
     path = test.mktemp()
     ca.cert_pem.write_to_path(path)
     patched = mock.patch.dict(os.environ, {"SSL_CERT_FILE": path})

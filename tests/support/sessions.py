@@ -16,17 +16,8 @@ from stream_proxy.flows import resource as resource_module
 from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.websocket.frames import Close
-from tests.support.loopback import (
-    Headers,
-    LoopbackTestCase,
-    Message,
-    Stream,
-    Upstream,
-    reactor,
-    read_head,
-    read_response,
-    turns,
-)
+from tests.support.loopback import LoopbackTestCase, Upstream, reactor, turns
+from tests.support.wire import Headers, Message, Stream, read_head, read_response
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 KEY = b"\x01\x82\xfe\x40"

@@ -1,28 +1,17 @@
-"""HTTP as h11 reads it, which takes nothing that the standard does not allow; and a proxy without sockets.
+"""HTTP as read by h11, which accepts nothing that the standard forbids.
 
-What h11 finds on either wire of the proxy is compared with what was meant.
+Tests compare what h11 reads on both legs of the proxy with what was sent.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import h11
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 
-from stream_proxy.downstream.site import ProxySite
-from stream_proxy.flows.resource import ProxyResource
-from stream_proxy.request_log import RequestLog
-from stream_proxy.upstream.connection import UpstreamProtocol
-
-_MOST_HEAD = 2**20
+_MAX_HEAD_BYTES = 2**20
 
 
 def _is_pause(event: object) -> bool:
@@ -31,7 +20,7 @@ def _is_pause(event: object) -> bool:
 
 @dataclass(frozen=True)
 class Got:
-    """One request, as h11 read it."""
+    """One request, as read by h11."""
 
     method: str
     target: str
@@ -43,29 +32,29 @@ class Got:
 
     @property
     def wants_events(self) -> bool:
-        """Whether it is a converted one."""
+        """Whether the proxy has turned this call into a streaming one."""
         return ("accept", "text/event-stream") in self.headers
 
 
 class StrictServer:
-    """The upstream's end of one connection. It answers each request with what it read in it.
+    """The upstream's end of one connection. Each response repeats the request as h11 read it.
 
-    :param first: what it answers to the first instead.
+    :param first: the response to the first request instead.
     """
 
     def __init__(self, first: bytes | None = None) -> None:
         self._first = first
-        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
+        self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self._head: h11.Request | None = None
         self._body = bytearray()
         self.requests: list[Got] = []
-        #: Why what came is no HTTP, if so.
+        #: Why the received bytes are not HTTP, once they are not.
         self.error: str | None = None
-        #: No other request can follow.
+        #: Whether the connection accepts no further request.
         self.closing = False
 
     def feed(self, data: bytes) -> bytes:
-        """What it answers to these bytes."""
+        """Read these bytes and return the responses to them."""
         if self.closing:
             return b""
         connection, out = self._connection, b""
@@ -77,7 +66,7 @@ class StrictServer:
                 elif isinstance(event, h11.Data):
                     self._body += event.data
                 elif isinstance(event, h11.EndOfMessage):
-                    out += self._answer()
+                    out += self._respond()
                     if connection.our_state is not h11.DONE:
                         self.closing = True
                         break
@@ -86,7 +75,7 @@ class StrictServer:
             self.error, self.closing = str(error), True
         return out
 
-    def _answer(self) -> bytes:
+    def _respond(self) -> bytes:
         head = self._head
         assert head is not None
         fields = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
@@ -102,208 +91,61 @@ class StrictServer:
         events: list[Any] = [response, h11.Data(data=text), h11.EndOfMessage()]
         if got.method == "HEAD":
             del events[1]
-        answer = b"".join(self._connection.send(event) or b"" for event in events)
+        sent = b"".join(self._connection.send(event) or b"" for event in events)
         if self._first is not None:
-            answer, self._first = self._first, None
-        return answer
+            sent, self._first = self._first, None
+        return sent
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer, as h11 read it."""
+class Response:
+    """One response, as read by h11."""
 
     status: int
     body: bytes
-    #: Whether the body came to the end that its framing promises.
+    #: Whether the body reached the end that its framing announced.
     complete: bool
 
 
-def read_answers(data: bytes, *, closed: bool, methods: tuple[str, ...] = ()) -> list[Answer]:
-    """The answers on a client's wire.
+def read_responses(data: bytes, *, closed: bool, methods: tuple[str, ...] = ()) -> list[Response]:
+    """Read the responses in the bytes that a client received.
 
     :param closed: the connection has ended.
-    :param methods: of the requests that they answer; ``GET`` where there are more answers.
-    :raises h11.RemoteProtocolError: for what is no HTTP.
+    :param methods: the requests' methods; ``GET`` is assumed for further responses.
+    :raises h11.RemoteProtocolError: if the bytes are not HTTP.
     """
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
     connection.receive_data(data)
-    answers: list[Answer] = []
+    responses: list[Response] = []
     while connection.trailing_data[0]:
-        method = methods[len(answers)] if len(answers) < len(methods) else "GET"
+        method = methods[len(responses)] if len(responses) < len(methods) else "GET"
         connection.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
         connection.send(h11.EndOfMessage())
-        answer = _read_answer(connection, closed)
-        answers.append(answer)
+        responses.append(_read_response(connection, closed))
         if connection.their_state is not h11.DONE or connection.our_state is not h11.DONE:
             break
         connection.start_next_cycle()
-    return answers
+    return responses
 
 
-def _read_answer(connection: h11.Connection, closed: bool) -> Answer:
-    status, body, told = 0, bytearray(), not closed
+def _read_response(connection: h11.Connection, closed: bool) -> Response:
+    status, body, ended = 0, bytearray(), not closed
     while True:
         try:
             event = connection.next_event()
-            if event is h11.NEED_DATA and not told:
-                told = True
+            if event is h11.NEED_DATA and not ended:
+                ended = True
                 connection.receive_data(b"")
                 continue
         except h11.RemoteProtocolError:
-            if status and told and closed:
-                return Answer(status, bytes(body), False)
+            if status and ended and closed:
+                return Response(status, bytes(body), False)
             raise
         if isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
-            return Answer(status, bytes(body), True)
+            return Response(status, bytes(body), True)
         elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed):
-            return Answer(status, bytes(body), False)
-
-
-class Wire(StringTransport):
-    """A transport without a socket, which is as patient as a real one."""
-
-    def __init__(self) -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 1), lenient=True)
-        self.ended = False
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    def take(self) -> bytes:
-        """What has been written since the last time."""
-        data = bytes(self.value())
-        self.clear()
-        return data
-
-    def end(self, protocol: Any) -> None:
-        """The connection is closed."""
-        if not self.ended:
-            self.ended = True
-            protocol.connectionLost(Failure(ConnectionDone()))
-
-
-class _Link:
-    """One connection from the proxy to a strict upstream."""
-
-    def __init__(self, pool: MemoryPool) -> None:
-        self.server = StrictServer(pool.first)
-        pool.first = None
-        self.wire = Wire()
-        self.protocol = UpstreamProtocol(pool.idle.append)
-        self.answers = b""
-        self.protocol.makeConnection(cast(Any, self.wire))
-
-    def move(self) -> bool:
-        """Carry bytes; whether there were any."""
-        if self.wire.ended:
-            return False
-        written = self.wire.take()
-        if written:
-            self.answers += self.server.feed(written)
-        moved = bool(written)
-        if self.answers and self.wire.producerState == "producing":
-            answers, self.answers, moved = self.answers, b"", True
-            self.protocol.dataReceived(answers)
-        if self.wire.disconnecting or (self.server.closing and not self.answers):
-            self.wire.end(self.protocol)
-            moved = True
-        return moved
-
-
-class MemoryPool:
-    """Connections to strict upstreams, kept for reuse.
-
-    :param first: what the first request on the first one is answered with.
-    """
-
-    persistent = True
-
-    def __init__(self, first: bytes | None) -> None:
-        self.first = first
-        self.idle: list[UpstreamProtocol] = []
-        self.links: list[_Link] = []
-
-    def getConnection(self, key: object, endpoint: object) -> Deferred[UpstreamProtocol]:
-        """As HTTPConnectionPool's."""
-        while self.idle:
-            kept = self.idle.pop()
-            if kept.state == "QUIESCENT":
-                return succeed(kept)
-        return self._newConnection(key, endpoint)
-
-    def _newConnection(self, key: object, endpoint: object) -> Deferred[UpstreamProtocol]:
-        self.links.append(_Link(self))
-        return succeed(self.links[-1].protocol)
-
-    def closeCachedConnections(self) -> Deferred[None]:
-        """As HTTPConnectionPool's."""
-        return succeed(None)
-
-
-class MemoryProxy:
-    """A proxy with one client, between them and the upstream no socket, and no time that passes.
-
-    :param first: what the upstream answers to the first request; ``None``: what it read in it.
-    """
-
-    def __init__(self, first: bytes | None = None) -> None:
-        self.clock = Clock()
-        self.pool = MemoryPool(first)
-        self.bugs: list[Failure] = []
-        log = RequestLog(observer=cast(Any, self._observe))
-        resource = ProxyResource(
-            "http://upstream.example", reactor=self.clock, pool=cast(Any, self.pool), log=log
-        )
-        self.site = ProxySite(resource, reactor=self.clock)
-        self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        self.wire = Wire()
-        self.channel.makeConnection(self.wire)
-        self.answered = b""
-        self._unsent = b""
-
-    def _observe(self, event: dict[str, Any]) -> None:
-        if "log_failure" in event:
-            self.bugs.append(event["log_failure"])
-
-    def send(self, data: bytes) -> None:
-        """Let the client send this, and everybody answer."""
-        self._unsent += data
-        while self._move():
-            pass
-
-    def _move(self) -> bool:
-        moved = False
-        if self._unsent and not self.wire.ended and self.wire.producerState == "producing":
-            data, self._unsent, moved = self._unsent, b"", True
-            self.channel.dataReceived(data)
-        for link in self.pool.links:
-            moved = link.move() or moved
-        self.clock.advance(0)
-        self.answered += self.wire.take()
-        if self.wire.disconnecting and not self.wire.ended:
-            self.wire.end(self.channel)
-            moved = True
-        return moved
-
-    def leave(self) -> None:
-        """The client goes."""
-        self.wire.end(self.channel)
-        while self._move():
-            pass
-
-    @property
-    def requests(self) -> list[Got]:
-        """What the upstream got, over all connections."""
-        return [got for link in self.pool.links for got in link.server.requests]
-
-    @property
-    def errors(self) -> list[str]:
-        """What the upstream got that is no HTTP."""
-        return [link.server.error for link in self.pool.links if link.server.error is not None]
+            return Response(status, bytes(body), False)

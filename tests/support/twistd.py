@@ -20,7 +20,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tests.support.loopback import LoopbackTestCase, Stream, chunk, event_stream_head, reactor, read_request
+from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.payloads import chunk
+from tests.support.wire import Stream, event_stream_head, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
 #: Polling for conditions that have no event: the interval, and the number of tries.

@@ -16,16 +16,11 @@ from zope.interface.verify import verifyObject
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.downstream import site as downstream
-from tests.downstream.test_limits import GET, LimitsTestCase
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    Stream,
-    reactor,
-    read_head,
-    read_response,
-    turns,
-)
+from tests.support.loopback import reactor, turns
 from tests.support.sessions import HANDSHAKE, accepted, handshake
+from tests.support.sites import LimitsTestCase
+from tests.support.wire import GET, Stream, read_head, read_response
 
 
 class ConnectionsTestCase(LimitsTestCase):

@@ -7,7 +7,8 @@ import socket
 from twisted.internet.defer import Deferred
 
 from stream_proxy.transport.eager_write import send_promptly
-from tests.support.loopback import LoopbackTestCase, Stream, Upstream, turns
+from tests.support.loopback import LoopbackTestCase, Upstream, turns
+from tests.support.wire import Stream
 
 
 class PromptTests(LoopbackTestCase):

@@ -18,16 +18,9 @@ from stream_proxy.errors import ConfigError
 from stream_proxy.service.config import parse_config
 from stream_proxy.upstream.route import Route
 from tests.support.certificates import CA, server_context, trust
-from tests.support.loopback import (
-    LoopbackTestCase,
-    Message,
-    Stream,
-    read_head,
-    read_request,
-    read_response,
-    respond,
-)
+from tests.support.loopback import LoopbackTestCase
 from tests.support.sessions import accepted, handshake
+from tests.support.wire import Message, Stream, read_head, read_request, read_response, respond
 
 OTHER = trustme.CA()
 CLIENTS = trustme.CA()

@@ -33,21 +33,11 @@ from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.pool import PooledEndpoint, UpstreamPool
 from stream_proxy.upstream.response import UpstreamResponse
-from tests.flows.test_relay_flow import MIB, Pour, numbered
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT,
-    LoopbackTestCase,
-    Message,
-    Script,
-    Stream,
-    event_stream_head,
-    reactor,
-    read_request,
-    read_response,
-    respond,
-    turns,
-)
+from tests.support.flood import MIB, Pour, numbered
+from tests.support.loopback import LoopbackTestCase, Script, reactor, turns
+from tests.support.payloads import CHAT
+from tests.support.wire import Message, Stream, event_stream_head, read_request, read_response, respond
 
 STREAMING = {"model": "m", "stream": True}
 

@@ -17,12 +17,11 @@ from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.limits import Limits
 from stream_proxy.upstream.slots import Occupant, Slot, Slots
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT_BODY,
-    HELLO,
-    LoopbackTestCase,
+from tests.support.loopback import LoopbackTestCase, Script, turns
+from tests.support.payloads import CHAT_BODY, HELLO
+from tests.support.sessions import TEXT, accepted, close_frame, frame, handshake
+from tests.support.wire import (
     Message,
-    Script,
     Stream,
     event_stream_head,
     head,
@@ -31,9 +30,7 @@ from tests.support.loopback import (
     read_response,
     respond,
     send_request,
-    turns,
 )
-from tests.support.sessions import TEXT, accepted, close_frame, frame, handshake
 
 ORIGIN = "https://api.example"
 Kind = Callable[..., ProxyResource | AdapterResource]

@@ -8,7 +8,8 @@ import trustme
 
 from stream_proxy.upstream.tls import CertificateError
 from tests.support.certificates import CA, server_context, trust
-from tests.support.loopback import LoopbackTestCase, Message, Stream, read_request, respond
+from tests.support.loopback import LoopbackTestCase
+from tests.support.wire import Message, Stream, read_request, respond
 
 
 class TLSTests(LoopbackTestCase):

@@ -20,23 +20,19 @@ from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.route import Route
 from stream_proxy.upstream.slots import Occupant
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import (
-    CHAT,
-    CHAT_BODY,
-    HELLO,
-    LoopbackTestCase,
+from tests.support.loopback import LoopbackTestCase, Script, reactor
+from tests.support.payloads import CHAT, CHAT_BODY, HELLO
+from tests.support.sessions import accepted, handshake
+from tests.support.wire import (
     Message,
-    Script,
     Stream,
     event_stream_head,
-    reactor,
     read_head,
     read_request,
     read_response,
     respond,
     send_request,
 )
-from tests.support.sessions import accepted, handshake
 
 SECRET = "s3cr3t-Passw0rd"
 HOST = "api.example"

@@ -5,11 +5,7 @@ from __future__ import annotations
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.websocket import session
 from stream_proxy.websocket.frames import Close
-from tests.support.loopback import (
-    Stream,
-    reactor,
-    turns,
-)
+from tests.support.loopback import reactor, turns
 from tests.support.sessions import (
     ABNORMAL,
     BINARY,
@@ -24,6 +20,7 @@ from tests.support.sessions import (
     frame,
     stuck,
 )
+from tests.support.wire import Stream
 
 
 class CloseTests(WebSocketTestCase):

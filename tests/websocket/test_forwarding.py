@@ -8,12 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.support.loopback import (
-    Message,
-    Stream,
-    read_head,
-    turns,
-)
+from tests.support.loopback import turns
 from tests.support.sessions import (
     BINARY,
     CLOSE,
@@ -32,6 +27,7 @@ from tests.support.sessions import (
     read_frame,
     stuck,
 )
+from tests.support.wire import Message, Stream, read_head
 
 
 class FrameTests(WebSocketTestCase):

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.support.loopback import (
-    Headers,
-    Stream,
-    read_request,
-    respond,
-)
 from tests.support.sessions import (
     HANDSHAKE,
     HANDSHAKE_KEY,
@@ -19,6 +13,7 @@ from tests.support.sessions import (
     accepted,
     handshake,
 )
+from tests.support.wire import Headers, Stream, read_request, respond
 
 
 class HeaderTests(WebSocketTestCase):

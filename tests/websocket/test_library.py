@@ -15,10 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from tests.support.loopback import (
-    in_thread,
-    read_head,
-)
+from tests.support.loopback import in_thread
 from tests.support.sessions import (
     KEY,
     TEXT,
@@ -27,6 +24,7 @@ from tests.support.sessions import (
     handshake,
     read_frame,
 )
+from tests.support.wire import read_head
 
 
 class LibraryTestCase(WebSocketTestCase):

@@ -8,7 +8,7 @@ from weakref import ref
 
 from twisted.internet.defer import Deferred
 
-from tests.support.loopback import Stream, head, read_head, turns
+from tests.support.loopback import turns
 from tests.support.sessions import (
     KEY,
     TEXT,
@@ -20,6 +20,7 @@ from tests.support.sessions import (
     handshake,
     read_frame,
 )
+from tests.support.wire import Stream, head, read_head
 
 
 class MemoryTests(WebSocketTestCase):

@@ -9,22 +9,14 @@ from functools import partial
 from twisted.internet.defer import Deferred
 
 from stream_proxy.limits import Limits
-from tests.support.loopback import (
-    Message,
-    Stream,
-    head,
-    read_head,
-    read_request,
-    read_response,
-    respond,
-    turns,
-)
+from tests.support.loopback import turns
 from tests.support.sessions import (
     UPGRADE,
     WebSocketTestCase,
     accepted,
     handshake,
 )
+from tests.support.wire import Message, Stream, head, read_head, read_request, read_response, respond
 
 
 class RefusalTests(WebSocketTestCase):

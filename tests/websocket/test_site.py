@@ -10,20 +10,11 @@ from unittest import mock
 
 import trustme
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory
 from twisted.internet.ssl import PrivateCertificate
 from twisted.logger import globalLogPublisher
 
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import (
-    Stream,
-    Upstream,
-    reactor,
-    read_head,
-    read_request,
-    read_response,
-    respond,
-)
+from tests.support.loopback import Upstream, reactor
 from tests.support.sessions import (
     BINARY,
     CLOSE,
@@ -40,6 +31,7 @@ from tests.support.sessions import (
     handshake,
     read_frame,
 )
+from tests.support.wire import Stream, read_head, read_request, read_response, respond
 
 
 class SiteTests(WebSocketTestCase):
@@ -112,12 +104,9 @@ class TLSTests(WebSocketTestCase):
         trusting.start()
         self.addCleanup(trusting.stop)
         upstream = Upstream(script)
-        factory = Factory()
-        factory.noisy = False
-        factory.buildProtocol = upstream.build  # type: ignore[method-assign, assignment]
         chain = b"".join(part.bytes() for part in issued.cert_chain_pems)
         options = PrivateCertificate.loadPEM(issued.private_key_pem.bytes() + chain).options()
-        port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+        port = reactor.listenSSL(0, upstream.factory(), options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
 
         def drop() -> None:

@@ -1,4 +1,4 @@
-"""Bodies that mean more work than one turn of the reactor should take."""
+"""Pacing of bodies that need more work than one reactor turn should spend."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from stream_proxy.flows.pacing import TURN_BYTES, PacedBody
 
 
 class Response:
-    """What is paused, and how often it was asked to."""
+    """A response that records whether it is paused, and how often it was."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def pause(self) -> None:
-        """Stop."""
+        """Pause, and count."""
         self.asked.append("pause")
 
     def resume(self) -> None:
-        """Go on."""
+        """Resume."""
         self.asked.append("resume")
 
 
 class PacingTests(TestCase):
-    """How the steps of the work follow each other. A read is the size of each of its steps, in numbers."""
+    """The order of the steps of work. A read is a sequence of numbers, the cost of each step."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -42,7 +42,7 @@ class PacingTests(TestCase):
         )
 
     def work(self, data: bytes) -> Iterator[int]:
-        """Each byte is a step: so many quarters of a turn's work; 0 is a failure, ``s`` stops it all."""
+        """Do one step a byte: a number is quarters of a turn's budget, 0 raises, ``s`` stops the pacing."""
         for byte in data:
             self.done.append(byte)
             if byte == 0:
@@ -52,7 +52,7 @@ class PacingTests(TestCase):
             yield byte * TURN_BYTES // 4
 
     def test_little(self) -> None:
-        """Little work is done as it comes."""
+        """Little work is done as it arrives."""
         for _ in range(3):
             self.body.body_received(b"\1")
         self.body.body_ended(None)
@@ -60,7 +60,7 @@ class PacingTests(TestCase):
         self.assertEqual((self.response.asked, self.clock.getDelayedCalls()), ([], []))
 
     def test_much(self) -> None:
-        """Much is done a turn's work at a time, while the upstream is paused and others have theirs."""
+        """Much work is spread over turns; meanwhile the upstream is paused and other requests proceed."""
         self.body.body_received(b"\2" * 7)
         self.assertEqual((self.done, self.response.asked), ([2] * 2, ["pause"]))
         self.clock.advance(0)
@@ -70,7 +70,7 @@ class PacingTests(TestCase):
         self.assertEqual(self.ends, [None])
 
     def test_several_reads(self) -> None:
-        """Several reads of one turn share what a turn may take, and are worked on in their order."""
+        """Several reads within one turn share its budget, and are processed in order."""
         for _ in range(4):
             self.body.body_received(b"\3")
         error = upstream_error("broken")
@@ -84,7 +84,7 @@ class PacingTests(TestCase):
         )
 
     def test_as_much_as_came(self) -> None:
-        """Work on no more than what came never waits: the network paces that."""
+        """Work proportional to the bytes read never waits: the network already paces it."""
         body = PacedBody(
             self.clock,
             cast(Any, self.response),
@@ -97,7 +97,7 @@ class PacingTests(TestCase):
         self.assertEqual((self.response.asked, self.clock.getDelayedCalls()), ([], []))
 
     def test_stop(self) -> None:
-        """Once it is stopped, from outside or inside, nothing more is done."""
+        """Nothing more is done once the pacing is stopped, from outside or by a step."""
         self.body.body_received(b"\4\4")
         self.body.stop()
         self.body.body_received(b"\1")
@@ -111,7 +111,7 @@ class PacingTests(TestCase):
         self.assertEqual((self.done, self.ends, self.clock.getDelayedCalls()), ([ord("s")], [], []))
 
     def test_failure(self) -> None:
-        """What a step raises is told once, and ends it, in a later turn as well."""
+        """An exception of a step is reported once and ends the work, in a later turn as well."""
         for before in (b"", b"\4"):
             self.setUp()
             self.body.body_received(before + b"\0\1")
