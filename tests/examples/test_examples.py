@@ -72,7 +72,7 @@ class PageTests(LoopbackTestCase):
     """Code and configuration that ``README.md`` and ``docs/`` show."""
 
     async def test_curl(self) -> None:
-        """The README's first call is refused by the upstream itself, and answered through the proxy, as it shows."""
+        """The upstream refuses the README's first call; through the proxy it is answered as shown."""
         text = (ROOT / "README.md").read_text()
         calls = list(re.finditer(r"curl -s http://127\.0\.0\.1:(\d+)(\S+).*?-d '(.*?)'", text, re.S))[:2]
         self.assertEqual([call[1] for call in calls], [_upstream_port(text), "8080"])
