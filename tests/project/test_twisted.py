@@ -500,9 +500,12 @@ class AutobahnTests(SynchronousTestCase):
             def _closeConnection(self, abort: bool = False) -> None:
                 called.append(abort)
 
+        factory = WebSocketServerFactory(reactor=Clock())
+        factory.setProtocolOptions(openHandshakeTimeout=0)
         protocol: Any = Closing()
-        protocol.transport = StringTransport()
-        protocol.transport.registerProducer(protocol, True)
+        protocol.factory = factory
+        protocol.makeConnection(transport := StringTransport())
+        transport.registerProducer(protocol, True)
         protocol.dropConnection(abort=True)
         self.assertEqual(called, [True])
 
