@@ -457,6 +457,10 @@ class AutobahnTests(SynchronousTestCase):
         self.assertEqual(response.count(b"X-One: "), 2)
         self.assertIn(b"Sec-WebSocket-Protocol: b\r\n", response)
         protocol, _, called = self.server()
+        protocol._dataReceived(head + _UPGRADE + b"\r\n" + _KEY + b"\r\n\r\n")
+        protocol.succeedHandshake(("b", {"X-One": ["1", "2"]}))
+        self.assertEqual(called, [response, "open"])
+        protocol, _, called = self.server()
         protocol._dataReceived(head + _UPGRADE + b"\r\n\r\n")
         self.assertEqual([each[0] for each in called], ["failed"])
 
@@ -491,6 +495,25 @@ class AutobahnTests(SynchronousTestCase):
         called.clear()
         answered(b"Sec-WebSocket-Accept: wrong")
         self.assertEqual(called[0][0], "failed")
+
+    def test_autobahn_alone(self) -> None:
+        """A handshake is checked without a transport, between ``_connectionMade`` and ``_onOpen``."""
+        called: list[str] = []
+
+        class Check(WebSocketClientProtocol):
+            def startHandshake(self) -> None:
+                self.websocket_key = _KEY.partition(b": ")[2]
+
+            def _onOpen(self) -> None:
+                called.append("open")
+
+        factory = WebSocketClientFactory("ws://upstream/", reactor=Clock())
+        factory.setProtocolOptions(openHandshakeTimeout=0, version=18)
+        check: Any = Check()
+        check.factory = factory
+        check._connectionMade()
+        check._dataReceived(b"HTTP/1.1 101 OK\r\n" + _UPGRADE + b"\r\n" + _ACCEPT + b"\r\n\r\n")
+        self.assertEqual(called, ["open"])
 
     def test_autobahn_close(self) -> None:
         """A close handshake ends in ``_closeConnection``."""
