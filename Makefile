@@ -1,12 +1,12 @@
-# What one does with a checkout. Each target makes the virtual environment it needs in .venv; nothing else has to
-# be installed than Python 3.11 or newer, make and git.
+# Tasks in a checkout. Each target makes the virtual environment that it needs; nothing but Python 3.11 or newer, make
+# and git has to be installed.
 #
 #   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network
-#   make run CONFIG=config.json    what the config says
+#   make run CONFIG=config.json    the rules of that file
 #   make run-adapter               the adapter on http://127.0.0.1:28081/v1, for the service of make run-mock;
-#                                  with CONFIG=… what that says
+#                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
-#   make test                      the tests; make test TESTS=tests.test_sse for some of them
+#   make test                      the tests; make test TESTS=tests.aggregate for some of them
 #   make test-heavy                the slow ones
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
@@ -15,8 +15,9 @@
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
 #                                  main ones, BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
-#   make fuzz                      bytes that nobody meant for each parser, FUZZ_SECONDS=60 each; FUZZ_TARGET=sse for one
-#   make soak                      the real process under load and faults, SOAK_SECONDS=600: right answers, flat memory
+#   make fuzz                      arbitrary bytes for each parser, FUZZ_SECONDS=60 each; FUZZ_TARGET=sse for one
+#   make soak                      the real process under load and faults, SOAK_SECONDS=600: right responses, flat memory
+#   make docs                      the documentation as a site, in docs/_build/html
 #   make clean, make distclean     remove what was made; the virtual environments too
 
 PYTHON ?= python3
@@ -42,9 +43,14 @@ BENCH_TOOLS := $(BENCH_VENV)/.stamp-bench
 BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 FUZZ_VENV := .venv-fuzz
 FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
+DOCS_VENV := .venv-docs
+DOCS_TOOLS := $(DOCS_VENV)/.stamp-docs
+DOCS_BUILD := docs/_build
+# The major version that sphinxcontrib-mermaid is made for.
+MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench fuzz soak lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench fuzz soak docs lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -81,6 +87,10 @@ lint: $(TOOLS)
 types: $(TOOLS)
 	$(BIN)/mypy
 
+docs: $(DOCS_TOOLS) $(MERMAID)
+	$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . $(DOCS_BUILD)/html
+	@echo "the documentation is in $(DOCS_BUILD)/html/index.html"
+
 build: $(TOOLS)
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -93,13 +103,13 @@ test-floors: $(TOOLS)
 
 clean:
 	rm -rf build dist *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
-	rm -rf kits/benchmarks/build kits/fuzz/build kits/soak/results
+	rm -rf $(DOCS_BUILD) kits/benchmarks/build kits/fuzz/build kits/soak/results
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) kits/benchmarks/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules
 
-$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -122,7 +132,19 @@ $(FUZZ_TOOLS): pyproject.toml kits/fuzz/requirements.txt | $(FUZZ_VENV)/bin/pyth
 	  echo "Atheris cannot be installed; Hypothesis stands in for it" >&2
 	@touch $@
 
-# Each in an environment of its own: what they pin would hold back the libraries of the product.
+$(DOCS_TOOLS): pyproject.toml | $(DOCS_VENV)/bin/python
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
+# With mermaid in it the site needs no other. Without npm, its pages load mermaid from a CDN.
+$(MERMAID):
+	@mkdir -p $(DOCS_BUILD)/mermaid@new
+	cd $(DOCS_BUILD)/mermaid@new && npm pack --silent mermaid@11 >/dev/null && \
+	  tar -xzf mermaid-11*.tgz --exclude '*.map' package/dist/mermaid.esm.min.mjs package/dist/chunks/mermaid.esm.min && \
+	  rm mermaid-11*.tgz || echo "mermaid cannot be fetched; the pages load it from a CDN" >&2
+	@mv $(DOCS_BUILD)/mermaid@new $@
+
+# Each has an environment of its own, because their pins would hold back the product's libraries.
 $(BENCH_OTHERS): kits/benchmarks/package.json | $(BENCH_VENV)/bin/python
 	for name in 'litellm[proxy]' mitmproxy; do \
 	  folder=$(BENCH_VENV)/others/$${name%%[*}; \

@@ -70,35 +70,53 @@ class ExampleTests(LoopbackTestCase):
         self.assertRegex(process.output, r"\A502: .*neither.*\n\Z")
 
 
-class ReadmeTests(LoopbackTestCase):
-    """The first screen of ``README.md``."""
+class PageTests(LoopbackTestCase):
+    """Code and configuration that ``README.md`` and ``docs/`` show."""
 
     async def test_curl(self) -> None:
-        """The curl line gets the answer that stands below it."""
+        """The upstream refuses the README's first call; through the proxy it is answered as shown."""
         text = (ROOT / "README.md").read_text()
-        call = re.search(r"curl -s http://127\.0\.0\.1:8080(\S+).*?-d '(.*?)'", text, re.S)
-        assert call is not None
-        answer = next(line for line in text[call.end() :].splitlines() if line.startswith("{"))
-        port = await self.proxy(await self.mock())
-        said = await self.request(port, target=call[1], body=json.loads(call[2]))
-        self.assertEqual(said.body.decode(), answer)
+        calls = list(re.finditer(r"curl -s http://127\.0\.0\.1:(\d+)(\S+).*?-d '(.*?)'", text, re.S))[:2]
+        self.assertEqual([call[1] for call in calls], [_upstream_port(text), "8080"])
+        upstream = await self.mock()
+        ports = [int(upstream.rpartition(":")[2]), await self.proxy(upstream)]
+        for call, port, status in zip(calls, ports, (400, 200), strict=True):
+            shown = next(line for line in text[call.end() :].splitlines() if line.startswith("{"))
+            response = await self.request(port, target=call[2], body=json.loads(call[3]))
+            self.assertEqual((response.status, response.body.decode()), (status, shown))
 
-    def test_adapter(self) -> None:
-        """The adapter's configuration that stands in it can be used."""
-        text = (ROOT / "README.md").read_text()
-        block = next(block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "adapter" in block)
-        self.patch(os, "environ", {**os.environ, "AGENTS_KEY": "k"})
-        config, warnings = parse_config(block.encode(), "README.md")
-        self.assertIsNotNone(config.rules[0].adapter)
-        self.assertEqual(warnings, [])
+    def test_configurations(self) -> None:
+        """Each configuration that a page shows can be used, and has no unknown key."""
+        key_file = Path(self.mktemp())
+        key_file.write_text("key")
+        key_file.chmod(0o600)
+        self.patch(os, "environ", {**os.environ, "AGENTS_KEY": "k", "OPENAI_API_KEY": "k"})
+        found = 0
+        for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+            for block in re.findall(r"```json\n(.*?)```", page.read_text(), re.S):
+                if '"rules"' in block:
+                    text = block.replace("/etc/openai-stream-proxy/clients", str(key_file))
+                    self.assertEqual(parse_config(text.encode(), page.name)[1], [])
+                    found += 1
+        self.assertGreaterEqual(found, 3)
 
     def test_sans_io(self) -> None:
-        """The lines of Python that stand in it work."""
-        text = (ROOT / "README.md").read_text()
-        code = next(
-            block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "SSEDecoder" in block
-        )
+        """The Python code about the accumulators works, and is the same wherever it is shown."""
+        blocks = {
+            block
+            for page in (ROOT / "README.md", ROOT / "docs" / "library.md")
+            for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+            if "SSEDecoder" in block
+        }
+        self.assertEqual(len(blocks), 1)
         names: dict[str, Any] = {"chunks": [chat_chunk({"content": "hi"}, "stop"), sse_event("[DONE]")]}
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(blocks.pop(), "README.md", "exec"), names)
         self.assertIs(names["SSEDecoder"], SSEDecoder)
-        self.assertEqual(names["answer"]["choices"][0]["message"]["content"], "hi")
+        self.assertEqual(names["completion"]["choices"][0]["message"]["content"], "hi")
+
+
+def _upstream_port(text: str) -> str:
+    """Return the port that the README's log shows for the embedded upstream."""
+    shown = re.search(r"listening on port 8080 for http://127\.0\.0\.1:(\d+)", text)
+    assert shown is not None
+    return shown[1]

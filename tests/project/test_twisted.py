@@ -1,0 +1,565 @@
+"""Private names of Twisted, treq and autobahn that the proxy relies on; ``docs/twisted.md`` says why."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from autobahn.twisted.websocket import (
+    WebSocketClientFactory,
+    WebSocketClientProtocol,
+    WebSocketServerFactory,
+    WebSocketServerProtocol,
+)
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet import reactor as _reactor
+from twisted.internet import tcp, unix
+from twisted.internet._sslverify import ClientTLSOptions, _verifyCB
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web import client, http, server
+from twisted.web._newclient import (
+    HTTP11ClientProtocol,
+    HTTPClientParser,
+    Request,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+    _WrapperException,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+reactor: Any = _reactor
+
+
+def _noting(notes: list[Any], function: Callable[..., Any], *, result: bool = False) -> Callable[..., Any]:
+    """Return `function` as one that also notes its arguments, or its result."""
+
+    def noting(*arguments: Any) -> Any:
+        returned = function(*arguments)
+        notes.append(returned if result else arguments)
+        return returned
+
+    return noting
+
+
+class _Channel(http.HTTPChannel):
+    """A channel that notes what its hooks find."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def allHeadersReceived(self) -> None:
+        self.seen.append((self._command, self._path, self._version))
+        super().allHeadersReceived()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.seen.append(("bad", self._receivedHeaderSize, self._receivedHeaderCount))
+        super()._respondToBadRequestAndDisconnect()
+
+    def _finishRequestBody(self, data: bytes) -> None:
+        self.seen.append(list(getattr(self._transferDecoder, "_trailerHeaders", ())))
+        super()._finishRequestBody(data)
+
+
+class _Silent(Resource):
+    isLeaf = True
+
+    def render_POST(self, request: server.Request) -> int:
+        return server.NOT_DONE_YET
+
+    render_GET = render_POST
+
+
+class ChannelTests(SynchronousTestCase):
+    """``twisted.web.http.HTTPChannel``."""
+
+    def setUp(self) -> None:
+        self.transport = StringTransport()
+        make: Any = _Channel
+        self.channel = make()
+        self.channel.site = server.Site(_Silent(), reactor=Clock())
+        self.channel.requestFactory = self.channel.site.requestFactory
+        self.channel.callLater = Clock().callLater
+        self.channel.makeConnection(self.transport)
+
+    def test_channel_head(self) -> None:
+        """The request line is in three attributes when the head is in, before ``requestReceived``."""
+        self.channel.dataReceived(b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n")
+        self.assertEqual(self.channel.seen, [(b"POST", b"/a?b", b"HTTP/1.1")])
+        self.assertNotIn("method", vars(self.channel.requests[0]))
+
+    def test_channel_bad_request(self) -> None:
+        """One method reports each malformed head, and knows by then how large it was."""
+        self.channel.maxHeaders = 1
+        self.channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n")
+        (kind, size, count), *_ = self.channel.seen
+        self.assertEqual((kind, count), ("bad", 2))
+        self.assertGreater(size, len(b"GET / HTTP/1.1"))
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.transport.value(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def test_channel_buffers(self) -> None:
+        """The start of a line is in ``_buffer``; what follows a request that is served in ``_dataBuffer``."""
+        self.channel.dataReceived(b"GET / HT")
+        self.assertEqual((self.channel._buffer, self.channel._busyReceiving), (b"GET / HT", False))
+        self.channel.dataReceived(b"TP/1.1\r\nHost: x\r\n\r\n")
+        self.channel.dataReceived(b"early")
+        self.assertEqual((self.channel._dataBuffer, self.channel._buffer), ([b"early"], b""))
+
+    def test_channel_body(self) -> None:
+        """A decoder is there as long as a body arrives, and has the trailers at its end."""
+        self.channel.timeOut = 60
+        self.channel.dataReceived(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        )
+        self.assertIsNotNone(self.channel._transferDecoder)
+        self.channel._savedTimeOut = self.channel.setTimeout(None)
+        self.channel.dataReceived(b"0\r\nT: v\r\n\r\n")
+        self.assertIn([b"T: v"], [[bytes(line) for line in each] for each in self.channel.seen[1:]])
+        self.assertIsNone(self.channel._transferDecoder)
+        self.channel.requests[0].finish()
+        self.assertEqual(self.channel.timeOut, 60)
+
+    def test_channel_pause(self) -> None:
+        """The network producer is the socket's; a full transport is noted in ``_waitingForTransport``."""
+        self.channel._networkProducer.pauseProducing()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.channel._networkProducer.resumeProducing()
+        self.assertEqual(
+            (self.transport.producerState, self.channel._waitingForTransport), ("producing", False)
+        )
+        self.channel.pauseProducing()
+        self.assertTrue(self.channel._waitingForTransport)
+
+
+class ConnectionTests(TestCase):
+    """``twisted.internet.tcp.Connection``."""
+
+    def setUp(self) -> None:
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        ours.setblocking(False)
+        self.reactor = MemoryReactorClock()
+        self.connection: Any = tcp.Connection(ours, Protocol(), self.reactor)
+        self.connection.connected = True
+
+    def test_connection_buffers(self) -> None:
+        """What is written and unsent is ``dataBuffer`` from ``offset`` on, and ``_tempDataLen`` beside it."""
+        self.connection.write(b"abc")
+        parts = len(self.connection.dataBuffer), self.connection.offset, self.connection._tempDataLen
+        self.assertEqual(parts, (0, 0, 3))
+        self.connection.doWrite()
+        parts = len(self.connection.dataBuffer), self.connection.offset, self.connection._tempDataLen
+        self.assertEqual(parts[0] - parts[1] + parts[2], 0)
+        self.assertEqual(self.peer.recv(10), b"abc")
+
+    def test_connection_writing(self) -> None:
+        """A write calls the instance's ``startWriting``, and ``doWrite`` its ``writeSomeData``."""
+        called: list[Any] = []
+        self.connection.startWriting = lambda: called.append("start")
+        send = self.connection.writeSomeData
+        self.connection.writeSomeData = _noting(called, send, result=True)
+        self.connection.write(b"abc")
+        self.assertEqual(called, ["start"])
+        self.connection.doWrite()
+        self.assertEqual(called, ["start", 3])
+
+
+@implementer(IBodyProducer)
+class _Upload:
+    """A body that does not end before the test wants it to."""
+
+    length = 2
+
+    def __init__(self) -> None:
+        self.sent: Deferred[None] = Deferred()
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(b"ab")
+        return self.sent
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
+def _request(body: Any = None, **options: Any) -> Any:
+    return Request._construct(
+        b"POST", b"/a|b?[]#f", Headers({b"Host": [b"h"], b"X": [b"1", b"2"]}), body, **options
+    )
+
+
+class ClientTests(SynchronousTestCase):
+    """``twisted.web._newclient``."""
+
+    def setUp(self) -> None:
+        self.transport = StringTransport()
+        self.quiescent: list[Any] = []
+        self.protocol: Any = HTTP11ClientProtocol(self.quiescent.append)
+        self.protocol.makeConnection(self.transport)
+
+    def test_request_verbatim(self) -> None:
+        """``_construct`` takes any target and repeated fields, and both go out as they are."""
+        self.protocol.request(_request(persistent=True))
+        self.assertTrue(self.transport.value().startswith(b"POST /a|b?[]#f HTTP/1.1\r\n"))
+        self.assertIn(b"X: 1\r\nX: 2\r\n", self.transport.value())
+
+    def test_client_states(self) -> None:
+        """A connection is quiescent before and after a request; its parser exists in between."""
+        self.assertEqual((self.protocol._state, self.protocol._parser), ("QUIESCENT", None))
+        finished: list[Any] = []
+        name = "_finishResponse_WAITING"
+        finish = getattr(self.protocol, name)
+        setattr(self.protocol, name, _noting(finished, finish))
+        response = self.protocol.request(_request(persistent=True))
+        self.assertEqual(self.protocol._state, "WAITING")
+        self.assertEqual(self.protocol._parser.state, "STATUS")
+        self.transport.clear()
+        self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nConnection: x\r\nContent-Length: 1\r\n\r\n")
+        self.assertEqual(self.protocol._parser.connHeaders.getRawHeaders(b"Connection"), [b"x"])
+        self.successResultOf(response).deliverBody(Protocol())
+        self.protocol.dataReceived(b"z")
+        self.assertEqual((finished, self.protocol._state), ([(b"",)], "QUIESCENT"))
+        self.assertEqual((self.protocol._parser, self.quiescent), (None, [self.protocol]))
+        self.assertTrue(hasattr(HTTP11ClientProtocol, "_finishResponse_TRANSMITTING"))
+        self.assertFalse(hasattr(HTTP11ClientProtocol, "_finishResponse_CONNECTION_LOST"))
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.protocol._state, "CONNECTION_LOST")
+
+    def test_client_early_response(self) -> None:
+        """``_responseDeferred`` fires with the head; the result of ``request`` waits for the upload."""
+        upload = _Upload()
+        result = self.protocol.request(_request(upload, persistent=True))
+        self.assertEqual(self.protocol._state, "TRANSMITTING")
+        early = self.protocol._responseDeferred
+        self.protocol.dataReceived(b"HTTP/1.1 413 No\r\nContent-Length: 5\r\n\r\n")
+        self.assertTrue(early.called)
+        self.assertNoResult(result)
+        upload.sent.callback(None)
+        self.successResultOf(result)
+
+    def test_client_gives_up(self) -> None:
+        """``_giveUp`` gets whatever the parser raises; a failed upload is GENERATION_FAILED."""
+        reasons: list[Any] = []
+        give_up = self.protocol._giveUp
+        self.protocol._giveUp = _noting(reasons, give_up)
+        result = self.protocol.request(_request(persistent=True))
+        self.protocol.dataReceived(b"this is no HTTP\r\n\r\n")
+        self.assertEqual(len(reasons), 1)
+        self.assertTrue(callable(self.protocol._disconnectParser))
+        self.protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(result, ResponseFailed)
+        other: Any = HTTP11ClientProtocol()
+        other.makeConnection(StringTransport())
+        upload = _Upload()
+        failed = other.request(_request(upload))
+        upload.sent.errback(Failure(ConnectionLost()))
+        self.assertEqual(other._state, "GENERATION_FAILED")
+        self.failureResultOf(failed)
+
+    def test_parser_hooks(self) -> None:
+        """A parser may change its class, and has its header hook and decoders where we look for them."""
+
+        class Ours(HTTPClientParser):
+            lines: list[bytes] = []
+
+            def lineReceived(self, line: bytes) -> None:
+                self.lines.append(line)
+                super().lineReceived(line)
+
+        parser: Any = HTTPClientParser(_request(), lambda rest: None)
+        parser.__class__ = Ours
+        fields: list[Any] = []
+        received = parser.headerReceived
+        parser.headerReceived = _noting(fields, received)
+        parser.makeConnection(StringTransport())
+        head: list[Any] = []
+        parser._responseDeferred.addCallback(head.append)
+        self.assertIsNone(parser._partialHeader)
+        parser.dataReceived(b"HTTP/1.1 200 OK\r\nA: b\r\n")
+        self.assertEqual(parser.state, "HEADER")
+        self.assertIsNotNone(parser._partialHeader)
+        parser.dataReceived(b"Transfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual((parser.state, len(head)), ("BODY", 1))
+        self.assertEqual(fields, [(b"A", b"b"), (b"Transfer-Encoding", b"chunked")])
+        self.assertIn(b"A: b", [line.rstrip(b"\r") for line in Ours.lines])
+        self.assertIs(HTTPClientParser._transferDecoders[b"chunked"], http._ChunkedTransferDecoder)
+        self.assertIsInstance(parser.response._bodyBuffer, list)  # the body waits for deliverBody
+
+    def test_chunked_states(self) -> None:
+        """The decoder's states, and what it keeps between two calls."""
+        data: list[bytes] = []
+        decoder: Any = http._ChunkedTransferDecoder(data.append, lambda rest: None)
+        self.assertEqual((decoder.state, bytes(decoder._buffer)), ("CHUNK_LENGTH", b""))
+        decoder.dataReceived(b"5\r\nab")
+        self.assertEqual((decoder.state, decoder.length + len(decoder._buffer), data), ("BODY", 3, [b"ab"]))
+        decoder.dataReceived(b"cde\r\n1")
+        self.assertEqual((decoder.state, bytes(decoder._buffer)), ("CHUNK_LENGTH", b"1"))
+        self.assertEqual(b"".join(data), b"abcde")
+        decoder.dataCallback(b"x")
+        self.assertEqual(data[-1], b"x")
+
+    def test_failures(self) -> None:
+        """The failures of a request carry the reasons below them."""
+        reason = Failure(ConnectionLost())
+        for kind in (ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed):
+            error = kind([reason])
+            self.assertIsInstance(error, _WrapperException)
+            self.assertEqual(error.reasons, [reason])
+
+
+class PoolTests(SynchronousTestCase):
+    """``twisted.web.client.HTTPConnectionPool``."""
+
+    def test_pool(self) -> None:
+        """A pool gives its callback to new connections, keeps idle ones by key, and wraps them."""
+        kept: list[Any] = []
+
+        class Pool(client.HTTPConnectionPool):
+            def _putConnection(self, key: Any, connection: Any) -> None:
+                kept.append((key, connection))
+                super()._putConnection(key, connection)
+
+        made: list[Any] = []
+
+        class Endpoint:
+            def connect(self, factory: Any) -> Deferred[Any]:
+                connection: Any = HTTP11ClientProtocol(factory._quiescentCallback)
+                connection.makeConnection(StringTransport())
+                made.append(connection)
+                return succeed(connection)
+
+        pool: Any = Pool(MemoryReactorClock())
+        self.successResultOf(pool._newConnection("key", Endpoint()))
+        made[0]._quiescentCallback(made[0])
+        self.assertEqual(kept, [("key", made[0])])
+        self.assertEqual((pool._connections["key"], list(pool._timeouts)), ([made[0]], [made[0]]))
+        again = self.successResultOf(pool.getConnection("key", Endpoint()))
+        self.assertIs(again._clientProtocol, made[0])
+        self.assertEqual(len(made), 1)
+        pool.retryAutomatically = False
+        made[0]._quiescentCallback(made[0])
+        self.assertIs(self.successResultOf(pool.getConnection("key", Endpoint())), made[0])
+
+
+class TLSTests(SynchronousTestCase):
+    """``twisted.internet._sslverify``."""
+
+    def test_verification(self) -> None:
+        """Twisted's check of a certificate is made of a connection, the kind of name and the name."""
+        options: Any = optionsForClientTLS("example.com")
+        self.assertIsInstance(options, ClientTLSOptions)
+        self.assertEqual((options._hostnameIsDnsName, options._hostnameASCII), (True, "example.com"))
+        tls: Any = object()
+        verify = _verifyCB(tls, True, "example.com")
+        connection: Any = None
+        self.assertTrue(verify(connection, connection, 0, 1, True))  # not the leaf: only the chain counts
+        self.assertFalse(verify(connection, connection, 0, 1, False))
+
+
+class TreqTests(SynchronousTestCase):
+    """``treq``."""
+
+    def test_treq_carries(self) -> None:
+        """treq calls its agent once, and its response has the agent's status and body transport."""
+        calls: list[tuple[bytes, bytes]] = []
+
+        class Response:
+            code = 302
+            headers = Headers({b"Location": [b"/elsewhere"]})
+
+            def deliverBody(self, protocol: Any) -> None:
+                protocol.dataReceived(b"body")
+
+        class Agent:
+            def request(
+                self, method: bytes, uri: bytes, headers: Any = None, body: Any = None
+            ) -> Deferred[Any]:
+                calls.append((method, uri))
+                response: Any = Response()
+                response.headers = Headers()
+                return succeed(response)
+
+        agent: Any = Agent()
+        response: Any = self.successResultOf(
+            HTTPClient(agent).request(
+                "GET", EncodedURL.from_text("http://u/"), allow_redirects=False, unbuffered=True
+            )
+        )
+        self.assertEqual((response.code, calls), (302, [(b"GET", b"http://u/")]))
+        body: list[bytes] = []
+        reader: Any = Protocol()
+        reader.dataReceived = body.append
+        response.deliverBody(reader)
+        self.assertEqual(body, [b"body"])
+
+
+_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+_ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
+_UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade"
+
+
+class AutobahnTests(SynchronousTestCase):
+    """autobahn's protocols, used for handshakes alone."""
+
+    def server(self) -> tuple[Any, Deferred[Any], list[Any]]:
+        """Return a server protocol, what its ``onConnect`` returns, and what its hooks were called with."""
+        decision: Deferred[Any] = Deferred()
+        called: list[Any] = []
+
+        class Server(WebSocketServerProtocol):
+            def onConnect(self, request: object) -> Any:
+                return decision
+
+            def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+                called.append(bytes(data))
+
+            def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+                called.append(("failed", reason, code))
+
+            def _onOpen(self) -> None:
+                called.append("open")
+
+        factory = WebSocketServerFactory(reactor=Clock(), server="")
+        factory.setProtocolOptions(openHandshakeTimeout=0, versions=[13], webStatus=False)
+        protocol: Any = Server()
+        protocol.factory = factory
+        protocol.makeConnection(StringTransport())
+        return protocol, decision, called
+
+    def test_autobahn_server(self) -> None:
+        """A client's head is checked at once; the 101 waits for ``onConnect`` and uses ``sendData``."""
+        protocol, decision, called = self.server()
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n"
+        protocol._dataReceived(head + _UPGRADE + b"\r\n" + _KEY + b"\r\n\r\n")
+        self.assertEqual((protocol.websocket_protocols, called), (["a", "b"], []))
+        decision.callback(("b", {"X-One": ["1", "2"]}))
+        response, opened = called
+        self.assertEqual(opened, "open")
+        self.assertIn(_ACCEPT, response)
+        self.assertEqual(response.count(b"X-One: "), 2)
+        self.assertIn(b"Sec-WebSocket-Protocol: b\r\n", response)
+        protocol, _, called = self.server()
+        protocol._dataReceived(head + _UPGRADE + b"\r\n" + _KEY + b"\r\n\r\n")
+        protocol.succeedHandshake(("b", {"X-One": ["1", "2"]}))
+        self.assertEqual(called, [response, "open"])
+        protocol, _, called = self.server()
+        protocol._dataReceived(head + _UPGRADE + b"\r\n\r\n")
+        self.assertEqual([each[0] for each in called], ["failed"])
+
+    def test_autobahn_client(self) -> None:
+        """An upstream's 101 is checked against ``websocket_key``; only ``startHandshake`` writes."""
+        called: list[Any] = []
+
+        class Client(WebSocketClientProtocol):
+            def startHandshake(self) -> None:
+                self.websocket_key = _KEY.partition(b": ")[2]
+
+            def failHandshake(self, reason: str) -> None:
+                called.append(("failed", reason))
+
+            def _onOpen(self) -> None:
+                called.append(bytes(self.data))
+                self.data = b""
+
+        def answered(accept: bytes) -> Any:
+            factory = WebSocketClientFactory("ws://upstream/", reactor=Clock(), protocols=["a", "b"])
+            factory.setProtocolOptions(openHandshakeTimeout=0, version=18)
+            protocol: Any = Client()
+            protocol.factory = factory
+            protocol.makeConnection(transport := StringTransport())
+            head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Protocol: b\r\n"
+            protocol._dataReceived(head + _UPGRADE + b"\r\n" + accept + b"\r\n\r\nrest")
+            self.assertEqual(transport.value(), b"")
+            return protocol
+
+        protocol = answered(_ACCEPT)
+        self.assertEqual((called, protocol.websocket_protocol_in_use), ([b"rest"], "b"))
+        called.clear()
+        answered(b"Sec-WebSocket-Accept: wrong")
+        self.assertEqual(called[0][0], "failed")
+
+    def test_autobahn_alone(self) -> None:
+        """A handshake is checked without a transport, between ``_connectionMade`` and ``_onOpen``."""
+        called: list[str] = []
+
+        class Check(WebSocketClientProtocol):
+            def startHandshake(self) -> None:
+                self.websocket_key = _KEY.partition(b": ")[2]
+
+            def _onOpen(self) -> None:
+                called.append("open")
+
+        factory = WebSocketClientFactory("ws://upstream/", reactor=Clock())
+        factory.setProtocolOptions(openHandshakeTimeout=0, version=18)
+        check: Any = Check()
+        check.factory = factory
+        check._connectionMade()
+        check._dataReceived(b"HTTP/1.1 101 OK\r\n" + _UPGRADE + b"\r\n" + _ACCEPT + b"\r\n\r\n")
+        self.assertEqual(called, ["open"])
+
+    def test_autobahn_close(self) -> None:
+        """A close handshake ends in ``_closeConnection``."""
+        called: list[bool] = []
+
+        class Closing(WebSocketServerProtocol):
+            def _closeConnection(self, abort: bool = False) -> None:
+                called.append(abort)
+
+        factory = WebSocketServerFactory(reactor=Clock())
+        factory.setProtocolOptions(openHandshakeTimeout=0)
+        protocol: Any = Closing()
+        protocol.factory = factory
+        protocol.makeConnection(transport := StringTransport())
+        transport.registerProducer(protocol, True)
+        protocol.dropConnection(abort=True)
+        self.assertEqual(called, [True])
+
+
+class PortTests(TestCase):
+    """``twisted.internet.tcp.Port`` and ``unix.Port``."""
+
+    def test_ports(self) -> None:
+        """A UNIX port adopts an open socket; ``sessionno`` counts what ``doRead`` has accepted."""
+        accepted: list[Any] = []
+
+        class Counting(Factory):
+            def buildProtocol(self, addr: object) -> Protocol:
+                accepted.append(protocol := Protocol())
+                return protocol
+
+        path = os.path.relpath(os.path.join(self.mktemp()))
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(path)
+        listener.listen()
+        listener.setblocking(False)
+        port: Any = unix.Port._fromListeningDescriptor(reactor, listener.fileno(), Counting())
+        port.mode = 0o600
+        port.startListening()
+        self.assertEqual(port.sessionno, 0)
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(path)
+            port.doRead()
+            self.assertEqual((port.sessionno, len(accepted)), (1, 1))
+            accepted[0].transport.abortConnection()
+            tcp.Port.connectionLost(port, Failure(ConnectionDone()))
+        self.assertTrue(os.path.exists(path))
+        self.assertIsNot(unix.Port.connectionLost, tcp.Port.connectionLost)
