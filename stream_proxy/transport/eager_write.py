@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from weakref import ref
 
 from twisted.internet.abstract import FileDescriptor
@@ -17,14 +16,15 @@ class _Prompt:
 
     def __init__(self, transport: Connection) -> None:
         # The transport holds this; with a strong reference back, only the cycle collector would free them.
-        self._transport: Callable[[], Connection | None] = ref(transport)
+        self._transport = ref(transport)
         self._clock = IReactorTime(transport.reactor)
         self._waiting = False
 
     def start_writing(self) -> None:
-        if not self._waiting:
+        transport = self._transport()
+        if transport is not None and not self._waiting:
             self._waiting = True
-            self._clock.callLater(0, self._flush)
+            self._clock.callLater(0, self._flush, transport)
 
     def at_once(self) -> None:
         """Send now, for transports that are written to once in a turn and so need not wait for its end."""
@@ -35,12 +35,11 @@ class _Prompt:
             # With a backlog this may be loseConnection, which sets `disconnecting` only after this call.
             FileDescriptor.startWriting(transport)
         else:
-            self._flush()
+            self._flush(transport)
 
-    def _flush(self) -> None:
+    def _flush(self, transport: Connection) -> None:
         self._waiting = False
-        transport = self._transport()
-        if transport is None or not transport.connected or transport.fileno() < 0:
+        if not transport.connected or transport.fileno() < 0:
             return
         # Closing is left to the reactor; so are errors, which its own attempt to write meets again.
         busy = transport.disconnecting or not unsent(transport)

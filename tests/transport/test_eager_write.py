@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
 from stream_proxy.transport.eager_write import send_promptly
-from tests.support.loopback import LoopbackTestCase, Upstream, turns
+from tests.support.loopback import LoopbackTestCase, Upstream, reactor, turns
 from tests.support.wire import Stream
 
 
@@ -54,6 +56,24 @@ class PromptTests(LoopbackTestCase):
         near, far = await self.pair()
         near.write(b"last words")
         near.close()
+        self.assertEqual(await far.rest(), b"last words")
+
+    async def test_forgotten(self) -> None:
+        """A pending write keeps its connection, which the reactor no longer watches once it is closing."""
+        arrived: Deferred[Stream] = Deferred()
+
+        async def script(stream: Stream) -> None:
+            arrived.callback(stream)
+
+        service = await self.upstream(script)
+        near = await connectProtocol(HostnameEndpoint(reactor, "127.0.0.1", service.port), Stream())
+        far = await arrived
+        await turns(1)
+        send_promptly(near.transport)
+        near.write(b"last words")
+        near.close()
+        del near
+        gc.collect()
         self.assertEqual(await far.rest(), b"last words")
 
     async def test_gone(self) -> None:
