@@ -43,6 +43,8 @@ class MemoryTests(WebSocketTestCase):
             "factory of the check": flow._handshake._check.factory,
         }
         if flow._session is not None:
+            found["client's channel"] = flow._session._client.connection
+            found["its transport"] = flow._session._client.connection.transport
             found["session"] = flow._session
             found["client's side"] = flow._session._client
             found["upstream's side"] = flow._session._upstream
