@@ -22,7 +22,7 @@ from stream_proxy.transport.reactor import IReactor
 
 
 def listen(endpoint: str, reactor: Opener | Adopter, factory: IProtocolFactory) -> IListeningPort | None:
-    """Listen, and return the port that `reactor` made; the endpoints in use here do not make one wait."""
+    """Listen, and return what the method of `reactor` returned: the endpoint's Deferred has fired by then."""
     outcome: list[IListeningPort | Failure | None] = []
     serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
     port = outcome[0] if outcome else None

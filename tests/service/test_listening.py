@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +237,10 @@ class ProcessTests(ProcessTestCase):
     async def reach(self, workers: int) -> None:
         """Listen in several ways, with several processes."""
         mock = await self.mock()
-        path = self.directory() / "socket"
+        # The system limits the length of the path to 107 bytes, which that of a checkout could exceed.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        path = Path(folder, "socket")
         port = free_port()
         rules = [
             {"listen": f"unix:{path}", "upstreamUrl": mock},
@@ -272,5 +277,5 @@ class ProcessTests(ProcessTestCase):
         path = self.write_config({"rules": [rule]})
         process = self.twistd("-c", str(path))
         self.assertEqual(await process.ended(), 1)
-        words = "listen: stands in listener of listenPort and listenAddress; leave these out"
+        words = "listen: stands in place of listenPort and listenAddress; leave these out"
         self.assertEqual(process.output, f"{path}: rules[0].{words}\n")

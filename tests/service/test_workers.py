@@ -192,15 +192,7 @@ class DeathTests(WorkersTestCase):
         client = await self.begin(port)
         process.signal("KILL")
         await process.ended()
-
-        async def closed() -> bool:
-            try:
-                await self.assert_refused(port)
-            except AssertionError:
-                return False
-            return True
-
-        await eventually(closed)
+        await self.assert_refused(port)
         go_on.callback(None)
         self.assertIn(b"lo", await client.until(b"0\r\n\r\n"))
         for pid in await self.pids(process):

@@ -92,6 +92,7 @@ class Worker:
             self._stop()
 
     def _start(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
+        # Imported late, so that an import that fails is logged like every other failure to start.
         from stream_proxy.request_log import RequestLog
         from stream_proxy.service.rules import ProxyService, settle
 
