@@ -87,7 +87,8 @@ class Lines:
 class LoopbackTestCase(TestCase):
     """Servers, clients and proxies that are closed at the end of the test."""
 
-    timeout = 20
+    #: Seconds; only a guard against tests that hang, since a loaded machine is slow.
+    timeout = 120
 
     async def listen(self, factory: Any, tls: Any = None) -> int:
         """Serve `factory` on an ephemeral port of 127.0.0.1, over TLS if there is a context for it."""

@@ -92,7 +92,6 @@ class Stage:
 class FaultTestCase(LoopbackTestCase):
     """Cases that must leave nothing behind."""
 
-    timeout = 60
 
     @asynccontextmanager
     async def stage(
