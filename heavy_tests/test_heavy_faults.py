@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.faults import (
-    ADAPT_STREAM,
-    BODY,
-    CONVERT,
-    FLOWS,
-    RELAY,
-    RESPONSE,
-    half_close,
-    sends,
-)
+from tests.support.faults import ADAPT_STREAM, BODY, CONVERT, FLOWS, RELAY, RESPONSE, half_close, sends
 from tests.support.loopback import turns
 from tests.support.stage import FaultTestCase
 from tests.support.wire import Stream, head

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from heavy_tests.memory import peak_memory
 from tests.support.flood import MIB, Pour, numbered, small_buffers
 from tests.support.loopback import reactor
-from tests.support.twistd import Process, ProcessTestCase
+from tests.support.twistd import ProcessTestCase
 from tests.support.wire import GET, UPLOAD, Stream, head, read_response, respond
 
 TOTAL = 256 * MIB
 #: The growth allowed to a process that relays 256 MiB.
 GROWTH = 32 * MIB
-
-
-def resident(process: Process) -> int:
-    """Return the peak resident memory of a process, in bytes."""
-    assert process.transport is not None
-    status = Path(f"/proc/{process.transport.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 async def still(pour: Pour) -> int:
@@ -68,7 +57,7 @@ class FlatTests(ProcessTestCase):
         upstream = await self.upstream(script)
         process, (port,) = await self.serve(upstream.url)
         await self.warm(port)
-        before = resident(process)
+        before = peak_memory(process.pid)
         client = await self.client(port)
         small_buffers(client)
         client.write(GET.replace(b"1.1", b"1.0"))
@@ -76,10 +65,10 @@ class FlatTests(ProcessTestCase):
         client.transport.pauseProducing()
         pour = await pouring
         self.assertLess(await still(pour) * 65536, TOTAL // 2)
-        self.assertLess(resident(process) - before, GROWTH)
+        self.assertLess(peak_memory(process.pid) - before, GROWTH)
         client.transport.resumeProducing()
         await self.read_all(client, pieces)
-        self.assertLess(resident(process) - before, GROWTH)
+        self.assertLess(peak_memory(process.pid) - before, GROWTH)
 
     async def test_upload(self) -> None:
         """An upload is paused by its upstream, and then complete."""
@@ -101,14 +90,14 @@ class FlatTests(ProcessTestCase):
         upstream = await self.upstream(script)
         process, (port,) = await self.serve(upstream.url)
         await self.warm(port)
-        before = resident(process)
+        before = peak_memory(process.pid)
         client = await self.client(port)
         small_buffers(client)
         client.write(UPLOAD % TOTAL)
         await begun
         pour = Pour(client, pieces)
         self.assertLess(await still(pour) * 65536, TOTAL // 2)
-        self.assertLess(resident(process) - before, GROWTH)
+        self.assertLess(peak_memory(process.pid) - before, GROWTH)
         stuck.callback(None)
         self.assertEqual((await read_response(client)).body, b"ok")
-        self.assertLess(resident(process) - before, GROWTH)
+        self.assertLess(peak_memory(process.pid) - before, GROWTH)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
+from heavy_tests.memory import resident_memory
 from tests.service.test_reload import ReloadTestCase, descriptors
 from tests.service.test_workers import children
 from tests.support.twistd import Process, free_port
 
 _RELOADS = 1000
-#: The growth in kilobytes that is allowed to a process after the first hundred reloads.
-_GROWTH = 3000
-
-
-def resident(pid: int) -> int:
-    """Return the resident memory of a process, in kilobytes."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1])
+#: The growth in bytes that is allowed to a process after the first hundred reloads.
+_GROWTH = 3000 * 1024
 
 
 class ManyReloadsTests(ReloadTestCase):
@@ -54,16 +46,16 @@ class ManyReloadsTests(ReloadTestCase):
                 probe.close()
                 await probe.gone()
             if number == 99:
-                before = [(descriptors(pid), resident(pid)) for pid in self.pids(process)]
+                before = [(descriptors(pid), resident_memory(pid)) for pid in self.pids(process)]
             process.output = process.output[-10_000:] if "was read" not in process.output else ""
         await self.reload(process, rule)
         await self.ask(client)
-        after = [(descriptors(pid), resident(pid)) for pid in self.pids(process)]
+        after = [(descriptors(pid), resident_memory(pid)) for pid in self.pids(process)]
         grown = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(after, before, strict=True)]
-        print(f"after {_RELOADS} reloads: {grown} more descriptors and kilobytes")
-        for number_of_descriptors, kilobytes in grown:
+        print(f"after {_RELOADS} reloads: {grown} more descriptors and bytes")
+        for number_of_descriptors, memory in grown:
             self.assertLessEqual(number_of_descriptors, 2)
-            self.assertLess(kilobytes, _GROWTH)
+            self.assertLess(memory, _GROWTH)
 
 
 class WorkersManyReloadsTests(ManyReloadsTests):

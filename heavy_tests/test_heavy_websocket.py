@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from heavy_tests.memory import peak_memory
 from tests.support.sessions import (
     BINARY,
     CONTINUATION,
@@ -178,7 +177,7 @@ class MemoryTests(ProcessTestCase, WebSocketTestCase):
                 pair = await self.join(port, came)
                 source, target, key = list(both(pair))[first]
                 await self.assert_passes(source, target, frame(BINARY, bytes(100_000), key=key))
-                before = peak(process)
+                before = peak_memory(process.pid)
                 target.transport.pauseProducing()
                 pump = Pump(source, stream_of(size, key and CLEAR))
                 seen: list[int] = []
@@ -193,7 +192,7 @@ class MemoryTests(ProcessTestCase, WebSocketTestCase):
                 target.transport.resumeProducing()
                 got = await taken(target, total)
                 self.assertEqual((got, pump.sent), (pump.digest.hexdigest(), total))
-                self.assertLess(peak(process) - before, 16 * MIB)
+                self.assertLess(peak_memory(process.pid) - before, 16 * MIB)
                 source.abort()
                 await target.gone()
 
@@ -205,11 +204,3 @@ def stream_of(size: int, key: bytes) -> Iterator[bytes]:
         yield header
         for start in range(0, size, 50_000):
             yield (b"%d %d " % (number, start) * 12_500)[: min(50_000, size - start)]
-
-
-def peak(process: Any) -> int:
-    """Return the peak memory of a process, in bytes."""
-    status = Path(f"/proc/{process.transport.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024

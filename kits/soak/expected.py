@@ -7,14 +7,7 @@ import json
 import zlib
 from typing import Any
 
-from kits.soak.cases import (
-    TOKEN,
-    Case,
-    chat_completion,
-    chat_events,
-    response_events,
-    response_object,
-)
+from kits.soak.cases import TOKEN, Case, chat_completion, chat_events, response_events, response_object
 from kits.soak.client import Response
 from kits.soak.delivery import framing_of, spelled
 

@@ -21,16 +21,7 @@ from tests.support.loopback import reactor, turns
 from tests.support.payloads import CHAT, event
 from tests.support.sessions import BINARY, CLOSE, HANDSHAKE, Frame, accepted, frame, handshake, read_frame
 from tests.support.stalls import ASK, EVENTS, LARGE, NOTHING, StallTestCase, call
-from tests.support.wire import (
-    GET,
-    UPLOAD,
-    Stream,
-    event_stream_head,
-    head,
-    read_head,
-    read_request,
-    respond,
-)
+from tests.support.wire import GET, UPLOAD, Stream, event_stream_head, head, read_head, read_request, respond
 
 
 class DeafTests(StallTestCase):

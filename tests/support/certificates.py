@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
-from typing import Any
 from unittest import mock
 
 import trustme
@@ -13,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import crypto
-from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.trial.unittest import TestCase
 
 CA = trustme.CA()
@@ -25,7 +24,7 @@ def server_context(
     begins: datetime.datetime | None = None,
     expired: bool = False,
     self_signed: bool = False,
-) -> Any:
+) -> CertificateOptions:
     """Return a context for ``listenSSL`` whose certificate is for `names`."""
     if self_signed:
         return _options(*_self_signed(names[0]), [])
@@ -44,8 +43,8 @@ def trust(test: TestCase, ca: trustme.CA = CA) -> None:
     test.addCleanup(patched.stop)
 
 
-def _options(key: bytes, certificate: bytes, chain: list[bytes]) -> Any:
-    options: Any = PrivateCertificate.loadPEM(key + certificate).options()
+def _options(key: bytes, certificate: bytes, chain: list[bytes]) -> CertificateOptions:
+    options: CertificateOptions = PrivateCertificate.loadPEM(key + certificate).options()
     options.extraCertChain = [crypto.load_certificate(crypto.FILETYPE_PEM, part) for part in chain]
     return options
 

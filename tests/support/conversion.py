@@ -9,15 +9,7 @@ from stream_proxy import ProxyResource
 from stream_proxy.error_codes import ErrorCode
 from tests.support.loopback import LoopbackTestCase
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, RESPONSES, RESPONSES_BODY, chunk, event
-from tests.support.wire import (
-    JSON,
-    Headers,
-    Message,
-    Stream,
-    event_stream_head,
-    read_request,
-    respond,
-)
+from tests.support.wire import JSON, Headers, Message, Stream, event_stream_head, read_request, respond
 
 Responder = Callable[[Stream], object]
 EVENTS = ("Content-Type", "text/event-stream")

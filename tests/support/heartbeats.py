@@ -15,13 +15,7 @@ from stream_proxy.flows import convert
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import LoopbackTestCase, Upstream, turns
 from tests.support.payloads import CHAT, CHAT_BODY, chunk
-from tests.support.wire import (
-    Message,
-    Stream,
-    read_head,
-    read_request,
-    send_request,
-)
+from tests.support.wire import Message, Stream, read_head, read_request, send_request
 
 EVENTS = ("Content-Type", "text/event-stream")
 

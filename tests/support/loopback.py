@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -90,7 +91,7 @@ class LoopbackTestCase(TestCase):
     #: Seconds; only a guard against tests that hang, since a loaded machine is slow.
     timeout = 120
 
-    async def listen(self, factory: Any, tls: Any = None) -> int:
+    async def listen(self, factory: IProtocolFactory, tls: CertificateOptions | None = None) -> int:
         """Serve `factory` on an ephemeral port of 127.0.0.1, over TLS if there is a context for it."""
         port: IListeningPort
         if tls is None:
@@ -100,7 +101,7 @@ class LoopbackTestCase(TestCase):
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)  # type: ignore[attr-defined]
 
-    async def upstream(self, script: Script, tls: Any = None) -> Upstream:
+    async def upstream(self, script: Script, tls: CertificateOptions | None = None) -> Upstream:
         """Start a scripted upstream; an exception in its script, other than EOF, fails the test."""
         upstream = Upstream(script, scheme="http" if tls is None else "https")
         upstream.port = await self.listen(upstream.factory(), tls)

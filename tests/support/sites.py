@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.web.resource import Resource
+from twisted.internet.ssl import CertificateOptions
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from stream_proxy import ProxySite
@@ -31,7 +32,11 @@ class LimitsTestCase(LoopbackTestCase):
         self.log = Lines()
 
     async def site(
-        self, resource: Any = None, tls: Any = None, clock: Any = reactor, **limits: Any
+        self,
+        resource: IResource | None = None,
+        tls: CertificateOptions | None = None,
+        clock: Any = reactor,
+        **limits: Any,
     ) -> tuple[ProxySite, int]:
         """Start a site; return it and its port."""
         site = ProxySite(

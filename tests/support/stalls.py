@@ -6,7 +6,9 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
+from twisted.web.resource import IResource
 
 from stream_proxy import ProxyResource
 from stream_proxy.downstream import stall
@@ -17,10 +19,9 @@ from tests.support.flood import MIB, small_buffers
 from tests.support.loopback import Script, reactor, turns
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk
 from tests.support.sites import LimitsTestCase
-from tests.support.wire import (
-    Stream,
-)
+from tests.support.wire import Stream
 
+Step = Callable[[], Awaitable[object]]
 NOTHING = "The client took nothing for 600 seconds."
 
 
@@ -40,7 +41,7 @@ class StallTestCase(LimitsTestCase):
         super().setUp()
         self.clock = Clock()
 
-    async def serve(self, resource: Any = None, tls: Any = None) -> int:
+    async def serve(self, resource: IResource | None = None, tls: CertificateOptions | None = None) -> int:
         """Start a site and return its port."""
         self.served, port = await self.site(resource, tls, self.clock)
         return port
@@ -84,20 +85,20 @@ class StallTestCase(LimitsTestCase):
             await turns(1)
         await stands_still(self.channel.outbox._connection)
 
-    async def passes(self, seconds: int, each: Callable[[], Awaitable[object]] | None = None) -> None:
+    async def passes(self, seconds: int, each: Step | None = None) -> None:
         """Let time pass in steps of 10 seconds, and call `each` after each step."""
         for _ in range(seconds // 10):
             self.clock.advance(10)
             if each is not None:
                 await each()
 
-    async def told(self, each: Any = None) -> None:
+    async def told(self, each: Step | None = None) -> None:
         """Let time pass until the log reports it; a kernel may have accepted a last packet meanwhile."""
         while not any(NOTHING in line for line in self.log.lines):
             await self.passes(10, each)
             await turns(1)
 
-    async def dropped(self, client: Stream, line: str, each: Any = None) -> None:
+    async def dropped(self, client: Stream, line: str, each: Step | None = None) -> None:
         """Fail unless the client is disconnected in time, but not early, and logs one line that matches."""
         await self.stuck()
         await self.passes(590, each)

@@ -13,14 +13,7 @@ from stream_proxy.upstream.response import DRAIN_SECONDS
 from tests.support.conversion import START, InspectedTestCase, framed
 from tests.support.loopback import reactor, turns
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, event
-from tests.support.wire import (
-    Stream,
-    event_stream_head,
-    head,
-    read_request,
-    respond,
-    send_request,
-)
+from tests.support.wire import Stream, event_stream_head, head, read_request, respond, send_request
 
 
 class AfterwardsTests(InspectedTestCase):

@@ -13,13 +13,7 @@ from stream_proxy.request_log import RequestLog
 from tests.support.conversion import EVENTS, START, ConversionTestCase, streamed, whole
 from tests.support.loopback import turns
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, chunk, event
-from tests.support.wire import (
-    JSON,
-    Stream,
-    event_stream_head,
-    head,
-    read_request,
-)
+from tests.support.wire import JSON, Stream, event_stream_head, head, read_request
 
 
 class EndTests(ConversionTestCase):

@@ -6,10 +6,7 @@ import json
 from typing import Any
 
 from stream_proxy import ChatCompletionsApiProxy, PassthroughApiProxy, ResponsesApiProxy
-from tests.support.conversion import (
-    RecordedCallsTestCase,
-    stream_body,
-)
+from tests.support.conversion import RecordedCallsTestCase, stream_body
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, RESPONSES, RESPONSES_BODY
 from tests.support.wire import JSON, Stream, read_request
 

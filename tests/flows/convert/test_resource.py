@@ -14,14 +14,7 @@ from stream_proxy.request_log import RequestLog
 from tests.support.conversion import START, ConversionTestCase, streamed, whole
 from tests.support.loopback import reactor
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, event
-from tests.support.wire import (
-    JSON,
-    Stream,
-    read_request,
-    read_response,
-    respond,
-    send_request,
-)
+from tests.support.wire import JSON, Stream, read_request, read_response, respond, send_request
 
 
 class ClientTests(ConversionTestCase):

@@ -8,14 +8,7 @@ import zlib
 from stream_proxy import Limits
 from tests.support.conversion import EVENTS, START, ConversionTestCase, streamed, whole
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, chunk, event
-from tests.support.wire import (
-    JSON,
-    Stream,
-    event_stream_head,
-    head,
-    read_request,
-    send_request,
-)
+from tests.support.wire import JSON, Stream, event_stream_head, head, read_request, send_request
 
 
 class HeadTests(ConversionTestCase):

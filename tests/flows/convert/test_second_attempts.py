@@ -10,12 +10,7 @@ from twisted.internet.task import Clock
 
 from stream_proxy.flows.fallbacks import REMEMBER_SECONDS
 from stream_proxy.request_log import RequestLog
-from tests.support.conversion import (
-    CallResponder,
-    RecordedCallsTestCase,
-    stream_body,
-    stream_or_json,
-)
+from tests.support.conversion import CallResponder, RecordedCallsTestCase, stream_body, stream_or_json
 from tests.support.payloads import CHAT_BODY, RESPONSES, RESPONSES_BODY
 from tests.support.wire import JSON, Message, Stream, read_request, respond
 
