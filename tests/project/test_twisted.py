@@ -263,7 +263,6 @@ class ClientTests(SynchronousTestCase):
         result = self.protocol.request(_request(persistent=True))
         self.protocol.dataReceived(b"this is no HTTP\r\n\r\n")
         self.assertEqual(len(reasons), 1)
-        self.assertTrue(callable(self.protocol._disconnectParser))
         self.protocol.connectionLost(Failure(ConnectionLost()))
         self.failureResultOf(result, ResponseFailed)
         other: Any = HTTP11ClientProtocol()
@@ -274,11 +273,29 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(other._state, "GENERATION_FAILED")
         self.failureResultOf(failed)
 
+    def test_client_parser_ends(self) -> None:
+        """``_disconnectParser`` ends each response; its parser still has a ``bodyDecoder`` then."""
+        disconnected: list[Any] = []
+        self.protocol._disconnectParser = _noting(disconnected, self.protocol._disconnectParser)
+        response = self.protocol.request(_request(persistent=True))
+        parser = self.protocol._parser
+        self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.successResultOf(response).deliverBody(Protocol())
+        self.protocol.dataReceived(b"1\r\na\r\n0\r\n\r\n")
+        self.assertEqual((len(disconnected), self.protocol._parser), (1, None))
+        self.assertIsInstance(parser.bodyDecoder, http._ChunkedTransferDecoder)
+
     def test_parser_hooks(self) -> None:
         """A parser may change its class, and has its header hook and decoders where we look for them."""
 
+        fields: list[Any] = []
+
         class Ours(HTTPClientParser):
             lines: list[bytes] = []
+
+            def headerReceived(self, name: bytes, value: bytes) -> None:
+                fields.append((name, value))
+                super().headerReceived(name, value)
 
             def lineReceived(self, line: bytes) -> None:
                 self.lines.append(line)
@@ -286,9 +303,6 @@ class ClientTests(SynchronousTestCase):
 
         parser: Any = HTTPClientParser(_request(), lambda rest: None)
         parser.__class__ = Ours
-        fields: list[Any] = []
-        received = parser.headerReceived
-        parser.headerReceived = _noting(fields, received)
         parser.makeConnection(StringTransport())
         head: list[Any] = []
         parser._responseDeferred.addCallback(head.append)
