@@ -92,7 +92,6 @@ class Stage:
 class FaultTestCase(LoopbackTestCase):
     """Cases that must leave nothing behind."""
 
-
     @asynccontextmanager
     async def stage(
         self, flow: Flow, script: Script | None, *, scheme: str = "http", limits: Limits | None = None
