@@ -85,7 +85,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a module imports, anywhere in it: under TYPE_CHECKING and inside functions as well."""
+    """Yield all that a module imports, under TYPE_CHECKING and inside functions as well."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -96,7 +96,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def inner(name: str, known: dict[str, Path]) -> str | None:
-    """The module of ours that an imported `name` is, or is in."""
+    """Return the module of ours that an imported `name` is, or is in."""
     if not name.startswith("stream_proxy."):
         return None
     parts = name.split(".")[1:]

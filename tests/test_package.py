@@ -1,4 +1,4 @@
-"""What ``import stream_proxy`` gives, and what it costs."""
+"""Public names of ``stream_proxy``, and the cost of importing them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class UpstreamResource(Resource):
     streamsUploads = True
 
     def __init__(self, url: UpstreamURL, **options: Unpack[ResourceOptions]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         reactor: Any = options.get("reactor")
         if reactor is None:
             from twisted.internet import reactor

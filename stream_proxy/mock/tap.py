@@ -61,11 +61,11 @@ class MockService(TCPServer):
         site.noisy = False
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._listening = f"the mock is at {url}/v1 and {url}/stream"
-        super().__init__(port, site, interface=host, backlog=BACKLOG, reactor=reactor)
+        super().__init__(port, site, interface=host, backlog=BACKLOG, reactor=reactor)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """Listen, and log where."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         RequestLog().info(self._listening)
 
 

@@ -18,7 +18,7 @@ EPOCH = 1_750_000_000
 
 
 class Ending(Enum):
-    """How the body of a response ends."""
+    """End of a response body."""
 
     FINISH = auto()
     """With a complete body."""

@@ -32,7 +32,7 @@ class Options(usage.Options):
     )
 
     def opt_config_file(self, path: str) -> None:
-        """The same as --config."""
+        """Same as --config."""
         self["config"] = path
 
 

@@ -10,7 +10,7 @@ from stream_proxy.transport.timers import Timeout
 
 
 class IdleTimer:
-    """Calls `expired` after `seconds` without :meth:`touch`, and not again before a further one.
+    """Timer that calls `expired` after `seconds` without :meth:`touch`, and not again before a further one.
 
     :param reactor: the clock.
     :param seconds: the longest silence.

@@ -47,7 +47,7 @@ class _Check(WebSocketClientProtocol):
         self.factory = WebSocketClientFactory("ws://upstream/", reactor=reactor, protocols=offers)
         # 18 is the draft that autobahn takes RFC 6455 for.
         self.factory.setProtocolOptions(openHandshakeTimeout=0, version=18)
-        self._connectionMade()
+        self._connectionMade()  # type: ignore[no-untyped-call]
 
     def chosen(self, head: Switching) -> str | None:
         """Return the subprotocol that the upstream chose.
