@@ -39,31 +39,16 @@ class ErrorCode(Enum):
     NO_CONNECTION_FREE = 504, "None of the `maxUpstreamConnections` became free within `timeoutSeconds`."
 
     # The upstream's response
-    UPSTREAM_TIMEOUT = (
-        504,
-        "The upstream was not reached in `connectSeconds`, or sent nothing for long.",
-    )
-    UPSTREAM_CUT = (
-        502,
-        "The upstream closed the connection before its response was complete.",
-    )
-    UPSTREAM_INCOMPLETE = (
-        502,
-        "The response ended properly, but the stream in it is unfinished.",
-    )
-    UPSTREAM_MALFORMED = (
-        502,
-        "The response is not the HTTP, JSON, event stream or data that it should be.",
-    )
+    UPSTREAM_TIMEOUT = (504, "The upstream was not reached in `connectSeconds`, or sent nothing for long.")
+    UPSTREAM_CUT = (502, "The upstream closed the connection before its response was complete.")
+    UPSTREAM_INCOMPLETE = (502, "The response ended properly, but the stream in it is unfinished.")
+    UPSTREAM_MALFORMED = (502, "The response is not the HTTP, JSON, event stream or data that it should be.")
     UPSTREAM_ENCODING = 502, "The response has a content coding that the proxy cannot decode."
     UPSTREAM_STATUS = 502, "The upstream's status is not a success, and its body holds no error to pass on."
     UPSTREAM_ERROR = 502, "The upstream reported an error and gave neither a code nor a type."
     CONTENT_NOT_FOUND = 502, "The adapter found no text in the service's payloads."
     RESPONSE_TOO_LARGE = 502, "The aggregate, or one event of it, is larger than `maxResponseBytes`."
-    DECODED_TOO_LARGE = (
-        502,
-        "The response decodes to more than `maxDecodedBytes`, or than any text would.",
-    )
+    DECODED_TOO_LARGE = (502, "The response decodes to more than `maxDecodedBytes`, or than any text would.")
 
     # The client's request
     INVALID_HTTP = 400, "The request is not valid HTTP/1.1."

@@ -41,11 +41,7 @@ class ProxyResource(UpstreamResource):
     kinds: Collection[Kind] = frozenset(Kind)
 
     def __init__(
-        self,
-        upstream_url: str,
-        *,
-        include_usage: IncludeUsage = "auto",
-        **options: Unpack[ResourceOptions],
+        self, upstream_url: str, *, include_usage: IncludeUsage = "auto", **options: Unpack[ResourceOptions]
     ) -> None:
         super().__init__(parse_upstream_url(upstream_url), **options)
         self.include_usage: IncludeUsage = include_usage

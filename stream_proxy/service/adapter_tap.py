@@ -23,7 +23,7 @@ class Options(usage.Options):
     """Command line of ``twistd openai-stream-adapter``."""
 
     optParameters = [
-        ["config", "c", None, "The config file [default: $CONFIG_PATH, else the defaults below]."],
+        ["config", "c", None, "The config file [default: $CONFIG_PATH, else the defaults below]."]
     ]
     longdesc = (
         "Makes a service that streams look like an OpenAI model. Without a config: the service "

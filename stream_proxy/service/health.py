@@ -40,8 +40,7 @@ class AdminResource(Resource):
         path = request.path
         if path not in (b"/healthz", b"/readyz"):
             respond_error(
-                request,
-                invalid_request("Only /healthz and /readyz are served here.", ErrorCode.UNKNOWN_URL),
+                request, invalid_request("Only /healthz and /readyz are served here.", ErrorCode.UNKNOWN_URL)
             )
         elif request.method not in (b"GET", b"HEAD"):
             respond_error(

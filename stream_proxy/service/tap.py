@@ -27,11 +27,9 @@ class Options(usage.Options):
     """Command line of ``twistd openai-stream-proxy``."""
 
     optFlags = [
-        ["demo", None, "Serve an embedded demo upstream on port 8080: no config, no key, no network."],
+        ["demo", None, "Serve an embedded demo upstream on port 8080: no config, no key, no network."]
     ]
-    optParameters = [
-        ["config", "c", None, "The config file [default: $CONFIG_PATH, else config.json]."],
-    ]
+    optParameters = [["config", "c", None, "The config file [default: $CONFIG_PATH, else config.json]."]]
     longdesc = (
         "Answers ordinary OpenAI-compatible calls from an upstream event stream and passes everything else "
         "through. The environment's LOG_LEVEL is debug, info (default), warn or error."

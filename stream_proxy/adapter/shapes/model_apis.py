@@ -141,10 +141,7 @@ MODEL_APIS = (
         is_delta=lambda payload: "delta" in (first_object(payload, "choices") or ()),
     ),
     Vendor(
-        "Gemini",
-        extract=_candidates,
-        is_delta=lambda payload: "candidates" in payload,
-        finish=_block_reason,
+        "Gemini", extract=_candidates, is_delta=lambda payload: "candidates" in payload, finish=_block_reason
     ),
     Vendor("parts of content", extract=_part),
     Vendor(
@@ -161,11 +158,7 @@ MODEL_APIS = (
         finish=lambda part: object_at(part, "incomplete_details").get("reason"),
         error=_response_error,
     ),
-    Vendor(
-        "Hugging Face text generation",
-        extract=_token,
-        is_delta=lambda payload: "token" in payload,
-    ),
+    Vendor("Hugging Face text generation", extract=_token, is_delta=lambda payload: "token" in payload),
     Vendor(
         "Ollama",
         announces_end=lambda payload: payload.get("done") is False or None,
@@ -173,10 +166,7 @@ MODEL_APIS = (
         is_delta=lambda payload: "done_reason" in payload,
         usage=_eval_counts,
     ),
-    Vendor(
-        "llama.cpp",
-        finish=lambda part: "length" if part.get("stopped_limit") is True else None,
-    ),
+    Vendor("llama.cpp", finish=lambda part: "length" if part.get("stopped_limit") is True else None),
     Vendor("MiniMax", error=_minimax_error),
     Vendor("Ernie", error=_ernie_error),
 )
