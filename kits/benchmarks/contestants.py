@@ -136,8 +136,6 @@ class Product(Started):
         source = self._source()
         if not (source / "stream_proxy").is_dir():
             return f"a checkout in {source}"
-        if self._workers > 1 and "workers" not in (source / "stream_proxy" / "config.py").read_text():
-            return "a version that knows workers"
         if self._reactor == "uvloop":
             if not (source / "twisted" / "plugins" / "stream_proxy_reactor.py").exists():
                 return "a version with the uvloop reactor"
