@@ -109,6 +109,7 @@ class AdapterCall(UpstreamCall):
                     raise upstream_error(
                         "The service's compressed answer decodes to far more than a text does.",
                         ErrorCode.DECODED_TOO_LARGE,
+                        should_retry=False,
                     )
                 self._take(piece)
                 if self.ended:

@@ -68,6 +68,7 @@ class Conversion(UpstreamCall):
     def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
         if self.ended:
             return
+        self.stop_asking()
         upstreams = self.response.headers if self.response is not None else ()
         self._heartbeat.fail(error, converted_response_headers(upstreams))
         self.close(Outcome.failed(error, self.sent))

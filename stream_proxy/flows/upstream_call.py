@@ -88,6 +88,16 @@ class UpstreamCall(ABC):
         if self._timer is not None:
             self._timer.touch()
 
+    def stop_asking(self) -> None:
+        """Give up the request that is being sent, or that waits for a slot.
+
+        This comes before the error that ends the call: with the response the client's next request starts,
+        which may need the slot.
+        """
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
     def ask(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
     ) -> None:
@@ -149,6 +159,7 @@ class UpstreamCall(ABC):
         """
         if self.ended:
             return
+        self.stop_asking()
         if self.request.channel is not None:
             respond_error(self.request, error, headers)
         self.close(Outcome.failed(error, len(error.envelope())))
@@ -167,9 +178,7 @@ class UpstreamCall(ABC):
     def release(self) -> None:
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
-        asking, self._asking = self._asking, None
-        if asking is not None:
-            asking.cancel()
+        self.stop_asking()
         self._relay = None
 
     def _responded(self, response: UpstreamResponse) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
+from stream_proxy.downstream.response import break_off
+from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake, without_frames
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import raw_headers, request_headers, response_headers
@@ -74,6 +75,7 @@ class WebSocketRelay(UpstreamCall):
             if self._session is not None:
                 self._session.drop()
             else:
+                break_off(self.request)
                 self.close(Outcome(500, 0, "the proxy failed"))
         else:
             super().bug(failure)
@@ -128,7 +130,12 @@ class WebSocketRelay(UpstreamCall):
         if isinstance(failure.value, HandshakeError):
             origin = self.upstream.url.origin
             failure = Failure(handshake_unusable(origin, failure.value))
-        super()._failed(self.upstream.explained(failure))
+        known = self.upstream.explained(failure)
+        if known is not failure and failure.value is not None:
+            # The frames that connected hold this flow.
+            failure.cleanFailure()
+            without_frames(failure.value)
+        super()._failed(known)
 
     def _too_slow(self) -> None:
         seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin

@@ -123,7 +123,6 @@ class MainService(StoppableService):
             for endpoint in listeners.keys() - self._listeners.keys():
                 listeners[endpoint].close()
             raise
-        # From here on nothing fails.
         for rule in config.rules:
             if endpoint_of(rule) not in self._listeners:
                 self._log.info(listening(rule))

@@ -309,6 +309,13 @@ class WebSocketLifetimeTests(LifetimeTests, WebSocketTestCase):
         await pair.client.gone()
         await self.assert_free(Exchange, WebSocketRelay)
 
+    async def test_unreachable(self) -> None:
+        """A handshake leaves nothing if its upstream cannot be reached."""
+        client = await self.client(await self.proxy("http://127.0.0.1:1"))
+        client.write(handshake())
+        self.assertEqual((await read_response(client)).status, 502)
+        await self.assert_free()
+
     async def test_refusal(self) -> None:
         """A handshake that the upstream refuses leaves nothing."""
         upstream = await self.upstream(self.script(whole(b"{}", 401)))

@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from typing import Any, cast
+from unittest import mock
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
@@ -16,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.adapter.config import AdapterConfig
+from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
@@ -322,6 +325,29 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.last[1].signals, ["KILL"])
         self.last[1].dead = True
         self.last[0].kill()
+
+
+class FailedReloadTests(SynchronousTestCase):
+    """A worker that could not do what a reload asked for."""
+
+    def test_sockets(self) -> None:
+        """The next reload finds the sockets that came with the one that failed."""
+        seen: list[set[str]] = []
+
+        class Service:
+            """Service whose first reload fails."""
+
+            def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
+                seen.append(set(listeners))
+                if len(seen) == 1:
+                    raise ConfigError("no key")
+
+        worker: Any = child.Worker.__new__(child.Worker)
+        worker._service, worker._unused = Service(), {}
+        with mock.patch.object(child, "Logger"):
+            for listeners in ({"tcp:2": Listener("tcp:2", [])}, {}, {}):
+                worker._serve(Serve(CONFIG, tuple(listeners), "info"), listeners)
+        self.assertEqual(seen, [{"tcp:2"}, {"tcp:2"}, set()])
 
 
 class LogTests(SynchronousTestCase):

@@ -53,6 +53,8 @@ class Worker:
         self._reactor = reactor
         self._service: ProxyService | None = None
         self._status = 0
+        #: Listeners that came with a reload that failed; they do not come again.
+        self._unused: dict[str, Listener] = {}
         self._stopping = False
         messages.receive(reactor, messages.COMMANDS, messages.CommandReceiver(self._command, self._stop))
         with open(os.devnull, "rb") as nothing:
@@ -80,7 +82,9 @@ class Worker:
             if self._service is None:
                 self._start(command, listeners)
             else:
-                self._service.reload(command.config, listeners)
+                self._unused |= listeners
+                self._service.reload(command.config, self._unused)
+                self._unused = {}
         except Exception as error:
             if self._service is not None:
                 Logger(namespace="stream_proxy").error(
