@@ -17,7 +17,6 @@ from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
-from stream_proxy.http.access import CHALLENGE
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import origin_form
 from stream_proxy.limits import Limits
@@ -48,16 +47,17 @@ class Exchange:
 
     :param resource: the resource that the request is for.
     :param request: the client's request.
-    :param headers: fields of every error beside its own.
     :param mode: the mode that the log names where no flow answers.
+    :param cors: the responses are the proxy's own, so that it is for the proxy to let pages read them.
     """
 
     def __init__(
         self,
         resource: UpstreamResource,
         request: Request,
-        headers: Iterable[RawHeader] = (),
+        *,
         mode: str = "passed",
+        cors: bool = False,
     ) -> None:
         self.resource = resource
         self.request = request
@@ -65,7 +65,8 @@ class Exchange:
         self.fields: list[RawHeader] = [
             (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
         ]
-        self._error_headers = list(headers)
+        #: Fields of every response of the proxy's own.
+        self.own_headers = resource.access.cors(self.fields) if cors else []
         self._mode = mode
         self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
         self._began = resource.clock.seconds()
@@ -98,11 +99,11 @@ class Exchange:
         """Watch the client and `begin`, if it may call; return what ``render`` is to return."""
         self.request.notifyFinish().addErrback(self._gone)
         try:
-            error = self.resource.access.unauthorized(self.request.method, self.fields)
-            if error is None:
+            refusal = self.resource.access.refusal(self.request.method, self.fields)
+            if refusal is None:
                 begin()
             else:
-                self.fail(error, CHALLENGE)
+                self.fail(*refusal)
         except Exception:
             self.bug(Failure())
         return NOT_DONE_YET
@@ -139,7 +140,7 @@ class Exchange:
         """Respond with an error, where no flow does."""
         self._stop_collecting()
         if self.request.channel is not None:
-            respond_error(self.request, error, [*self._error_headers, *headers])
+            respond_error(self.request, error, [*self.own_headers, *headers])
         self.finished(Outcome.failed(error, len(error.envelope())))
 
     def bug(self, failure: Failure) -> None:
