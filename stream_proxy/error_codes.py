@@ -53,7 +53,7 @@ class ErrorCode(Enum):
     # The client's request
     INVALID_HTTP = 400, "The request is not valid HTTP/1.1."
     INVALID_HOST = 400, "The request has no `Host` header, more than one, or an invalid one."
-    INVALID_TARGET = 400, "The request target is neither a path nor an http:// or https:// URL."
+    INVALID_TARGET = 400, "The request target is no path or URL, or leads above the upstream's URL."
     INVALID_HANDSHAKE = 400, "The client's WebSocket handshake is malformed."
     INVALID_JSON = 400, "The body for the adapter is not a JSON object."
     INVALID_TYPE = 400, "A parameter for the adapter has the wrong JSON type."

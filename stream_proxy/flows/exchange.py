@@ -18,7 +18,7 @@ from stream_proxy.errors import APIError, body_too_large, internal_error, invali
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.http.target import origin_form
+from stream_proxy.http.target import climbing_target, climbs, origin_form
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.upstream.client import Upstream
@@ -109,11 +109,14 @@ class Exchange:
         return NOT_DONE_YET
 
     def target(self) -> bytes | None:
-        """Return the target below the resource in origin form; fail a request that has none."""
+        """Return the target below the resource in origin form; fail a request without one that may pass."""
         request = self.request
         target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
         if target is None:
             self.fail(invalid_target())
+        elif self.resource.is_confined and climbs(target):
+            self.fail(climbing_target())
+            return None
         return target
 
     def collect(self, then: Callable[[bytes], None]) -> None:

@@ -70,6 +70,11 @@ class UpstreamResource(Resource):
             route=options.get("route"),
         )
 
+    @property
+    def is_confined(self) -> bool:
+        """Whether requests have to stay below the upstream's URL: its path or the key is the operator's."""
+        return bool(self.upstream.url.prefix) or self.access.injects
+
     def close(self) -> Deferred[object]:
         """Drop the idle connections. Requests under way end with their clients."""
         return self.upstream.close()
