@@ -19,6 +19,7 @@ from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import climbing_target, climbs, origin_form
+from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.upstream.client import Upstream
@@ -111,13 +112,17 @@ class Exchange:
     def target(self) -> bytes | None:
         """Return the target below the resource in origin form; fail a request without one that may pass."""
         request = self.request
-        target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
+        target = None if request.method == b"CONNECT" else origin_form(_mount(request)[1])
         if target is None:
             self.fail(invalid_target())
         elif self.resource.is_confined and climbs(target):
             self.fail(climbing_target())
             return None
         return target
+
+    def local(self, headers: list[RawHeader]) -> list[RawHeader]:
+        """Return the upstream's fields, in which its own URL has become the proxy's."""
+        return local_locations(self.upstream.url, headers, _mount(self.request)[0])
 
     def collect(self, then: Callable[[bytes], None]) -> None:
         """Call `then` with the whole body; fail one that is too large, stands still or drips."""
@@ -166,6 +171,8 @@ class Exchange:
         flow, self._flow = self._flow, None
         if self._dropped is not None:
             outcome = replace(outcome, problem=self._dropped)
+        if outcome.status == 404 and flow is not None:
+            self.resource.not_found(_mount(self.request)[1].partition(b"?")[0])
         self.log.request(
             self.request.method,
             self._path,
@@ -196,12 +203,14 @@ class Exchange:
             collection.stop()
 
 
-def _below_mount(request: Request) -> bytes:
-    """Return the target without the path that leads to the resource, byte for byte."""
+def _mount(request: Request) -> tuple[bytes, bytes]:
+    """Return the path that leads to the resource, and the target below it, byte for byte."""
     uri: bytes = request.uri
+    below = uri
     for _ in request.prepath or ():
-        if not uri.startswith(b"/"):
+        if not below.startswith(b"/"):
             break
-        end = min((place for mark in b"/?" if (place := uri.find(mark, 1)) > 0), default=len(uri))
-        uri = uri[end:]
-    return uri if uri and not uri.startswith(b"?") else b"/" + uri
+        end = min((place for mark in b"/?" if (place := below.find(mark, 1)) > 0), default=len(below))
+        below = below[end:]
+    mount = uri[: len(uri) - len(below)]
+    return mount, below if below and not below.startswith(b"?") else b"/" + below
