@@ -11,7 +11,7 @@ from stream_proxy.errors import APIError, invalid_request
 
 # A reg-name of RFC 3986 without the comma, by which some servers join two fields to one.
 _AUTHORITY = re.compile(
-    rb"(?P<host>\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
+    rb"(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.~-]+)?\]|(?:[\w.~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)"
     rb"(?::(?P<port>[0-9]{0,5}))?",
     re.ASCII,
 )
@@ -31,7 +31,7 @@ def parse_authority(value: bytes) -> tuple[str, int | None] | None:
     if port is not None and port > _LAST_PORT:
         return None
     if host.startswith("["):
-        host = host[1:-1].partition("%25")[0]
+        host = host[1:-1].partition("%")[0]
         try:
             return str(IPv6Address(host)), port
         except ValueError:

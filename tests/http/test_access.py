@@ -443,6 +443,31 @@ class ProcessTests(ProcessTestCase):
                 await process.ended()
             self.assertNotIn("sk-secret", process.output)
 
+    async def test_pages(self) -> None:
+        """A rule that spends its own key looks at hosts and origins, and SIGHUP changes them."""
+        port = free_port()
+        rule = {
+            "listenPort": port,
+            "listenAddress": "127.0.0.1",
+            "upstreamUrl": await self.mock(),
+            "upstreamKey": {"environment": "OUR_KEY"},
+        }
+        path = self.write_config({"rules": [rule]})
+        process = self.twistd("-c", str(path), env={"OUR_KEY": "sk-secret"})
+        await process.line("listening on")
+
+        async def status() -> int:
+            origin = [("Origin", "https://app.example")]
+            return (await self.request(port, "GET", "/v1/models", None, origin)).status
+
+        self.assertEqual(await status(), 403)
+        await process.line("does not answer pages of the origin")
+        path.write_text(json.dumps({"rules": [{**rule, "origins": ["https://app.example"]}]}))
+        process.signal("HUP")
+        await process.line("was read again")
+        self.assertEqual(await status(), 200)
+        self.assertNotIn("app.example", process.output)
+
     async def test_reload(self) -> None:
         """SIGHUP makes the service read its keys again."""
         keys = self.directory() / "keys"

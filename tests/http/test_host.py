@@ -67,6 +67,7 @@ class AuthorityTests(SynchronousTestCase):
             (b"[::1]:8080", ("::1", 8080)),
             (b"[2001:DB8:0::1]", ("2001:db8::1", None)),
             (b"[fe80::1%25eth0]:1", ("fe80::1", 1)),
+            (b"[fe80::1%eth0]", ("fe80::1", None)),
             (b"[::ffff:127.0.0.1]", (str(IPv6Address("::ffff:127.0.0.1")), None)),
         ):
             self.assertEqual(parse_authority(value), expected)
