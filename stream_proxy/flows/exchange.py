@@ -18,7 +18,7 @@ from stream_proxy.errors import APIError, body_too_large, internal_error, invali
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.http.target import climbing_target, climbs, origin_form
+from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
 from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
@@ -100,7 +100,9 @@ class Exchange:
         """Watch the client and `begin`, if it may call; return what ``render`` is to return."""
         self.request.notifyFinish().addErrback(self._gone)
         try:
-            refusal = self.resource.access.refusal(self.request.method, self.fields)
+            named = authority(self.request.uri)
+            fields = self.fields if named is None else [*self.fields, (b"Host", named)]
+            refusal = self.resource.access.refusal(self.request.method, fields)
             if refusal is None:
                 begin()
             else:

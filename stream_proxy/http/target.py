@@ -14,7 +14,14 @@ _MOST_DECODINGS = 4
 _SLASHES = re.compile(rb"[/\\]")
 # Some servers drop these at the end of a name, or take a NUL for the end.
 _DROPPED = bytes(range(33))
+_ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?#]*)", re.IGNORECASE)
 _TARGET = re.compile(rb"[\x21-\x7e]+")
+
+
+def authority(target: bytes) -> bytes | None:
+    """Return the authority of a target in absolute form, which counts in place of ``Host``."""
+    match = _ABSOLUTE.match(target)
+    return match["authority"] if match is not None else None
 
 
 def origin_form(target: bytes) -> bytes | None:
@@ -26,13 +33,11 @@ def origin_form(target: bytes) -> bytes | None:
         return None
     if target.startswith(b"/"):
         return target
-    scheme, separator, rest = target.partition(b"://")
-    if not separator or scheme.lower() not in (b"http", b"https"):
+    match = _ABSOLUTE.match(target)
+    if match is None or not match["authority"]:
         return None
-    start = min((place for mark in b"/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
-    if start == 0:
-        return None
-    return rest[start:] if rest[start:].startswith(b"/") else b"/" + rest[start:]
+    rest = target[match.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def climbs(target: bytes) -> bool:

@@ -131,6 +131,7 @@ class RequestTests(RelayTestCase):
             websocket,
             b"Host: a\r\nHost: a\r\n",
             b"Host:\r\n",
+            b"Host: a\r\nhost: b\r\n",
             b"X-Forwarded-Host: a\r\n",
             *(b"Host: %b\r\n" % value for value in (b"a b", b"a, b", b"a/b@c", b"a:b", b"[::1", b"\xff")),
         ):

@@ -334,6 +334,7 @@ class RequestTests(WebSocketTestCase):
             (f"POST {CHAT}", [*rebound, ("Origin", "http://rebind.evil.example:8080"), JSON], body),
             ("POST /v1/files", [("Host", "localhost"), ("Origin", "null"), text], b"data"),
             ("GET /v1/models", rebound, b""),
+            ("GET http://rebind.evil.example:8080/v1/models", [("Host", "localhost")], b""),
             ("GET /v1/models", [("Host", "localhost"), ("Sec-Fetch-Site", "cross-site")], b""),
             (f"OPTIONS {CHAT}", [*page, ("Access-Control-Request-Method", "POST")], b""),
         ]
