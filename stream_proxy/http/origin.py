@@ -60,7 +60,9 @@ class Pages:
                 return _foreign("the host", host, 'add it to "hosts"')
         for origin in origins:
             parsed_origin = _parse(origin.decode("latin-1"))
-            if parsed_origin is None or not (self._allows(parsed_origin) or _is_of(parsed_origin, named)):
+            if parsed_origin is None:  # "null" among others: no page's own
+                return _foreign("pages of the origin", origin, "call from a page that has one")
+            if not (self._allows(parsed_origin) or _is_of(parsed_origin, named)):
                 return _foreign("pages of the origin", origin, 'add it to "origins"')
         if b"cross-site" in sites and not origins:
             return _foreign("pages of other sites", b"", 'add their origins to "origins"')

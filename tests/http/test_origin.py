@@ -236,6 +236,10 @@ class OriginTests(SynchronousTestCase):
                 self.assertIn(key, text)
                 self.assertIn("clientKeys", text)
             self.assertNotIn("example", error.for_log)
+        opaque = Pages().refusal(raw(("Host", "localhost"), ("Origin", "null")))
+        assert opaque is not None
+        self.assertNotIn('"origins"', opaque.message)  # which cannot hold it
+        self.assertIn("or set clientKeys", opaque.message)
         long = Pages().refusal(raw(("Host", "x" * 10_000)))
         assert long is not None
         self.assertLess(len(long.message), 300)
