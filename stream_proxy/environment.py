@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+#: Quotes that shells and files of variables know.
+QUOTES = "\"'"
+
+_QUOTED = re.compile(r"""(?P<quote>["'])(?P<text>((?!(?P=quote)).)*)(?P=quote)""", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -18,12 +22,22 @@ def expand(text: str, lookup: Callable[[str], str]) -> str:
     return _REFERENCE.sub(lambda match: lookup(match[1]), text)
 
 
+def unquoted(text: str) -> str:
+    """Return `text` without blanks around it, and without one pair of quotes.
+
+    Some versions of ``docker run --env-file`` take quotes as part of the value; no provider's key has any.
+    """
+    text = text.strip(" \t")
+    found = _QUOTED.fullmatch(text)
+    return found["text"].strip(" \t") if found is not None else text
+
+
 def variable(name: str, environ: Mapping[str, str]) -> str:
-    """Return the value of the environment variable `name`.
+    """Return the value of the environment variable `name`, which is a secret, without quotes around it.
 
     :raises ValueError: it is unset or empty: a header or password without it would be wrong.
     """
-    value = environ.get(name)
+    value = unquoted(environ.get(name) or "")
     if not value:
         raise ValueError(f"the environment has no {name}")
     return value

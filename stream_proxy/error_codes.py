@@ -52,7 +52,8 @@ class ErrorCode(Enum):
 
     # The client's request
     INVALID_HTTP = 400, "The request is not valid HTTP/1.1."
-    INVALID_TARGET = 400, "The request target is neither a path nor an http:// or https:// URL."
+    INVALID_HOST = 400, "The request has no `Host` header, more than one, or an invalid one."
+    INVALID_TARGET = 400, "The request target is no path or URL, or leads above the upstream's URL."
     INVALID_HANDSHAKE = 400, "The client's WebSocket handshake is malformed."
     INVALID_JSON = 400, "The body for the adapter is not a JSON object."
     INVALID_TYPE = 400, "A parameter for the adapter has the wrong JSON type."
@@ -60,6 +61,7 @@ class ErrorCode(Enum):
     MISSING_REQUIRED_PARAMETER = 400, "A parameter that the adapter needs is missing."
     INVALID_REQUEST_ERROR = 400, "The request cannot be served, for a reason that has no code of its own."
     INVALID_API_KEY = 401, "The request has no API key, or one that is not among `clientKeys`."
+    FOREIGN_ORIGIN = 403, "A web page, or a name of this machine, may not spend the rule's key."
     MODEL_NOT_FOUND = 404, "The adapter serves no model of that name."
     UNKNOWN_URL = 404, "Nothing is served under that path."
     METHOD_NOT_SUPPORTED = 405, "The path is served, but not with that method."

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.payloads import Format
+from stream_proxy.environment import has_reference
 
 Name = Annotated[str, Meta(min_length=1)]
 
@@ -41,3 +42,8 @@ class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
     usage: str | None = None
     error: str | None = None
     done: str | None = None
+
+    @property
+    def injects(self) -> bool:
+        """Whether the service is called with a secret of the operator's."""
+        return any(map(has_reference, self.headers.values()))

@@ -21,6 +21,7 @@ from stream_proxy.environment import expand, has_reference, variable
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import invalid_request
 from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
+from stream_proxy.http.target import has_dots
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json
 
@@ -98,7 +99,7 @@ class Dialect:
         body = {**call, "stream": True} if self._request is None else self._request.fill(context)
         assert isinstance(body, dict)  # as the configured request is
         target = self._target.text(context, _percent)
-        if self._target.expressions and _has_dots(target):
+        if self._target.expressions and has_dots(target.encode("ascii")):
             raise invalid_request(
                 "A value of the request would make a . or .. in the service's path.", ErrorCode.INVALID_VALUE
             )
@@ -198,10 +199,6 @@ def _header(name: str, value: str, environ: Mapping[str, str], secrets: list[str
 def _field_value(text: str) -> bytes:
     # A line break in a value of the client's would begin another field (RFC 9110 section 5.5).
     return _CONTROLS.sub(" ", text).strip().encode("utf-8", "replace")
-
-
-def _has_dots(target: str) -> bool:
-    return any(segment in (".", "..") for segment in target.partition("?")[0].split("/"))
 
 
 def _percent(text: str) -> str:

@@ -36,18 +36,15 @@ class AdapterCall(UpstreamCall):
     :param exchange: the request.
     :param dialect: how to talk with the service.
     :param chat: the parsed request.
-    :param headers: fields of every response.
     """
 
     mode = "adapted"
 
-    def __init__(
-        self, exchange: Exchange, dialect: Dialect, chat: ChatRequest, headers: tuple[RawHeader, ...]
-    ) -> None:
+    def __init__(self, exchange: Exchange, dialect: Dialect, chat: ChatRequest) -> None:
         super().__init__(exchange)
         self._dialect = dialect
         self._chat = chat
-        self._headers = headers
+        self._headers = exchange.own_headers
         self._content: ContentDecoder | None = None
         #: None for a response that is an error by its status; the start of its body goes to `_error_body`.
         self._translation: Translation | None = None

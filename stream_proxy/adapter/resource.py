@@ -15,15 +15,10 @@ from stream_proxy.downstream.response import respond, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
-from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.access import Access
 from stream_proxy.lenient_json import encode_json
 from stream_proxy.request_log import Outcome
 
-# A browser page may call from anywhere; no cookie is ever looked at.
-_CORS: tuple[RawHeader, ...] = (
-    (b"Access-Control-Allow-Origin", b"*"),
-    (b"Access-Control-Expose-Headers", b"*"),
-)
 _PREFLIGHT_SECONDS = b"86400"
 _CHAT = "/v1/chat/completions"
 _MODELS = "/v1/models"
@@ -41,16 +36,16 @@ class AdapterResource(UpstreamResource):
     def __init__(
         self, upstream_url: str, config: AdapterConfig | None = None, **options: Unpack[ResourceOptions]
     ) -> None:
-        self.dialect = Dialect(upstream_url, config if config is not None else AdapterConfig())
-        access = options.get("access")
-        if access is not None:
-            options["access"] = access.for_adapter()
+        config = config if config is not None else AdapterConfig()
+        self.dialect = Dialect(upstream_url, config)
+        access = options.get("access") or Access()
+        options["access"] = access.for_adapter(injects=config.injects)
         super().__init__(self.dialect.url, **options)
         self._created = int(self.clock.seconds())
 
     def render(self, request: Request) -> int:
         """Take `request` over; the response comes later, whatever happens."""
-        exchange = Exchange(self, request, headers=_CORS, mode="adapted")
+        exchange = Exchange(self, request, mode="adapted", cors=True)
         return exchange.start(lambda: self._route(exchange))
 
     def _route(self, exchange: Exchange) -> None:
@@ -88,7 +83,7 @@ class AdapterResource(UpstreamResource):
         except APIError as error:
             exchange.fail(error)
             return
-        exchange.run(AdapterCall(exchange, self.dialect, chat, _CORS))
+        exchange.run(AdapterCall(exchange, self.dialect, chat))
 
 
 def _allowed(exchange: Exchange, path: str, *methods: str) -> bool:
@@ -103,7 +98,7 @@ def _allowed(exchange: Exchange, path: str, *methods: str) -> bool:
 
 def _respond(exchange: Exchange, value: object) -> None:
     body = encode_json(value)
-    respond(exchange.request, 200, None, _CORS, body)
+    respond(exchange.request, 200, None, exchange.own_headers, body)
     exchange.finished(Outcome(200, len(body)))
 
 
@@ -112,7 +107,7 @@ def _preflight(exchange: Exchange) -> None:
     request = exchange.request
     wanted = request.requestHeaders.getRawHeaders(b"access-control-request-headers") or [b"*"]
     fields = [
-        *_CORS,
+        *exchange.own_headers,
         (b"Access-Control-Allow-Methods", b"GET, POST, OPTIONS"),
         # Named one by one: the wildcard does not cover Authorization.
         (b"Access-Control-Allow-Headers", b", ".join(wanted)),

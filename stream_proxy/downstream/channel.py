@@ -15,6 +15,7 @@ from stream_proxy.downstream.closing import AfterLastWrite, last_response
 from stream_proxy.downstream.stall import Outbox, StalledError
 from stream_proxy.errors import APIError, head_too_large, head_too_slow, not_http, too_many_fields
 from stream_proxy.http.headers import connection_tokens
+from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
 from stream_proxy.transport.tuning import is_half_closeable, tune
@@ -163,9 +164,10 @@ class DownstreamChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         self._used = True
         self._stop_head_limit()  # the rest of this read belongs to another request
-        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", ())
-        if len(hosts) > 1:
-            self._respondToBadRequestAndDisconnect()
+        hosts = self.requests[-1].requestHeaders.getRawHeaders(b"Host", [])
+        fault = host_fault(hosts, self._version)
+        if fault is not None:
+            self._refuse(fault)
             return
         super().allHeadersReceived()
         if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:

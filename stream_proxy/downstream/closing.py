@@ -19,6 +19,7 @@ def last_response(error: APIError) -> bytes:
         b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode("ascii")),
         b"Content-Type: application/json",
         b"Content-Length: %d" % len(body),
+        b"Access-Control-Allow-Origin: *",  # whether a page asks need not be known yet
     ]
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d" % error.retry_after)

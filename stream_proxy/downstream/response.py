@@ -9,6 +9,7 @@ from twisted.web import server
 from twisted.web.http_headers import Headers
 
 from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
 
@@ -44,6 +45,14 @@ def respond(
 def respond_error(request: server.Request, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
     """Send an error's envelope; `headers` are further fields, such as the upstream's."""
     fields = list(headers)
+    # Without this field a page learns nothing of an error, not even that it was one (Fetch standard, "CORS
+    # check"). Where a rule spends a key, pages that may not call it have been refused before.
+    if (
+        request.requestHeaders.hasHeader(b"origin")
+        and error.code != ErrorCode.FOREIGN_ORIGIN.code
+        and not any(name.lower() == b"access-control-allow-origin" for name, _ in fields)
+    ):
+        fields.append((b"Access-Control-Allow-Origin", b"*"))
     if error.should_retry is not None:
         fields = [(name, value) for name, value in fields if name.lower() != b"x-should-retry"]
         fields.append((b"x-should-retry", b"true" if error.should_retry else b"false"))

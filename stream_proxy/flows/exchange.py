@@ -17,9 +17,9 @@ from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
-from stream_proxy.http.access import CHALLENGE
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.http.target import origin_form
+from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
+from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.upstream.client import Upstream
@@ -48,16 +48,17 @@ class Exchange:
 
     :param resource: the resource that the request is for.
     :param request: the client's request.
-    :param headers: fields of every error beside its own.
     :param mode: the mode that the log names where no flow answers.
+    :param cors: the responses are the proxy's own, so that it is for the proxy to let pages read them.
     """
 
     def __init__(
         self,
         resource: UpstreamResource,
         request: Request,
-        headers: Iterable[RawHeader] = (),
+        *,
         mode: str = "passed",
+        cors: bool = False,
     ) -> None:
         self.resource = resource
         self.request = request
@@ -65,7 +66,8 @@ class Exchange:
         self.fields: list[RawHeader] = [
             (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
         ]
-        self._error_headers = list(headers)
+        #: Fields of every response of the proxy's own.
+        self.own_headers = resource.access.cors(self.fields) if cors else []
         self._mode = mode
         self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
         self._began = resource.clock.seconds()
@@ -98,22 +100,31 @@ class Exchange:
         """Watch the client and `begin`, if it may call; return what ``render`` is to return."""
         self.request.notifyFinish().addErrback(self._gone)
         try:
-            error = self.resource.access.unauthorized(self.request.method, self.fields)
-            if error is None:
+            named = authority(self.request.uri)
+            fields = self.fields if named is None else [*self.fields, (b"Host", named)]
+            refusal = self.resource.access.refusal(self.request.method, fields)
+            if refusal is None:
                 begin()
             else:
-                self.fail(error, CHALLENGE)
+                self.fail(*refusal)
         except Exception:
             self.bug(Failure())
         return NOT_DONE_YET
 
     def target(self) -> bytes | None:
-        """Return the target below the resource in origin form; fail a request that has none."""
+        """Return the target below the resource in origin form; fail a request without one that may pass."""
         request = self.request
-        target = None if request.method == b"CONNECT" else origin_form(_below_mount(request))
+        target = None if request.method == b"CONNECT" else origin_form(_mount(request)[1])
         if target is None:
             self.fail(invalid_target())
+        elif self.resource.is_confined and climbs(target):
+            self.fail(climbing_target())
+            return None
         return target
+
+    def local(self, headers: list[RawHeader]) -> list[RawHeader]:
+        """Return the upstream's fields, in which its own URL has become the proxy's."""
+        return local_locations(self.upstream.url, headers, _mount(self.request)[0])
 
     def collect(self, then: Callable[[bytes], None]) -> None:
         """Call `then` with the whole body; fail one that is too large, stands still or drips."""
@@ -139,7 +150,7 @@ class Exchange:
         """Respond with an error, where no flow does."""
         self._stop_collecting()
         if self.request.channel is not None:
-            respond_error(self.request, error, [*self._error_headers, *headers])
+            respond_error(self.request, error, [*self.own_headers, *headers])
         self.finished(Outcome.failed(error, len(error.envelope())))
 
     def bug(self, failure: Failure) -> None:
@@ -162,6 +173,8 @@ class Exchange:
         flow, self._flow = self._flow, None
         if self._dropped is not None:
             outcome = replace(outcome, problem=self._dropped)
+        if outcome.status == 404 and flow is not None:
+            self.resource.not_found(_mount(self.request)[1].partition(b"?")[0])
         self.log.request(
             self.request.method,
             self._path,
@@ -192,12 +205,14 @@ class Exchange:
             collection.stop()
 
 
-def _below_mount(request: Request) -> bytes:
-    """Return the target without the path that leads to the resource, byte for byte."""
+def _mount(request: Request) -> tuple[bytes, bytes]:
+    """Return the path that leads to the resource, and the target below it, byte for byte."""
     uri: bytes = request.uri
+    below = uri
     for _ in request.prepath or ():
-        if not uri.startswith(b"/"):
+        if not below.startswith(b"/"):
             break
-        end = min((place for mark in b"/?" if (place := uri.find(mark, 1)) > 0), default=len(uri))
-        uri = uri[end:]
-    return uri if uri and not uri.startswith(b"?") else b"/" + uri
+        end = min((place for mark in b"/?" if (place := below.find(mark, 1)) > 0), default=len(below))
+        below = below[end:]
+    mount = uri[: len(uri) - len(below)]
+    return mount, below if below and not below.startswith(b"?") else b"/" + below

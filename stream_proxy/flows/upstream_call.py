@@ -185,6 +185,7 @@ class UpstreamCall(ABC):
         self._asking = None
         self.touch()
         self.response = response
+        response.headers = self.exchange.local(response.headers)
         self.responded(response)
 
     def _failed(self, failure: Failure) -> None:

@@ -11,7 +11,7 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import Resource
 
 from stream_proxy.http.access import Access
-from stream_proxy.http.url import UpstreamURL
+from stream_proxy.http.url import UpstreamURL, doubled_path
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream.client import Upstream
@@ -60,6 +60,7 @@ class UpstreamResource(Resource):
         self.clock: IReactorTime = reactor
         self.log = options.get("log") or RequestLog()
         self.access = options.get("access") or Access()
+        self._warned = False
         self.upstream = Upstream(
             reactor,
             url,
@@ -69,6 +70,23 @@ class UpstreamResource(Resource):
             access=self.access,
             route=options.get("route"),
         )
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether requests have to stay below the upstream's URL: its path or the key is the operator's."""
+        return bool(self.upstream.url.prefix) or self.access.injects
+
+    def not_found(self, path: bytes) -> None:
+        """Warn once if the upstream's 404 for `path` comes of two base URLs that end alike."""
+        url = self.upstream.url
+        doubled = None if self._warned else doubled_path(url.prefix, path)
+        if doubled is not None:
+            self._warned = True
+            version = doubled.decode("ascii", "backslashreplace")
+            self.log.warn(
+                f"{url.origin} answers 404 to paths with {version * 2}; remove {version} from the end of "
+                "upstreamUrl, or of the client's base URL"
+            )
 
     def close(self) -> Deferred[object]:
         """Drop the idle connections. Requests under way end with their clients."""

@@ -119,7 +119,7 @@ class WebSocketRelay(UpstreamCall):
         self.limit(self.limits.timeout_seconds, self.silent)
         raw = raw_headers(decision.response.headers.getAllRawHeaders())
         fields = without_handshake(response_headers(raw, decision.connection_fields))
-        headers = self.upstream.access.answer_headers(fields)
+        headers = self.exchange.local(self.upstream.access.answer_headers(fields))
         self.responded(UpstreamResponse(decision.response, headers, handshake, self.upstream.url.origin))
 
     def responded(self, response: UpstreamResponse) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from urllib.parse import unquote_to_bytes
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, invalid_request
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.origin import Pages
 
 #: Fields that hold a key and nothing else: Azure's, Anthropic's, Google's.
 _KEY_FIELDS = (b"api-key", b"x-api-key", b"x-goog-api-key")
@@ -20,6 +21,13 @@ _QUERY_CREDENTIALS = (b"key", b"api-key", b"api_key", b"access_token")
 _PROTOCOLS = b"sec-websocket-protocol"
 #: Browsers, which cannot set a header field on a WebSocket, send their key to the Realtime API in this way.
 _KEY_PROTOCOL = b"openai-insecure-api-key."
+#: Methods whose response repeats the request, credentials included: RFC 9110 section 9.3.8, and IIS's own.
+_ECHOING = (b"TRACE", b"TRACK")
+_ALLOW: tuple[RawHeader, ...] = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+_READABLE: tuple[RawHeader, ...] = (
+    (b"Access-Control-Allow-Origin", b"*"),
+    (b"Access-Control-Expose-Headers", b"*"),
+)
 #: Field of the response to a request without a key (RFC 9110 section 11.6.1).
 CHALLENGE: tuple[RawHeader, ...] = ((b"WWW-Authenticate", b"Bearer"),)
 
@@ -30,6 +38,10 @@ class Access:
     :param client_keys: the keys that clients may call with; without any, everybody may call.
     :param upstream_key: the key for the upstream, in place of the client's.
     :param upstream_header: the field that holds it, bare, instead of ``Authorization: Bearer``.
+    :param hosts: see :class:`~stream_proxy.http.origin.Pages`, which judges requests where everyone in reach
+        would spend the upstream's key.
+    :param origins: see there.
+    :raises ValueError: one of the hosts or origins is none.
     """
 
     def __init__(
@@ -37,6 +49,9 @@ class Access:
         client_keys: Iterable[bytes] = (),
         upstream_key: bytes | None = None,
         upstream_header: str | None = None,
+        *,
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] | None = None,
     ) -> None:
         # Digests have one length, so that the time of a comparison says nothing about the keys.
         self._clients = [_digest(key) for key in client_keys]
@@ -46,15 +61,21 @@ class Access:
         elif upstream_key is not None:
             self._own = [(b"Authorization", b"Bearer " + upstream_key)]
         self._key = upstream_key
+        self._pages = Pages(hosts, origins)
+        #: Requests go upstream with a key of the operator's.
+        self.injects = upstream_key is not None
         self._dropped = _CREDENTIALS | {name.lower() for name, _ in self._own}
         self._query: tuple[bytes, ...] = _QUERY_CREDENTIALS
 
-    def for_adapter(self) -> Access:
+    def for_adapter(self, *, injects: bool = False) -> Access:
         """Return the same access for upstream requests that are the operator's own.
 
         An adapter passes on no field and no query of its client, so there are no credentials to remove.
+
+        :param injects: these requests hold a key already.
         """
         access = copy(self)
+        access.injects = self.injects or injects
         access._dropped = frozenset(name.lower() for name, _ in self._own)
         access._query = ()
         return access
@@ -62,6 +83,39 @@ class Access:
     def redacted(self, text: str) -> str:
         """Return `text` without the upstream's key: services quote the keys that they reject."""
         return text if self._key is None else text.replace(self._key.decode("ascii"), "***")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everyone in reach spends a key of the operator's, web pages included unless kept away."""
+        return self.injects and not self._clients
+
+    def refusal(
+        self, method: bytes, headers: Sequence[RawHeader]
+    ) -> tuple[APIError, tuple[RawHeader, ...]] | None:
+        """Return the error for a request that may not go upstream, and the fields that go out with it."""
+        if self.injects and method.upper() in _ECHOING:
+            return _no_echo(), _ALLOW
+        if self.is_open:
+            foreign = self._pages.refusal(headers)
+            return None if foreign is None else (foreign, ())
+        unauthorized = self.unauthorized(method, headers)
+        return None if unauthorized is None else (unauthorized, CHALLENGE)
+
+    def cors(self, headers: Sequence[RawHeader]) -> list[RawHeader]:
+        """Return the fields by which browsers let pages read a response of the proxy's own.
+
+        Every page may, if it brings a key or spends none; else only one that may call (Fetch standard, "CORS
+        protocol").
+
+        :param headers: of the request.
+        """
+        if not self.is_open:
+            return list(_READABLE)
+        vary = (b"Vary", b"Origin")
+        origins = [value for name, value in headers if name.lower() == b"origin"]
+        if not origins or self._pages.refusal(headers) is not None:
+            return [vary]
+        return [(b"Access-Control-Allow-Origin", origins[0]), *_READABLE[1:], vary]
 
     def unauthorized(self, method: bytes, headers: Iterable[RawHeader]) -> APIError | None:
         """Return the error for a request that may not go upstream; it goes out with :data:`CHALLENGE`.
@@ -122,6 +176,14 @@ class Access:
             return True
         digest = _digest(unquote_to_bytes(value.replace(b"+", b" ")))
         return any(hmac.compare_digest(digest, each) for each in self._clients)
+
+
+def _no_echo() -> APIError:
+    return invalid_request(
+        "TRACE is not served where the proxy adds a key, because its response would show that key; "
+        "use another method.",
+        ErrorCode.METHOD_NOT_SUPPORTED,
+    )
 
 
 def _digest(key: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stream_proxy.http.headers import RawHeader, connection_tokens
+from stream_proxy.http.headers import RawHeader, connection_tokens, response_headers
 
 _HANDSHAKE_PREFIX = b"sec-websocket-"
 
@@ -29,6 +29,15 @@ def wants_websocket(method: bytes, headers: Iterable[RawHeader]) -> bool:
 def is_handshake_field(name: bytes) -> bool:
     """Report whether the field `name` belongs to the handshake alone (RFC 6455 section 11.3)."""
     return name.lower().startswith(_HANDSHAKE_PREFIX)
+
+
+def switching_headers(headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the fields of an upstream's 101 that go to the client.
+
+    A 101 has no body (RFC 9110 section 8.6), so what frames one would only mislead whoever reads it.
+    """
+    fields = without_handshake(response_headers(headers))
+    return [field for field in fields if field[0].lower() != b"content-length"]
 
 
 def without_handshake(headers: Iterable[RawHeader]) -> list[RawHeader]:

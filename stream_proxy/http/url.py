@@ -6,6 +6,13 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.host import parse_authority
+
+_ABSOLUTE = re.compile(rb"(?P<scheme>[A-Za-z]+)://(?P<authority>[^/?#\\]*)(?P<rest>.*)", re.DOTALL)
+_VERSION_TWICE = re.compile(rb"(?P<version>/v[0-9][0-9a-z]*)(?P=version)(?=/|\Z)")
+_LOCATIONS = (b"location", b"content-location")
+
 
 @dataclass(frozen=True)
 class UpstreamURL:
@@ -38,6 +45,56 @@ class UpstreamURL:
     def origin(self) -> str:
         """Scheme, host and port, by which errors and the log name the upstream."""
         return f"{self.scheme}://{self.netloc.decode('ascii')}"
+
+    def below(self, location: bytes) -> bytes | None:
+        """Return what follows this URL in `location`, from its slash on; ``None`` for every other URL."""
+        match = _ABSOLUTE.fullmatch(location)
+        if match is None or match["scheme"].lower() != self.scheme.encode("ascii"):
+            return None
+        default = 443 if self.scheme == "https" else 80
+        named, own = parse_authority(match["authority"]), parse_authority(self.netloc)
+        if named is None or own is None or (named[0], named[1] or default) != (own[0], self.port):
+            return None
+        rest = match["rest"]
+        if not rest.startswith(self.prefix):
+            return None
+        rest = rest[len(self.prefix) :]
+        if not rest or rest[:1] in b"?#":
+            return b"/" + rest
+        # What begins with two slashes would be another host's to a client (RFC 3986 section 4.2).
+        return rest if rest[:1] == b"/" and rest[1:2] not in (b"/", b"\\") else None
+
+
+def local_locations(url: UpstreamURL, headers: list[RawHeader], mount: bytes = b"") -> list[RawHeader]:
+    """Return the fields of a response with URLs below `url` led back to the proxy.
+
+    Servers build these URLs out of the ``Host`` that they see, which is their own: a client that followed one
+    would go past the proxy.
+
+    :param mount: the path under which the client finds what is below `url`.
+    """
+    if not any(name.lower() in _LOCATIONS for name, _ in headers):
+        return headers
+    found = []
+    for name, value in headers:
+        rest = url.below(value) if name.lower() in _LOCATIONS else None
+        found.append((name, value if rest is None else mount + rest))
+    return found
+
+
+def doubled_path(prefix: bytes, path: bytes) -> bytes | None:
+    """Return what stands twice in a row in a target because two base URLs end with it, like ``/v1``.
+
+    :param prefix: the path of the upstream's URL.
+    :param path: the client's.
+    """
+    segments = prefix.split(b"/")
+    for start in range(1, len(segments)):
+        tail = b"/" + b"/".join(segments[start:])
+        if (path + b"/").startswith(tail + b"/"):
+            return tail
+    match = _VERSION_TWICE.search(path)
+    return match["version"] if match is not None else None
 
 
 _PATH = re.compile(r"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)?")

@@ -14,9 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
-from stream_proxy.environment import has_reference
 from stream_proxy.errors import ConfigError
 from stream_proxy.flows.call import IncludeUsage
+from stream_proxy.http.origin import Pages
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.limits import Count, Limits, NoSeconds, Seconds
 from stream_proxy.service.keys import KeySource, UpstreamKeySource
@@ -53,6 +53,9 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     # Keys: of the clients that may call, and the one that the upstream is sent.
     client_keys: KeySource | None = None
     upstream_key: UpstreamKeySource | None = None
+    # Where everyone may spend the latter: the names and the pages by which browsers may call.
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] | None = None
 
     # The connection to the upstream.
     proxy: str | None = None
@@ -70,8 +73,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     @property
     def open_wallet(self) -> bool:
         """Whether everyone who can connect spends a key of the operator's."""
-        adapter = self.adapter
-        injects = adapter is not None and any(map(has_reference, adapter.headers.values()))
+        injects = self.adapter is not None and self.adapter.injects
         return self.client_keys is None and (injects or self.upstream_key is not None)
 
     @property
@@ -178,6 +180,7 @@ def _check_rule(rule: Rule) -> None:
             source.read()
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
+    Pages(rule.hosts, rule.origins)
     if rule.adapter is not None:
         url = Dialect(rule.upstream_url, rule.adapter).url
         if rule.upstream_key is not None:

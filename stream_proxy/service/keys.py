@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from stream_proxy.environment import QUOTES, unquoted
 from stream_proxy.http.headers import is_field_name
 
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -18,7 +19,8 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
     """A file with a key on each line, or an environment variable.
 
     In the file, blank lines and lines that begin with ``#`` are skipped; in the variable, blanks or commas
-    separate the keys. A relative path starts at the working directory.
+    separate the keys. Quotes around a key, or around all of the variable, are not part of it. A relative path
+    starts at the working directory.
     """
 
     file: str | None = None
@@ -40,9 +42,12 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
             value = (os.environ if environ is None else environ).get(self.environment or "")
             if value is None:
                 raise ValueError(f"the environment has no {self.environment}")
-            found = [key for key in re.split(r"[\s,]+", value) if key]
+            found = re.split(r"[\s,]+", unquoted(value))
+        found = [key for each in found if (key := unquoted(each))]
         if not found:
             raise ValueError(f"{source} holds no key")
+        if any(key[0] in QUOTES or key[-1] in QUOTES for key in found):
+            raise ValueError(f"{source} holds a key with a quote at one end; remove it")
         if not all(_KEY.fullmatch(key) for key in found):
             raise ValueError(f"{source} holds a key with characters that no key has, such as blanks")
         return [key.encode("ascii") for key in found]

@@ -272,7 +272,8 @@ class ProxyService(Service):
 def _access(rule: Rule) -> Access:
     source = rule.upstream_key
     clients = rule.client_keys.read() if rule.client_keys is not None else []
-    return Access(clients) if source is None else Access(clients, source.read()[0], source.header)
+    own, header = (source.read()[0], source.header) if source is not None else (None, None)
+    return Access(clients, own, header, hosts=rule.hosts, origins=rule.origins)
 
 
 def listening(rule: Rule) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.headers import RawHeader, is_field_name
+from stream_proxy.http.strictness import has_controls, is_folded, is_status_line
 from stream_proxy.websocket.handshake_rules import HandshakeError
 
 
@@ -33,7 +34,7 @@ class ResponseHead:
     def feed(self, data: bytes) -> Switching | bytes | None:
         """Return the head of a 101, or all bytes of an ordinary response; `None` until either is certain.
 
-        :raises HandshakeError: if the head exceeds its bounds.
+        :raises HandshakeError: if the head exceeds its bounds, or a 101's could be read in two ways.
         """
         self._data += data
         found = self._read()
@@ -72,6 +73,15 @@ class ResponseHead:
         status_line, *lines = head.split(b"\r\n")
         if len(lines) > self._most_fields:
             raise HandshakeError("its head is too large")
-        parts = [line.partition(b":") for line in lines]
-        fields = [(name.strip(), value.strip()) for name, colon, value in parts if colon]
-        return Switching(status_line, fields, rest)
+        if not is_status_line(status_line) or has_controls(status_line):
+            raise HandshakeError("its status line is not valid HTTP")
+        return Switching(status_line, [_field(line) for line in lines], rest)
+
+
+def _field(line: bytes) -> RawHeader:
+    """Return name and value of a line that every reader reads alike (RFC 9112 section 5)."""
+    name, colon, value = line.partition(b":")
+    name = name.rstrip(b" \t")
+    if has_controls(line) or is_folded(line) or not (colon and is_field_name(name.decode("latin-1"))):
+        raise HandshakeError("its head has a field that is not valid HTTP")
+    return name, value.strip(b" \t")

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from stream_proxy.http.headers import RawHeader, response_headers
-from stream_proxy.http.upgrade import without_handshake
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.upgrade import switching_headers
 from stream_proxy.upstream.failures import HeadTooLargeError
 from stream_proxy.upstream.parser import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
 from stream_proxy.upstream.slots import Occupant
@@ -176,7 +176,7 @@ class UpstreamHandshake(Occupant, Protocol):
         if isinstance(found, Switching):
             chosen = self._check.chosen(found)
             self._early = found.rest
-            self._decide(Accepted(chosen, without_handshake(response_headers(found.fields))))
+            self._decide(Accepted(chosen, switching_headers(found.fields)))
         elif found is not None:
             self._refusal = RefusalReader(self.transport, self._decide)
             self._read_refusal(self._refusal, found)

@@ -58,10 +58,10 @@ class HeadTests(RelayTestCase):
             b"GET  /v1/x HTTP/1.1\r\n\r\n",
             b"GET /v1/x HTTP/2.0\r\n\r\n",
             b"G@T /v1/x HTTP/1.1\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nno colon\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nno colon\r\nX: y\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nBad Name: x\r\n\r\n",
-            b"GET /v1/x HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+            b"GET /v1/x HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+            b"GET /v1/x HTTP/1.1\r\nHost: x\r\nno colon\r\nX: y\r\n\r\n",
+            b"GET /v1/x HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n",
+            b"GET /v1/x HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         ]:
             await self.refusal(data, b"GET /v1/x HTTP/1.1\r\n\r\n" * 2, status=400)
@@ -78,13 +78,13 @@ class HeadTests(RelayTestCase):
             b"Content-Length: 1_0\r\n",
             b"Content-Length: 0x10\r\n",
         ]:
-            await self.refusal(b"POST /v1/x HTTP/1.1\r\n" + framing + b"\r\nabc", status=400)
+            await self.refusal(b"POST /v1/x HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\nabc", status=400)
 
     async def test_malformed_body_of_a_refused_request(self) -> None:
         """One request gets one response, even if both its target and its body are malformed."""
         _, port = await self.between()
         client = await self.client(port)
-        client.write(b"POST evil HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n")
+        client.write(b"POST evil HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n")
         self.assertEqual((await client.rest()).count(b"HTTP/1.1"), 1)
 
     async def test_second_request_malformed(self) -> None:

@@ -41,7 +41,7 @@ class HeadSizeTests(LimitsTestCase):
         """A site with a higher limit accepts more, for every request of a connection; other sites do not."""
         _, large = await self.site(max_header_bytes=300_000)
         _, usual = await self.site()
-        head = b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
         client = await self.client(large)
         for _ in range(2):
             client.write(head)
@@ -55,7 +55,7 @@ class HeadSizeTests(LimitsTestCase):
         _, port = await self.site(max_header_count=3)
         client = await self.client(port)
         for count, status in ((3, 200), (3, 200), (4, 431)):
-            client.write(b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * count + b"\r\n")
+            client.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: x\r\n" * (count - 1) + b"\r\n")
             response = await read_response(client)
             self.assertEqual(response.status, status)
         self.assert_refused(response, 431, "maxHeaderCount")

@@ -61,7 +61,7 @@ class IdleTests(LoopbackTestCase):
         for framing in (b"\r\n", b"Content-Length: 3\r\n\r\nabc"):
             waiting: list[Request] = []
             channel, transport, clock = self.channel(Echo())
-            channel.dataReceived(b"POST / HTTP/1.1\r\n" + framing)
+            channel.dataReceived(b"POST / HTTP/1.1\r\nHost: x\r\n" + framing)
             clock.advance(10 * CLIENT_IDLE_SECONDS)
             self.assertFalse(transport.disconnecting)
             waiting[0].finish()
@@ -81,7 +81,7 @@ class IdleTests(LoopbackTestCase):
                 return NOT_DONE_YET
 
         channel, transport, clock = self.channel(Wait())
-        channel.dataReceived(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na")
+        channel.dataReceived(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
         clock.advance(10 * CLIENT_IDLE_SECONDS)
         self.assertFalse(transport.disconnecting)
 
@@ -98,7 +98,7 @@ class IdleTests(LoopbackTestCase):
         transport.loseConnection = lambda: None
         dropped: list[None] = []
         transport.abortConnection = lambda: dropped.append(None)
-        channel.dataReceived(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         clock.advance(CLIENT_IDLE_SECONDS)
         self.assertEqual(dropped, [None])
 
@@ -118,7 +118,7 @@ class IdleTests(LoopbackTestCase):
         transport.loseWriteConnection = lambda: calls.append("half-closed")
         transport.loseConnection = lambda: calls.append("closed")
         transport.abortConnection = lambda: calls.append("dropped")
-        channel.dataReceived(b"POST / HTTP/1.1\r\nContent-Length: 999\r\n\r\nfirst")
+        channel.dataReceived(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\nfirst")
         self.assertEqual(calls, ["half-closed"])
         return channel, calls, clock
 
@@ -218,7 +218,7 @@ class TwistedTests(LoopbackTestCase):
         site.requestFactory = Recording
         port = await self.listen(site)
         client = await self.client(port)
-        client.write(b"POST /x HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+        client.write(b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
         await client.rest()
         self.assertEqual(calls, ["length 3 b'POST' b'/x' b'HTTP/1.1'", "piece b'abc'", "end"])
         await site.drain(0)

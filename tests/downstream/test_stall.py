@@ -54,7 +54,7 @@ class DeafTests(StallTestCase):
             def render(self, request: Request) -> bytes:
                 return b"x" * 16 * MIB
 
-        part = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"
+        part = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
         client = await self.deaf(await self.serve(Early()), part)
         await self.dropped(client, r"\APOST / 499 dropped")
 

@@ -64,7 +64,7 @@ class DrainTests(LoopbackTestCase):
         """Every caller of ``drain`` is notified when it is done, also if an earlier call is waiting."""
         site = ProxySite(Resource(), reactor=reactor)
         client = await self.client(await self.listen(site))
-        client.write(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        client.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
         while not site.channels or not next(iter(site.channels)).requests:
             await turns(1)
         first = site.drain(10)

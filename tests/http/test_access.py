@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.resource import AdapterResource
+from stream_proxy.environment import variable
 from stream_proxy.errors import ConfigError
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
@@ -318,6 +319,43 @@ class SourceTests(SynchronousTestCase):
         source = KeySource(environment="KEYS")
         self.assertEqual(source.read({"KEYS": " one,two\nthree "}), [b"one", b"two", b"three"])
 
+    def test_quotes(self) -> None:
+        """Quotes around a key, or around a whole variable, are not part of it; inside of a key they are."""
+        source = KeySource(environment="KEYS")
+        for value, keys in (
+            ('"sk-abc"', [b"sk-abc"]),
+            ("'sk-abc'", [b"sk-abc"]),
+            ("  ' sk-abc ' ", [b"sk-abc"]),
+            ('"one, two"', [b"one", b"two"]),
+            ("\"one\" 'two'", [b"one", b"two"]),
+            ('"one","two"', [b"one", b"two"]),
+            ("'\"sk-abc\"'", [b"sk-abc"]),
+            ("sk'abc", [b"sk'abc"]),
+        ):
+            self.assertEqual(source.read({"KEYS": value}), keys, value)
+        path = self.mktemp()
+        Path(path).write_text("\"one\"\n'two'\nthree\n")
+        self.assertEqual(KeySource(file=path).read(), [b"one", b"two", b"three"])
+
+    def test_half_quoted(self) -> None:
+        """A quote at one end, or nothing between two, is an error that names the source and not the key."""
+        source = KeySource(environment="KEYS")
+        for value in ('"sk-secret', "sk-secret'", "\"sk-secret'", '"', '"a", \'b'):
+            error = self.assertRaises(ValueError, source.read, {"KEYS": value})
+            self.assertEqual(
+                str(error), "the environment's KEYS holds a key with a quote at one end; remove it"
+            )
+        for value in ('""', "''", "\"''\"", "' '"):
+            error = self.assertRaises(ValueError, source.read, {"KEYS": value})
+            self.assertEqual(str(error), "the environment's KEYS holds no key")
+
+    def test_references(self) -> None:
+        """The value of a ``${NAME}`` loses its quotes as well, and an empty pair is no value."""
+        self.assertEqual(variable("A", {"A": ' "s3cret" '}), "s3cret")
+        self.assertEqual(variable("A", {"A": "s3'c\"ret"}), "s3'c\"ret")
+        for environ in ({}, {"A": ""}, {"A": "''"}):
+            self.assertRaises(ValueError, variable, "A", environ)
+
     def assert_line(self, rule: dict[str, Any], problem: str) -> None:
         """Check that the error says this, and quotes no secret."""
         whole = {"listenPort": 1, "listenAddress": "127.0.0.1", "upstreamUrl": "http://x", **rule}
@@ -404,6 +442,31 @@ class ProcessTests(ProcessTestCase):
                 process.signal("TERM")
                 await process.ended()
             self.assertNotIn("sk-secret", process.output)
+
+    async def test_pages(self) -> None:
+        """A rule that spends its own key looks at hosts and origins, and SIGHUP changes them."""
+        port = free_port()
+        rule = {
+            "listenPort": port,
+            "listenAddress": "127.0.0.1",
+            "upstreamUrl": await self.mock(),
+            "upstreamKey": {"environment": "OUR_KEY"},
+        }
+        path = self.write_config({"rules": [rule]})
+        process = self.twistd("-c", str(path), env={"OUR_KEY": "sk-secret"})
+        await process.line("listening on")
+
+        async def status() -> int:
+            origin = [("Origin", "https://app.example")]
+            return (await self.request(port, "GET", "/v1/models", None, origin)).status
+
+        self.assertEqual(await status(), 403)
+        await process.line("does not answer pages of the origin")
+        path.write_text(json.dumps({"rules": [{**rule, "origins": ["https://app.example"]}]}))
+        process.signal("HUP")
+        await process.line("was read again")
+        self.assertEqual(await status(), 200)
+        self.assertNotIn("app.example", process.output)
 
     async def test_reload(self) -> None:
         """SIGHUP makes the service read its keys again."""

@@ -94,7 +94,7 @@ def accepted(request: Message, headers: Headers = ()) -> bytes:
 
 def handshake(headers: Headers = HANDSHAKE, target: str = REALTIME, line: str | None = None) -> bytes:
     """Return the bytes of a client's handshake."""
-    fields = [("Host", "client.example"), *headers]
+    fields = [("Host", "localhost"), *headers]
     lines = [line or f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -228,7 +228,7 @@ def send_request(
     stream: Stream, method: str, target: str, body: object = None, headers: Headers = ()
 ) -> None:
     """Send a request; a body that is not bytes is sent as JSON, with a ``Content-Type``."""
-    fields = [("Host", "client.example"), *headers]
+    fields = [("Host", "localhost"), *headers]
     data = b""
     if isinstance(body, bytes):
         data = body

@@ -241,7 +241,7 @@ class DrainTests(ConnectionsTestCase):
 
     async def test_running(self) -> None:
         """A running request, and an upload, end with a response that is announced as the last."""
-        for request in (GET, b"POST /v1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\na"):
+        for request in (GET, b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"):
             waiting = Waiting()
             site, port = await self.site(waiting)
             came = waiting.came
@@ -259,7 +259,7 @@ class DrainTests(ConnectionsTestCase):
         site, port = await self.site(Waiting())
         came = site.resource.came
         client = await self.connected(site, port)
-        client.write(b"POST /v1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\na")
+        client.write(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
         self.answered(await came)
         await read_response(client)
         await site.drain(60)

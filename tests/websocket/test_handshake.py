@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from stream_proxy.http.access import Access
 from tests.support.sessions import (
     HANDSHAKE,
     HANDSHAKE_KEY,
@@ -53,6 +54,28 @@ class HeaderTests(WebSocketTestCase):
         self.assertEqual(pair.response.all("connection"), ["Upgrade"])
         for name in ("x-hop", "te", "keep-alive", "x-back"):
             self.assertEqual(pair.request.all(name) + pair.response.all(name), [], name)
+
+    async def test_framing(self) -> None:
+        """A 101 has no body, so fields that frame one do not reach the client."""
+        answer = [
+            ("Content-Length", "5"),
+            ("content-length", "7"),
+            ("Transfer-Encoding", "chunked"),
+            ("X", "1"),
+        ]
+        pair = await self.open(answer=lambda request: accepted(request, answer))
+        self.assertEqual(pair.response.get("x"), "1")
+        for name in ("content-length", "transfer-encoding"):
+            self.assertEqual(pair.response.all(name), [], name)
+
+    async def test_hidden_cookie(self) -> None:
+        """A cookie that only some readers see in a 101 reaches nobody: the handshake is a 502."""
+        for value in ("a\nSet-Cookie: sid=evil", "a\rSet-Cookie: sid=evil", "a\r\n Set-Cookie: sid=evil"):
+            answer = partial(accepted, headers=[("X-A", value)])
+            upstream, _ = await self.accepting(answer)
+            port = await self.proxy(upstream.url, access=Access([b"client-key"], b"sk-own"))
+            response = await self.refused(port, handshake([*HANDSHAKE, ("api-key", "client-key")]))
+            self.assertEqual(response.status, 502)
 
     async def test_prefix(self) -> None:
         """The path of the upstream's URL is a prefix of the client's."""

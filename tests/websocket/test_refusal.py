@@ -65,6 +65,18 @@ class RefusalTests(WebSocketTestCase):
         self.assertEqual((response.status, response.get("location")), (302, "wss://elsewhere.example/x"))
         self.assertEqual(len(self.server.connections), 1)
 
+    async def test_own_redirect(self) -> None:
+        """A redirect to the upstream's own URL leads back to the proxy."""
+
+        async def script(stream: Stream) -> None:
+            request = await read_request(stream)
+            fields = [("Location", f"http://{request.get('host')}/api/x"), ("Content-Length", "0")]
+            stream.write(head(302, fields, "Found"))
+
+        upstream = await self.upstream(script)
+        response = await self.refused(await self.proxy(upstream.url + "/api"))
+        self.assertEqual((response.status, response.get("location")), (302, "/x"))
+
     async def test_chunked_body(self) -> None:
         """A chunked body that comes in pieces arrives whole."""
 

@@ -78,7 +78,7 @@ class GoneTests(InspectedTestCase):
         upstream = await self.upstream(script)
         port = await self.proxy(upstream.url, log=RequestLog(observer=cast(Any, observe)))
         client = await self.client(port)
-        client.write(f"POST {CHAT} HTTP/1.1\r\nContent-Type: application/json\r\n".encode())
+        client.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode())
         client.write(b"Content-Length: 99\r\n\r\n{")
         await turns()
         client.close()

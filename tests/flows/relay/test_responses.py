@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gzip
 
+from twisted.web.resource import Resource
+
+from stream_proxy import ProxyResource, ProxySite
+from stream_proxy.request_log import RequestLog
+from tests.support.loopback import Lines, reactor
 from tests.support.recording import OK, RelayTestCase
-from tests.support.wire import Stream, head, read_request, read_response
+from tests.support.wire import Message, Stream, head, read_request, read_response
 
 
 class ResponseTests(RelayTestCase):
@@ -105,6 +110,58 @@ class ResponseTests(RelayTestCase):
         response = await self.request(port, "GET", "/v1/x")
         self.assertEqual((response.status, response.get("location")), (307, "/elsewhere"))
         self.assertEqual(len(recorder.requests), 1)
+
+    async def moved(self, prefix: str, where: str, target: str = "/v1/x", mount: bytes = b"") -> Message:
+        """Return the response to a redirect to `where` below the upstream's own origin."""
+
+        async def script(stream: Stream) -> None:
+            while True:
+                request = await read_request(stream)
+                url = f"http://{request.get('host')}{where}"
+                stream.write(
+                    head(307, [("Location", url), ("Content-Location", url), ("Content-Length", "0")])
+                )
+
+        upstream = await self.upstream(script)
+        if not mount:
+            return await self.request(await self.proxy(upstream.url + prefix), "GET", target)
+        root = Resource()
+        proxy = ProxyResource(upstream.url + prefix, reactor=reactor)
+        self.addCleanup(proxy.close)
+        root.putChild(mount, proxy)
+        port = await self.listen(ProxySite(root, reactor=reactor))
+        return await self.request(port, "GET", target)
+
+    async def test_own_location(self) -> None:
+        """A redirect to the upstream's own URL leads back to the proxy, without the upstream's prefix."""
+        for prefix, where, target, mount, expected in (
+            ("", "/v1/x/", "/v1/x", b"", "/v1/x/"),
+            ("/api", "/api/v1/x/?a=b", "/v1/x", b"", "/v1/x/?a=b"),
+            ("/api", "/api/v1/x/", "http://any/v1/x", b"", "/v1/x/"),
+            ("/api", "/api/v1/x/", "/ai/v1/x?q", b"ai", "/ai/v1/x/"),
+            ("/api", "/api/", "/ai", b"ai", "/ai/"),
+        ):
+            response = await self.moved(prefix, where, target, mount)
+            self.assertEqual(
+                (response.get("location"), response.get("content-location")), (expected, expected)
+            )
+        response = await self.moved("/api", "/login")
+        self.assertRegex(response.get("location") or "", r"\Ahttp://127\.0\.0\.1:\d+/login\Z")
+
+    async def test_doubled_version(self) -> None:
+        """A 404 for a path with a doubled version makes one warning, which says what to change."""
+        lines = Lines()
+        for prefix, target in (("/v1", "/v1/models?key=secret"), ("", "/v1/v1/models")):
+            lines.lines.clear()
+            _, port = await self.between(
+                head(404, [("Content-Length", "0")]), prefix, log=RequestLog(observer=lines)
+            )
+            for path in ("/models", target, target):
+                self.assertEqual((await self.request(port, "GET", path)).status, 404)
+            warnings = [line for line in lines.lines if "/v1/v1;" in line]
+            self.assertEqual(len(warnings), 1, lines.lines)
+            self.assertIn("remove /v1 from the end of upstreamUrl, or of the client's base URL", warnings[0])
+            self.assertNotIn("secret", "".join(lines.lines))
 
     async def test_reason_phrases(self) -> None:
         """Status and reason phrase are kept, even if unusual, empty or missing."""
