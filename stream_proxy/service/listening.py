@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from stream_proxy.errors import ConfigError
 from stream_proxy.service.config import Admin, Config, Rule
 from stream_proxy.service.endpoints import Adopter, CannotOpenError, Opener, listen
+from stream_proxy.transport.ports import tcp_socket
 from stream_proxy.transport.reactor import IReactor
 
 #: systemd's sockets can be taken over once; afterwards they are listened on like others.
@@ -92,7 +93,7 @@ def endpoint_of(section: Rule | Admin) -> str:
 def any_interface() -> str:
     """Return the address that stands for all: ``::`` accepts IPv6 and IPv4, where there is IPv6."""
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        with tcp_socket("::") as probe:
             probe.bind(("::", 0))
     except OSError:
         return ""
