@@ -18,6 +18,7 @@ from stream_proxy.http.headers import connection_tokens
 from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
+from stream_proxy.transport.dead_path import Path
 from stream_proxy.transport.tuning import is_half_closeable, tune
 
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
@@ -58,6 +59,7 @@ class DownstreamChannel(HTTPChannel):
     transport: Any
     #: Bytes that wait to be sent to the client.
     outbox: Outbox
+    _tcp_path: Path
     _lingering: IDelayedCall | None = None
     _head_in = False
     _head_limit: IDelayedCall | None = None
@@ -76,6 +78,7 @@ class DownstreamChannel(HTTPChannel):
         self.MAX_LENGTH = self.totalHeadersSize = limits.max_header_bytes
         self.maxHeaders = limits.max_header_count
         self.outbox = Outbox(self.transport)
+        self._tcp_path = Path(self.transport)
         super().connectionMade()
         tune(self.transport)
         self.site.channel_made(self)
@@ -249,20 +252,24 @@ class DownstreamChannel(HTTPChannel):
 
     def stalled(self, seconds: float) -> None:
         """Drop a client that read nothing for so long while bytes waited for it."""
+        self._drop(StalledError.took_nothing(seconds))
+
+    def _drop(self, error: StalledError) -> None:
         if self._stalled is not None:  # it is being dropped already
             return
-        error = StalledError(seconds)
         self._stalled = Failure(error)
         if not self.requests:  # else the log line of the request says so
             self.site.tell(self, "dropped", 499, str(error))
         self.abort()
 
-    def check(self) -> None:
-        """Drop a client that has left while its upload, or its next request, was paused."""
+    def check(self, now: float) -> None:
+        """Drop a client that has left while its upload, or its next request, was paused, or has vanished."""
         # A WebSocket's frames from before the client left are still to be relayed.
         http = self.requests and not self._closing and self.going_away is None
         if http and self.outbox.deserted:
             self.abort()
+        elif (self.requests or self._closing) and self._tcp_path.is_dead(now):
+            self._drop(StalledError.vanished())
 
     def take_over(self, receiver: Callable[[bytes], None], going_away: Callable[[], None]) -> bytes:
         """Hand all further bytes to `receiver`, and return those that came after the request.

@@ -30,6 +30,7 @@ from twisted.web._newclient import (
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
+from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.upstream.egress import EgressProxy
 from stream_proxy.upstream.pem import openssl_words
 from stream_proxy.upstream.tls import CertificateError
@@ -41,6 +42,13 @@ class ConnectLimitError(Exception):
 
 class HeadTooLargeError(Exception):
     """The head of a response does not end."""
+
+
+class DeadPathError(Exception):
+    """Nothing of a request was acknowledged for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it acknowledged nothing for {DEAD_SECONDS:g} seconds")
 
 
 class InvalidAnswerError(Exception):
@@ -123,6 +131,11 @@ _CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
         ErrorCode.UPSTREAM_MALFORMED,
         "{peer.subject} sent a response head that is too large.",
     ),
+    (
+        (DeadPathError,),
+        ErrorCode.UPSTREAM_UNREACHABLE,
+        "The path to {peer.name} is dead: {error}.",
+    ),
     ((InvalidAnswerError,), ErrorCode.UPSTREAM_MALFORMED, "{peer.subject} sent an invalid HTTP response."),
     ((SSL.Error,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {tls}."),
 )
@@ -186,6 +199,8 @@ def body_failure(failure: Failure, origin: str) -> APIError:
     for cause in _causes(failure.value):
         if isinstance(cause, APIError):
             return cause
+        if isinstance(cause, DeadPathError):
+            return upstream_error(f"The path to {origin} is dead: {cause}.", ErrorCode.UPSTREAM_UNREACHABLE)
     return upstream_error(
         f"The connection to {origin} broke before the answer was complete.", ErrorCode.UPSTREAM_CUT
     )
