@@ -13,7 +13,16 @@ from twisted.web.resource import IResource
 
 from stream_proxy.downstream.closing import AfterLastWrite, last_response
 from stream_proxy.downstream.stall import Outbox, StalledError
-from stream_proxy.errors import APIError, head_too_large, head_too_slow, not_http, too_many_fields
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import (
+    APIError,
+    head_too_large,
+    head_too_slow,
+    invalid_request,
+    not_http,
+    too_many_fields,
+)
+from stream_proxy.http.first_bytes import foreign_protocol
 from stream_proxy.http.headers import connection_tokens
 from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
@@ -24,6 +33,11 @@ from stream_proxy.transport.tuning import is_half_closeable, tune
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
 _LINGER_SECONDS = 30.0
 _LINGER_IDLE_SECONDS = 5.0
+#: Errors for clients that speak another protocol.
+_SPOKEN = {
+    "TLS": "The client speaks TLS to a port without; use http:// in its base URL, or listen with ssl:.",
+    "HTTP/2": "The client speaks HTTP/2 without asking first; let it use HTTP/1.1.",
+}
 #: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
 
@@ -111,8 +125,16 @@ class DownstreamChannel(HTTPChannel):
         """Bound the time of a head that has begun; one that came in one piece needs no timer."""
         if not self._in_head:
             self._stop_head_limit()
-        elif self._head_limit is None:
+        # A ClientHello may have no end of a line, so its sender would wait for the limit.
+        elif not self._is_foreign(self._buffer) and self._head_limit is None:
             self._head_limit = self.callLater(self.site.limits.request_head_seconds, self._head_late)
+
+    def _is_foreign(self, begun: bytes) -> bool:
+        """Refuse a connection that begins with another protocol; `begun` is its first line, or less."""
+        protocol = None if self._used else foreign_protocol(begun)
+        if protocol is not None:
+            self._refuse(invalid_request(_SPOKEN[protocol], ErrorCode.INVALID_HTTP))
+        return protocol is not None
 
     @property
     def _in_head(self) -> bool:
@@ -133,7 +155,7 @@ class DownstreamChannel(HTTPChannel):
     # What came in the same read as the bytes that closed the connection still passes through these.
 
     def lineReceived(self, line: bytes) -> None:
-        if self._closing:
+        if self._closing or (not self.requests and self._is_foreign(line)):
             return
         if is_folded(line):
             self._respondToBadRequestAndDisconnect()

@@ -55,6 +55,14 @@ class InvalidAnswerError(Exception):
     """The bytes that came are no HTTP response."""
 
 
+class TLSSpokenError(InvalidAnswerError):
+    """The bytes that came in place of an HTTP response are TLS."""
+
+
+class HTTP2SpokenError(InvalidAnswerError):
+    """The bytes that came in place of an HTTP response are HTTP/2."""
+
+
 class ProxyRefusedError(Exception):
     """The egress proxy sent a response of its own, with this status, in place of the upstream's."""
 
@@ -117,8 +125,8 @@ class Peer:
 
 _Kinds = tuple[type[BaseException], ...]
 
-#: Causes inside Twisted's wrappers, which say more than the wrapper. The words are formatted with the `peer`,
-#: the `error`, and OpenSSL's words for it (`tls`).
+#: Causes inside Twisted's wrappers, which say more than the wrapper; the first row that fits counts.
+#: The words are formatted with the `peer`, the `error`, and OpenSSL's words for it (`tls`).
 _CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
     ((CertificateError,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {error}."),
     (
@@ -135,6 +143,16 @@ _CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
         (DeadPathError,),
         ErrorCode.UPSTREAM_UNREACHABLE,
         "The path to {peer.name} is dead: {error}.",
+    ),
+    (
+        (TLSSpokenError,),
+        ErrorCode.UPSTREAM_MALFORMED,
+        "{peer.subject} speaks TLS; use https:// in {peer.setting}.",
+    ),
+    (
+        (HTTP2SpokenError,),
+        ErrorCode.UPSTREAM_MALFORMED,
+        "{peer.subject} speaks HTTP/2, but only HTTP/1.1 can be used with it; check {peer.setting}.",
     ),
     ((InvalidAnswerError,), ErrorCode.UPSTREAM_MALFORMED, "{peer.subject} sent an invalid HTTP response."),
     ((SSL.Error,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {tls}."),
@@ -265,10 +283,16 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return found
 
 
+#: OpenSSL's words for a server that answers in the clear.
+_NO_TLS = ("wrong version number", "packet length too long", "http request")
+
+
 def _tls_words(error: SSL.Error, peer: Peer) -> str:
     words = openssl_words(error)
     if not words:
         return "the handshake was not completed"
+    if words in _NO_TLS:
+        return f"{words}; no TLS seems to be spoken there, so use http:// in {peer.setting}"
     if not peer.is_upstream or "alert" not in words:
         return words
     if peer.certificate:
