@@ -28,7 +28,7 @@ from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
 from stream_proxy.transport.dead_path import Path
-from stream_proxy.transport.tuning import is_half_closeable, tune
+from stream_proxy.transport.tuning import handshake_done, has_handshake, is_half_closeable, tune
 
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
 _LINGER_SECONDS = 30.0
@@ -77,6 +77,7 @@ class DownstreamChannel(HTTPChannel):
     _lingering: IDelayedCall | None = None
     _head_in = False
     _head_limit: IDelayedCall | None = None
+    _handshake_limit: IDelayedCall | None = None
     _used = False
     _idle_end: IDelayedCall | None = None
     #: Set on a connection that has become a WebSocket: called when the site drains.
@@ -95,10 +96,12 @@ class DownstreamChannel(HTTPChannel):
         self._tcp_path = Path(self.transport)
         super().connectionMade()
         tune(self.transport)
+        if has_handshake(self.transport):
+            self._handshake_limit = self.callLater(limits.request_head_seconds, self._handshake_late)
         self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        for call in (self._lingering, self._head_limit, self._idle_end):
+        for call in (self._lingering, self._head_limit, self._handshake_limit, self._idle_end):
             if call is not None and call.active():
                 call.cancel()
         self.outbox.close()
@@ -120,6 +123,13 @@ class DownstreamChannel(HTTPChannel):
             super().dataReceived(data)
             if not self._busyReceiving:
                 self._watch_head()
+
+    def _handshake_late(self) -> None:
+        self._handshake_limit = None
+        if not handshake_done(self.transport):
+            seconds = self.site.limits.request_head_seconds
+            self.site.tell(self, "dropped", 408, f"The TLS handshake took longer than {seconds:g} seconds.")
+            self.abort()
 
     def _watch_head(self) -> None:
         """Bound the time of a head that has begun; one that came in one piece needs no timer."""
