@@ -54,6 +54,9 @@ class _Check(WebSocketClientProtocol):
 
         :raises HandshakeError: if the head does not accept this key and these offers.
         """
+        if any(name.lower() == b"sec-websocket-extensions" and value for name, value in head.fields):
+            # None is ever offered, and autobahn's errors about one quote it.
+            raise HandshakeError("it chose an extension that was not offered")
         self._dataReceived(head_for_autobahn(head.status_line, head.fields))
         if self._fault is not None:
             raise HandshakeError(without_values(self._fault))
