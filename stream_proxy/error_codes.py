@@ -30,7 +30,8 @@ class ErrorCode(Enum):
     UPSTREAM_REFUSED = 502, "The upstream refused the TCP connection."
     UPSTREAM_UNREACHABLE = (
         502,
-        "No connection to the upstream is possible, for example for lack of a route.",
+        "No connection to the upstream is possible, for example for lack of a route; or a connection "
+        "in use is dead, because its peer acknowledges nothing any more.",
     )
     UPSTREAM_TLS = 502, "The TLS handshake with the upstream failed, or its certificate is not accepted."
     EGRESS_FAILED = 502, "The egress proxy cannot be connected to, or its response is unusable."

@@ -51,6 +51,16 @@ class Outcome:
         return cls(error.status, sent, error.for_log)
 
 
+def printable(text: str, kept: str = "") -> str:
+    """Return `text` with all characters escaped that are neither printable nor in `kept`.
+
+    What comes from outside could forge entries, or command the terminal that shows them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
+
+
 class RequestLog:
     """Log of one service, which never holds a header value, a query, a body or a key.
 
@@ -86,19 +96,19 @@ class RequestLog:
             "problem": f": {outcome.problem}" if outcome.problem else "",
         }
         # twisted.logger formats each field slowly, so the format has only one; observers get all the same.
-        self._log.info("{line}", line=_LINE % fields, **fields)
+        self._log.info("{line}", line=printable(_LINE % fields), **fields)
 
     def info(self, message: str) -> None:
         """Log a notice."""
-        self._log.info("{message}", message=message)
+        self._log.info("{message}", message=printable(message))
 
     def warn(self, message: str) -> None:
         """Log something that is probably a mistake."""
-        self._log.warn("{message}", message=message)
+        self._log.warn("{message}", message=printable(message))
 
     def error(self, message: str) -> None:
         """Log something that was asked for and cannot be done."""
-        self._log.error("{message}", message=message)
+        self._log.error("{message}", message=printable(message))
 
     def bug(self, failure: Failure) -> None:
         """Log a failure that should be impossible, with its traceback."""

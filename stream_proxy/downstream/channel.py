@@ -13,16 +13,31 @@ from twisted.web.resource import IResource
 
 from stream_proxy.downstream.closing import AfterLastWrite, last_response
 from stream_proxy.downstream.stall import Outbox, StalledError
-from stream_proxy.errors import APIError, head_too_large, head_too_slow, not_http, too_many_fields
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import (
+    APIError,
+    head_too_large,
+    head_too_slow,
+    invalid_request,
+    not_http,
+    too_many_fields,
+)
+from stream_proxy.http.first_bytes import foreign_protocol
 from stream_proxy.http.headers import connection_tokens
 from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
-from stream_proxy.transport.tuning import is_half_closeable, tune
+from stream_proxy.transport.dead_path import Path
+from stream_proxy.transport.tuning import handshake_done, has_handshake, is_half_closeable, tune
 
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
 _LINGER_SECONDS = 30.0
 _LINGER_IDLE_SECONDS = 5.0
+#: Errors for clients that speak another protocol.
+_SPOKEN = {
+    "TLS": "The client speaks TLS to a port without; use http:// in its base URL, or listen with ssl:.",
+    "HTTP/2": "The client speaks HTTP/2 without asking first; let it use HTTP/1.1.",
+}
 #: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
 
@@ -58,9 +73,11 @@ class DownstreamChannel(HTTPChannel):
     transport: Any
     #: Bytes that wait to be sent to the client.
     outbox: Outbox
+    _tcp_path: Path
     _lingering: IDelayedCall | None = None
     _head_in = False
     _head_limit: IDelayedCall | None = None
+    _handshake_limit: IDelayedCall | None = None
     _used = False
     _idle_end: IDelayedCall | None = None
     #: Set on a connection that has become a WebSocket: called when the site drains.
@@ -76,12 +93,15 @@ class DownstreamChannel(HTTPChannel):
         self.MAX_LENGTH = self.totalHeadersSize = limits.max_header_bytes
         self.maxHeaders = limits.max_header_count
         self.outbox = Outbox(self.transport)
+        self._tcp_path = Path(self.transport)
         super().connectionMade()
         tune(self.transport)
+        if has_handshake(self.transport):
+            self._handshake_limit = self.callLater(limits.request_head_seconds, self._handshake_late)
         self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        for call in (self._lingering, self._head_limit, self._idle_end):
+        for call in (self._lingering, self._head_limit, self._handshake_limit, self._idle_end):
             if call is not None and call.active():
                 call.cancel()
         self.outbox.close()
@@ -104,12 +124,27 @@ class DownstreamChannel(HTTPChannel):
             if not self._busyReceiving:
                 self._watch_head()
 
+    def _handshake_late(self) -> None:
+        self._handshake_limit = None
+        if not handshake_done(self.transport):
+            seconds = self.site.limits.request_head_seconds
+            self.site.tell(self, "dropped", 408, f"The TLS handshake took longer than {seconds:g} seconds.")
+            self.abort()
+
     def _watch_head(self) -> None:
         """Bound the time of a head that has begun; one that came in one piece needs no timer."""
         if not self._in_head:
             self._stop_head_limit()
-        elif self._head_limit is None:
+        # A ClientHello may have no end of a line, so its sender would wait for the limit.
+        elif not self._is_foreign(self._buffer) and self._head_limit is None:
             self._head_limit = self.callLater(self.site.limits.request_head_seconds, self._head_late)
+
+    def _is_foreign(self, begun: bytes) -> bool:
+        """Refuse a connection that begins with another protocol; `begun` is its first line, or less."""
+        protocol = None if self._used else foreign_protocol(begun)
+        if protocol is not None:
+            self._refuse(invalid_request(_SPOKEN[protocol], ErrorCode.INVALID_HTTP))
+        return protocol is not None
 
     @property
     def _in_head(self) -> bool:
@@ -130,7 +165,7 @@ class DownstreamChannel(HTTPChannel):
     # What came in the same read as the bytes that closed the connection still passes through these.
 
     def lineReceived(self, line: bytes) -> None:
-        if self._closing:
+        if self._closing or (not self.requests and self._is_foreign(line)):
             return
         if is_folded(line):
             self._respondToBadRequestAndDisconnect()
@@ -249,20 +284,24 @@ class DownstreamChannel(HTTPChannel):
 
     def stalled(self, seconds: float) -> None:
         """Drop a client that read nothing for so long while bytes waited for it."""
+        self._drop(StalledError.took_nothing(seconds))
+
+    def _drop(self, error: StalledError) -> None:
         if self._stalled is not None:  # it is being dropped already
             return
-        error = StalledError(seconds)
         self._stalled = Failure(error)
         if not self.requests:  # else the log line of the request says so
             self.site.tell(self, "dropped", 499, str(error))
         self.abort()
 
-    def check(self) -> None:
-        """Drop a client that has left while its upload, or its next request, was paused."""
+    def check(self, now: float) -> None:
+        """Drop a client that has left while its upload, or its next request, was paused, or has vanished."""
         # A WebSocket's frames from before the client left are still to be relayed.
         http = self.requests and not self._closing and self.going_away is None
         if http and self.outbox.deserted:
             self.abort()
+        elif (self.requests or self._closing) and self._tcp_path.is_dead(now):
+            self._drop(StalledError.vanished())
 
     def take_over(self, receiver: Callable[[bytes], None], going_away: Callable[[], None]) -> bytes:
         """Hand all further bytes to `receiver`, and return those that came after the request.

@@ -1,4 +1,4 @@
-"""Stalled clients: those that stop reading, or leave while their upload is paused, are disconnected."""
+"""Stalled clients: those that stop reading, vanish, or leave while their upload is paused, are dropped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.transport.eager_write import tcp_connection, unsent
 
 #: Looks at the connections within the time that a stall may take, and the longest time between two.
@@ -21,10 +22,17 @@ _PEER_CLOSED = (7, 8)
 
 
 class StalledError(Exception):
-    """A client was dropped because it read nothing while bytes waited for it."""
+    """A client was dropped because bytes for it did not move; the text says why."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"The client took nothing for {seconds:g} seconds.")
+    @classmethod
+    def took_nothing(cls, seconds: float) -> StalledError:
+        """Return the error for a client that read nothing while bytes waited for it."""
+        return cls(f"The client took nothing for {seconds:g} seconds.")
+
+    @classmethod
+    def vanished(cls) -> StalledError:
+        """Return the error for a client whose system acknowledges nothing."""
+        return cls(f"The path to the client is dead: it acknowledged nothing for {DEAD_SECONDS:g} seconds.")
 
 
 class Outbox:
@@ -92,8 +100,8 @@ class Sending(Protocol):
     def stalled(self, seconds: float) -> None:
         """End the connection, whose peer has read nothing for so long."""
 
-    def check(self) -> None:
-        """End the connection if its peer has left."""
+    def check(self, now: float) -> None:
+        """End the connection if its peer has left or vanished."""
 
 
 class StallWatch:
@@ -129,7 +137,7 @@ class StallWatch:
             if connection.outbox.stalled(now) >= self.seconds:
                 connection.stalled(self.seconds)
             else:
-                connection.check()
+                connection.check(now)
 
 
 def _unacknowledged(connection: Any) -> int:

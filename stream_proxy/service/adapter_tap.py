@@ -43,8 +43,8 @@ def makeService(options: Options) -> IService:
     """
     path = options["config"] or os.environ.get("CONFIG_PATH")
     if path:
-        return start_up(lambda reactor, log: configured(Path(path), reactor, log))
-    return start_up(_default)
+        return start_up(options, lambda reactor, log: configured(Path(path), reactor, log))
+    return start_up(options, _default)
 
 
 def _default(reactor: IReactor, log: RequestLog) -> IService:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, 
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from stream_proxy.transport.ports import BACKLOG, address_family, probe
+from stream_proxy.transport.ports import BACKLOG, probe, tcp_socket
 from stream_proxy.transport.reactor import IReactor
 
 
@@ -156,9 +156,8 @@ class Adopter:
 
 
 def _tcp_socket(port: int, interface: str, backlog: int) -> socket.socket:
-    server = socket.socket(address_family(interface), socket.SOCK_STREAM)
+    server = tcp_socket(interface)
     try:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         server.bind((interface, port))

@@ -30,6 +30,8 @@ class AdminResource(Resource):
     """
 
     isLeaf = True
+    #: Nothing here needs a body, so none is waited for or kept.
+    streamsUploads = True
 
     def __init__(self, status: Callable[[], Status]) -> None:
         super().__init__()

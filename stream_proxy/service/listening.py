@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import ip_address
 
 from msgspec import UnsetType
 from OpenSSL import SSL, crypto
@@ -28,6 +27,8 @@ from twisted.python.failure import Failure
 from stream_proxy.errors import ConfigError
 from stream_proxy.service.config import Admin, Config, Rule
 from stream_proxy.service.endpoints import Adopter, CannotOpenError, Opener, listen
+from stream_proxy.service.loops import Place, check_loops, plain
+from stream_proxy.transport.ports import tcp_socket
 from stream_proxy.transport.reactor import IReactor
 
 #: systemd's sockets can be taken over once; afterwards they are listened on like others.
@@ -50,8 +51,13 @@ class Listener:
     @property
     def port(self) -> int | None:
         """The TCP port, if it has one."""
+        return self.place[1] if self.place is not None else None
+
+    @property
+    def place(self) -> Place | None:
+        """The address and TCP port, if it has one."""
         name = self.sockets[0].getsockname()
-        return name[1] if isinstance(name, tuple) else None
+        return (plain(name[0]), name[1]) if isinstance(name, tuple) else None
 
     @property
     def encrypted(self) -> bool:
@@ -61,8 +67,7 @@ class Listener:
     @property
     def local(self) -> bool:
         """Whether only this machine can connect."""
-        name = self.sockets[0].getsockname()
-        return not isinstance(name, tuple) or ip_address(name[0].partition("%")[0]).is_loopback
+        return self.place is None or self.place[0].is_loopback
 
     def listen(self, reactor: IReactor, factory: IProtocolFactory) -> IListeningPort:
         """Accept connections on the first socket."""
@@ -92,7 +97,7 @@ def endpoint_of(section: Rule | Admin) -> str:
 def any_interface() -> str:
     """Return the address that stands for all: ``::`` accepts IPv6 and IPv4, where there is IPv6."""
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        with tcp_socket("::") as probe:
             probe.bind(("::", 0))
     except OSError:
         return ""
@@ -111,7 +116,7 @@ def open_listeners(
     :param held: listeners that are open already, and stay so.
     :param ours: TCP ports that processes of ours listen on, or did until just now.
     :return: all listeners of `config` by their endpoints.
-    :raises ConfigError: one cannot be opened. Then none is.
+    :raises ConfigError: one cannot be opened, or a rule leads back to itself. Then none is.
     """
     held = held or {}
     wanted: list[tuple[str, Rule | Admin]] = [
@@ -143,11 +148,17 @@ def open_listeners(
                     "elsewhere; or set listenAddress to 127.0.0.1"
                 )
             listeners[endpoint] = listener
+        check_loops(config.rules, _places(config, listeners), named)
     except ConfigError:
         for each in opened:
             each.close()
         raise
     return listeners
+
+
+def _places(config: Config, listeners: Mapping[str, Listener]) -> dict[int, Place]:
+    found = ((index, listeners[endpoint_of(rule)].place) for index, rule in enumerate(config.rules))
+    return {index: place for index, place in found if place is not None}
 
 
 def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> Listener:

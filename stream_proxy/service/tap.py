@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.address import IPv4Address
@@ -15,6 +16,7 @@ from twisted.python import usage
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule, load_config
+from stream_proxy.service.log_output import LoggedService, log_output
 from stream_proxy.service.main import MainService
 from stream_proxy.service.rules import settle
 from stream_proxy.transport.reactor import IReactor, installed_reactor
@@ -45,12 +47,13 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
     """
-    return start_up(lambda reactor, log: _make_service(options, reactor, log))
+    return start_up(options, lambda reactor, log: _make_service(options, reactor, log))
 
 
-def start_up(make: Callable[[IReactor, RequestLog], IService]) -> IService:
-    """Return the service that `make` makes of a reactor and a log.
+def start_up(options: usage.Options, make: Callable[[IReactor, RequestLog], IService]) -> IService:
+    """Return the service that `make` makes of a reactor and a log, and under ``twistd`` write the log.
 
+    :param options: those of the plugin, below those of ``twistd``.
     :raises SystemExit: with one line, for a :class:`ConfigError`.
     """
     reactor = installed_reactor()
@@ -59,11 +62,22 @@ def start_up(make: Callable[[IReactor, RequestLog], IService]) -> IService:
             log = RequestLog(os.environ.get("LOG_LEVEL") or "info")
         except ValueError as error:
             raise ConfigError(f"the environment's LOG_LEVEL {error}") from None
-        service = make(reactor, log)
+        service = _logged(options.parent, reactor, make(reactor, log), log)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
     reactor.callWhenRunning(settle)
     return service
+
+
+def _logged(
+    options: Mapping[str, Any] | None, reactor: IReactor, service: IService, log: RequestLog
+) -> IService:
+    try:
+        # Only now: a process that does not start leaves no file.
+        output = None if options is None else log_output(options, log.level)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: the log cannot be written there: {error.strerror}") from None
+    return service if output is None else LoggedService(reactor, service, output, log)
 
 
 def configured(path: Path, reactor: IReactor, log: RequestLog) -> IService:

@@ -1,7 +1,8 @@
-"""Interface of the reactors that this package runs on."""
+"""Reactors that this package runs on: their interface, and the time that they count."""
 
 from __future__ import annotations
 
+import time
 from socket import AddressFamily
 from typing import cast
 
@@ -45,8 +46,37 @@ class IReactor(IReactorCore, IReactorFromThreads, IReactorProcess, IReactorSocke
 
 
 def installed_reactor() -> IReactor:
-    """Return the process's reactor; the first import installs Twisted's default one."""
+    """Return the process's reactor, which counts monotonic time from now on.
+
+    The first import installs Twisted's default one.
+    """
     from twisted.internet import reactor
 
     # Twisted declares only what all platforms have; every POSIX reactor provides the rest.
-    return cast(IReactor, reactor)
+    installed = cast(IReactor, reactor)
+    count_monotonic_time(installed)
+    return installed
+
+
+def count_monotonic_time(reactor: IReactor) -> None:
+    """Have `reactor` count time that no step of the wall clock moves.
+
+    Twisted's reactors count with ``time.time``. A clock that is set forward by an hour would end everything
+    that has a limit; one that is set back would stop all delayed calls for as long.
+
+    :raises RuntimeError: the reactor's delayed calls do not follow its ``seconds``.
+    """
+    if reactor.seconds is not time.time:  # a clock of its own, or this has been done
+        return
+    monotonic = time.monotonic
+    # Delayed calls that exist already are due by the wall clock, so this one goes on from there.
+    offset = time.time() - monotonic()
+
+    def seconds() -> float:
+        return monotonic() + offset
+
+    reactor.seconds = seconds  # type: ignore[method-assign]
+    call = reactor.callLater(0, int)
+    call.cancel()
+    if getattr(call, "seconds", None) is not seconds:
+        raise RuntimeError("this version of Twisted offers no way to count monotonic time")

@@ -38,11 +38,26 @@ def set_probes(handle: socket.socket) -> None:
 
 def is_half_closeable(transport: object) -> bool:
     """Report whether `transport` is a plain connection; under TLS a half-close never reaches the protocol."""
+    # A TLS transport claims every interface of the connection below it.
+    return not has_handshake(transport) and bool(IHalfCloseableDescriptor.providedBy(transport))
+
+
+def has_handshake(transport: object) -> bool:
+    """Report whether `transport` is TLS, or on top of it."""
+    return _tls(transport) is not None
+
+
+def handshake_done(transport: object) -> bool:
+    """Report whether the TLS handshake, if there is one, is over."""
+    tls = _tls(transport)
+    return tls is None or tls.getHandle().get_peer_finished() is not None
+
+
+def _tls(transport: object) -> TLSMemoryBIOProtocol | None:
     inner: object | None = transport
     while inner is not None and not isinstance(inner, TLSMemoryBIOProtocol):
         inner = getattr(inner, "transport", None)
-    # A TLS transport claims every interface of the connection below it.
-    return inner is None and bool(IHalfCloseableDescriptor.providedBy(transport))
+    return inner
 
 
 def has_unread(transport: object) -> bool:

@@ -190,6 +190,7 @@ class Attempt:
     async def _ask(self, connection: UpstreamProtocol, request: Request) -> IResponse:
         self._connection = connection
         sent = connection.request(request)
+        connection.watch_path(self._connections.paths)
         parser = connection._parser
         response = await sent
         if parser is not None:

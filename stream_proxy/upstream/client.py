@@ -133,6 +133,7 @@ class Upstream:
             slot.free()
             raise
         connection.occupy(slot)
+        connection.watch_path(connections.paths)
         return connection
 
     def explained(self, failure: Failure) -> Failure:

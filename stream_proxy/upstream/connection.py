@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from stream_proxy.http.headers import connection_tokens
 from stream_proxy.transport.tuning import has_unread, tune
-from stream_proxy.upstream.failures import HeadTooLargeError
+from stream_proxy.upstream.failures import DeadPathError, HeadTooLargeError
 from stream_proxy.upstream.parser import MAX_HEAD_BYTES, bound_head, in_head
 from stream_proxy.upstream.slots import Occupant
 
@@ -102,6 +102,8 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.torn = not reason.check(ConnectionDone)
+        if self.path_is_dead:
+            reason = Failure(DeadPathError())
         if not self.ready.called:
             self.ready.errback(reason)
         self.ready.addErrback(lambda _: None)  # whoever waited has got the failure

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import HTTPConnectionPool
 
+from stream_proxy.transport.dead_path import PathWatch
 from stream_proxy.upstream.pool import PooledEndpoint, UpstreamPool
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.route import ResolvedRoute
@@ -38,6 +39,8 @@ class Connections:
         self.slots = slots
         self.connect_seconds = connect_seconds
         self.endpoint = PooledEndpoint(route.requests)
+        #: Watches over the connections in use.
+        self.paths = PathWatch(reactor)
         #: Requests that wait for a slot.
         self.queued: set[Deferred[UpstreamResponse]] = set()
 

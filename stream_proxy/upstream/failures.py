@@ -30,6 +30,7 @@ from twisted.web._newclient import (
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
+from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.upstream.egress import EgressProxy
 from stream_proxy.upstream.pem import openssl_words
 from stream_proxy.upstream.tls import CertificateError
@@ -43,8 +44,23 @@ class HeadTooLargeError(Exception):
     """The head of a response does not end."""
 
 
+class DeadPathError(Exception):
+    """Nothing of a request was acknowledged for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it acknowledged nothing for {DEAD_SECONDS:g} seconds")
+
+
 class InvalidAnswerError(Exception):
     """The bytes that came are no HTTP response."""
+
+
+class TLSSpokenError(InvalidAnswerError):
+    """The bytes that came in place of an HTTP response are TLS."""
+
+
+class HTTP2SpokenError(InvalidAnswerError):
+    """The bytes that came in place of an HTTP response are HTTP/2."""
 
 
 class ProxyRefusedError(Exception):
@@ -109,8 +125,8 @@ class Peer:
 
 _Kinds = tuple[type[BaseException], ...]
 
-#: Causes inside Twisted's wrappers, which say more than the wrapper. The words are formatted with the `peer`,
-#: the `error`, and OpenSSL's words for it (`tls`).
+#: Causes inside Twisted's wrappers, which say more than the wrapper; the first row that fits counts.
+#: The words are formatted with the `peer`, the `error`, and OpenSSL's words for it (`tls`).
 _CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
     ((CertificateError,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {error}."),
     (
@@ -122,6 +138,21 @@ _CAUSES: tuple[tuple[_Kinds, ErrorCode, str], ...] = (
         (HeadTooLargeError,),
         ErrorCode.UPSTREAM_MALFORMED,
         "{peer.subject} sent a response head that is too large.",
+    ),
+    (
+        (DeadPathError,),
+        ErrorCode.UPSTREAM_UNREACHABLE,
+        "The path to {peer.name} is dead: {error}.",
+    ),
+    (
+        (TLSSpokenError,),
+        ErrorCode.UPSTREAM_MALFORMED,
+        "{peer.subject} speaks TLS; use https:// in {peer.setting}.",
+    ),
+    (
+        (HTTP2SpokenError,),
+        ErrorCode.UPSTREAM_MALFORMED,
+        "{peer.subject} speaks HTTP/2, but only HTTP/1.1 can be used with it; check {peer.setting}.",
     ),
     ((InvalidAnswerError,), ErrorCode.UPSTREAM_MALFORMED, "{peer.subject} sent an invalid HTTP response."),
     ((SSL.Error,), ErrorCode.UPSTREAM_TLS, "TLS to {peer.name} failed: {tls}."),
@@ -186,6 +217,8 @@ def body_failure(failure: Failure, origin: str) -> APIError:
     for cause in _causes(failure.value):
         if isinstance(cause, APIError):
             return cause
+        if isinstance(cause, DeadPathError):
+            return upstream_error(f"The path to {origin} is dead: {cause}.", ErrorCode.UPSTREAM_UNREACHABLE)
     return upstream_error(
         f"The connection to {origin} broke before the answer was complete.", ErrorCode.UPSTREAM_CUT
     )
@@ -250,10 +283,16 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return found
 
 
+#: OpenSSL's words for a server that answers in the clear.
+_NO_TLS = ("wrong version number", "packet length too long", "http request")
+
+
 def _tls_words(error: SSL.Error, peer: Peer) -> str:
     words = openssl_words(error)
     if not words:
         return "the handshake was not completed"
+    if words in _NO_TLS:
+        return f"{words}; no TLS seems to be spoken there, so use http:// in {peer.setting}"
     if not peer.is_upstream or "alert" not in words:
         return words
     if peer.certificate:

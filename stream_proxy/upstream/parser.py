@@ -5,9 +5,15 @@ from __future__ import annotations
 from twisted.web._newclient import HTTPClientParser, ParseError
 from twisted.web.http import NO_CONTENT, SWITCHING
 
+from stream_proxy.http.first_bytes import ENOUGH, foreign_protocol, is_response
 from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
 from stream_proxy.upstream.chunked import ChunkedDecoder
-from stream_proxy.upstream.failures import HeadTooLargeError
+from stream_proxy.upstream.failures import (
+    HeadTooLargeError,
+    HTTP2SpokenError,
+    InvalidAnswerError,
+    TLSSpokenError,
+)
 
 #: The longest response head, as for requests.
 MAX_HEAD_BYTES = 65_536
@@ -23,6 +29,13 @@ class ResponseParser(HTTPClientParser):
     MAX_LENGTH = MAX_HEAD_BYTES
     _transferDecoders = {b"chunked": ChunkedDecoder}
     _field_count = 0
+    _first = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state == "STATUS":
+            # At once, because such a peer may never send the end of a line, nor close the connection.
+            self._first = first_bytes(self._first, data)
+        super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         text = line.removesuffix(b"\r")
@@ -58,6 +71,18 @@ class ResponseParser(HTTPClientParser):
                 # The body is clear, but not where its sender sees the end of it.
                 self.connHeaders.addRawHeader(b"Connection", b"close")
         super().allHeadersReceived()
+
+
+def first_bytes(before: bytes, data: bytes) -> bytes:
+    """Return the first bytes of a response, which so far were `before`, with those of `data`.
+
+    :raises InvalidAnswerError: no response begins so.
+    """
+    first = before + data[: ENOUGH - len(before)]
+    if is_response(first) is False:
+        kinds = {"TLS": TLSSpokenError, "HTTP/2": HTTP2SpokenError, None: InvalidAnswerError}
+        raise kinds[foreign_protocol(first)]()
+    return first
 
 
 def bound_head(parser: HTTPClientParser) -> None:

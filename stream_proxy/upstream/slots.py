@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import overloaded
+from stream_proxy.transport.dead_path import PathWatch
 
 
 class Slot:
@@ -73,11 +76,15 @@ class Slots:
 
 
 class Occupant:
-    """Connection that occupies a slot as long as it is in use."""
+    """Connection that occupies a slot, and has its path watched, as long as it is in use."""
 
     #: Whether the connection has ended.
     is_gone = False
+    #: Whether it was ended because its path is dead.
+    path_is_dead = False
+    transport: Any
     _slot: Slot | None = None
+    _watch: PathWatch | None = None
     _occupied = True
 
     def occupy(self, slot: Slot) -> None:
@@ -87,9 +94,23 @@ class Occupant:
         else:
             slot.free()
 
+    def watch_path(self, watch: PathWatch) -> None:
+        """Have `watch` end the connection if its path dies before the use ends."""
+        if self._occupied:
+            self._watch = watch
+            watch.add(self)
+
+    def path_died(self) -> None:
+        """Drop the connection, whose path is dead."""
+        self.path_is_dead = True
+        self.transport.abortConnection()
+
     def vacate(self) -> None:
         """End the use."""
         self._occupied = False
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.discard(self)
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.free()

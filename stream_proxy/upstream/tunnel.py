@@ -19,6 +19,7 @@ from stream_proxy.upstream.failures import (
     ProxyFailedError,
     ProxyRefusedError,
 )
+from stream_proxy.upstream.parser import first_bytes
 
 #: The longest response head to a CONNECT.
 MAX_ANSWER_BYTES = 16_384
@@ -93,6 +94,7 @@ class _Asking(Protocol):
         self._received += len(data)
         self._head += data
         try:
+            first_bytes(b"", self._head)
             while (end := _HEAD_END.search(self._head)) is not None:
                 status = _STATUS.fullmatch(self._head.split(b"\n", 1)[0].rstrip(b"\r"))
                 if status is None:

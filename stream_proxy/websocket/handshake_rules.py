@@ -13,13 +13,12 @@ VERSION = 13
 
 #: The part of autobahn's messages that quotes the peer. These fields carry API keys (browsers cannot set
 #: ``Authorization``, so OpenAI takes the key as a subprotocol), and the messages reach the log.
-_QUOTED = re.compile(r': expected |:? "(?!websocket"|upgrade").*', re.DOTALL)
+_QUOTED = re.compile(r""": expected |:? ["'](?!websocket"|upgrade").*""", re.DOTALL)
 
 #: Clearer words for messages that mean little without the quoted part.
 _CLEARER = {
     "duplicate protocol": "Sec-WebSocket-Protocol names one twice",
     "subprotocol selected by server": "it chose a subprotocol that was not offered",
-    "server wants to use extension": "it chose an extension that was not offered",
 }
 
 

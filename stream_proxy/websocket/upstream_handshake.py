@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.upgrade import switching_headers
-from stream_proxy.upstream.failures import HeadTooLargeError
-from stream_proxy.upstream.parser import MAX_HEAD_BYTES, MAX_HEAD_FIELDS
+from stream_proxy.upstream.failures import HeadTooLargeError, HTTP2SpokenError, TLSSpokenError
+from stream_proxy.upstream.parser import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, first_bytes
 from stream_proxy.upstream.slots import Occupant
 from stream_proxy.websocket.handshake_rules import VERSION, HandshakeError, head_for_autobahn, without_values
 from stream_proxy.websocket.refusal import RefusalReader, Refused
@@ -54,6 +54,9 @@ class _Check(WebSocketClientProtocol):
 
         :raises HandshakeError: if the head does not accept this key and these offers.
         """
+        if any(name.lower() == b"sec-websocket-extensions" and value for name, value in head.fields):
+            # None is ever offered, and autobahn's errors about one quote it.
+            raise HandshakeError("it chose an extension that was not offered")
         self._dataReceived(head_for_autobahn(head.status_line, head.fields))
         if self._fault is not None:
             raise HandshakeError(without_values(self._fault))
@@ -106,7 +109,7 @@ class UpstreamHandshake(Occupant, Protocol):
         self._check = _Check(reactor, offers)
         self._head = ResponseHead(MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
         self._refusal: RefusalReader | None = None
-        self._early = b""
+        self._early = self._first = b""
         self._receiver: Callable[[bytes], None] | None = None
         self._lost: Callable[[], None] | None = None
 
@@ -150,7 +153,7 @@ class UpstreamHandshake(Occupant, Protocol):
                 self._early += data
             else:
                 self._read_head(data)
-        except HandshakeError as error:
+        except (HandshakeError, HTTP2SpokenError, TLSSpokenError) as error:
             self._fail(error)
         except HeadTooLargeError:
             self._fail(HandshakeError("its head is too large"))
@@ -172,6 +175,7 @@ class UpstreamHandshake(Occupant, Protocol):
         self.vacate()
 
     def _read_head(self, data: bytes) -> None:
+        self._first = first_bytes(self._first, data)
         found = self._head.feed(data)
         if isinstance(found, Switching):
             chosen = self._check.chosen(found)
@@ -185,7 +189,7 @@ class UpstreamHandshake(Occupant, Protocol):
         if refusal.feed(data):
             self._head.pass_on(len(data))
 
-    def _fail(self, error: HandshakeError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._decide(Failure(error))
         if self.transport is not None:
             self.transport.abortConnection()

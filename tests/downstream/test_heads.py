@@ -50,6 +50,19 @@ class HeadTests(RelayTestCase):
         response = await self.request(port, "GET", "/v1/x", headers=[("X", "x" * 65_000)])
         self.assertEqual((response.status, len(recorder.last.get("x") or "")), (200, 65_000))
 
+    async def test_other_protocols(self) -> None:
+        """Clients that speak TLS or HTTP/2 are told so at once."""
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x01" * 50
+        for sent, words in (
+            ((hello,), "speaks TLS to a port without; use http:// in its base URL"),
+            (tuple(hello[at : at + 1] for at in range(len(hello))), "speaks TLS"),
+            ((b"\0\0\x12\4\0\0\0\0\0" + bytes(18),), "speaks HTTP/2"),
+            ((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), "speaks HTTP/2"),
+            ((b"PRI * HTTP/2.0\r", b"\n\r\nSM\r\n\r\n"), "speaks HTTP/2"),
+        ):
+            response = await self.refusal(*sent, status=400)
+            self.assertIn(words, response.json()["error"]["message"])
+
     async def test_malformed(self) -> None:
         """Bytes that are not HTTP are a 400."""
         for data in [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.error import ConnectionDone
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
@@ -16,6 +19,7 @@ from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
+from tests.support.certificates import server_context, trust
 from tests.support.loopback import reactor, turns
 from tests.support.payloads import CHAT
 from tests.support.sites import LimitsTestCase, Ok
@@ -258,3 +262,69 @@ class BodyTimeTests(LimitsTestCase):
         clock.advance(599)
         client.write(b"2")
         self.assertEqual((await read_response(client)).status, 200)
+
+
+class HandshakeTimeTests(LimitsTestCase):
+    """``requestHeadSeconds`` for TLS handshakes."""
+
+    async def connect(self) -> tuple[Stream, Clock]:
+        """Return a client, which has sent nothing, of a site with TLS, under a clock of the test's."""
+        clock = Clock()
+        site, port = await self.site(tls=server_context("127.0.0.1"), clock=clock)
+        client = await self.client(port)
+        while not site.channels:
+            await turns(1)
+        return client, clock
+
+    async def test_late(self) -> None:
+        """A handshake that is not over after 60 seconds is the end, wherever it stopped."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        near = SSL.Connection(context)
+        near.set_connect_state()
+        self.assertRaises(SSL.WantReadError, near.do_handshake)
+        hello = near.bio_read(65536)
+        for sent in (b"", hello[:1], hello[:20], hello):
+            client, clock = await self.connect()
+            client.write(sent)
+            if sent is hello:
+                await client.some()  # the server's half
+            clock.advance(59)
+            await turns(5)
+            self.assertIsNone(client.lost)
+            clock.advance(1)
+            await client.gone()
+            words = "- - 408 dropped - 0 bytes 0 ms: The TLS handshake took longer than 60 seconds."
+            self.assertEqual(self.log.lines, [words])
+            self.log.lines.clear()
+
+    async def test_in_time(self) -> None:
+        """A connection whose handshake is over may be idle, and its timer is gone with it."""
+        trust(self)
+        clock = Clock()
+        site, port = await self.site(tls=server_context("127.0.0.1"), clock=clock)
+        client = Stream()
+        endpoint = HostnameEndpoint(reactor, "127.0.0.1", port)
+        await connectProtocol(wrapClientTLS(optionsForClientTLS("127.0.0.1"), endpoint), client)
+        self.addCleanup(client.transport.abortConnection)
+        client.write(GET)
+        self.assertEqual((await read_response(client)).status, 200)
+        clock.advance(120)
+        await turns(5)
+        self.assertEqual((len(site.channels), self.log.lines), (1, []))
+        client.write(GET)
+        self.assertEqual((await read_response(client)).status, 200)
+        client.close()
+        while site.channels:
+            await turns(1)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_plain(self) -> None:
+        """A plain connection that has sent nothing is idle."""
+        clock = Clock()
+        site, port = await self.site(clock=clock)
+        await self.client(port)
+        while not site.channels:
+            await turns(1)
+        clock.advance(120)
+        await turns(5)
+        self.assertEqual(len(site.channels), 1)

@@ -179,6 +179,18 @@ class ProcessTestCase(LoopbackTestCase):
         """Wait until it no longer listens on a port."""
         await process.times(f"TCP Port {port} Closed", self.workers)
 
+    async def assert_accepts(self, port: int) -> None:
+        """Check that something listens on a port, soon at the latest."""
+
+        async def accepts() -> bool:
+            try:
+                await self.client(port)
+            except ConnectionRefusedError:
+                return False
+            return True
+
+        await eventually(accepts)
+
     async def assert_refused(self, port: int) -> None:
         """Check that nothing listens on a port, soon at the latest: Twisted logs it before it closes."""
 

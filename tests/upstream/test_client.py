@@ -37,9 +37,21 @@ from tests.support.certificates import server_context, trust
 from tests.support.flood import MIB, Pour, numbered
 from tests.support.loopback import LoopbackTestCase, Script, reactor, turns
 from tests.support.payloads import CHAT
-from tests.support.wire import Message, Stream, event_stream_head, read_request, read_response, respond
+from tests.support.sessions import handshake
+from tests.support.wire import (
+    Message,
+    Stream,
+    event_stream_head,
+    read_head,
+    read_request,
+    read_response,
+    respond,
+)
 
 STREAMING = {"model": "m", "stream": True}
+#: Beginnings of a server that speaks nothing but HTTP/2, as seen by a client that does not.
+SETTINGS = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+GOAWAY = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(7) + b"\x01"
 
 
 class UpstreamTestCase(LoopbackTestCase):
@@ -223,7 +235,6 @@ class InvalidAnswerTests(UpstreamTestCase):
         """An upstream that speaks another protocol, or malformed HTTP."""
         for data in (
             b"SSH-2.0-OpenSSH_9.6\r\n",
-            b"\x15\x03\x01\x00\x02\x02\x50\r\n\r\n",
             b"HTTP/1.1 abc Hm\r\n\r\n",
             b"HTTP/1.1\r\n\r\n",
             b"HTTP/x.y 200 OK\r\n\r\n",
@@ -240,6 +251,55 @@ class InvalidAnswerTests(UpstreamTestCase):
                 await stream.rest()
 
             await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "sent an invalid HTTP response")
+
+    async def test_first_bytes(self) -> None:
+        """Bytes that begin no response are an error at once, although the connection stays open."""
+        for data in (b"SSH-2.0", b"220 smtp", b"ICY 200 OK", b"\0", b"\r\n", b"<html>", b"http/1.1 200 OK"):
+
+            async def script(stream: Stream, data: bytes = data) -> None:
+                await read_request(stream)
+                stream.write(data.ljust(16, b"\0"))
+                await stream.rest()
+
+            await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, "sent an invalid HTTP response")
+
+    async def test_other_protocols(self) -> None:
+        """HTTP/2 and TLS are named, however their first bytes are split, and whether or not they close."""
+        for data, words in (
+            (SETTINGS, "speaks HTTP/2, but only HTTP/1.1 can be used with it; check upstreamUrl."),
+            (GOAWAY, "speaks HTTP/2"),
+            (b"\x15\x03\x01\x00\x02\x02\x46", "speaks TLS; use https:// in upstreamUrl."),
+            (b"\x16\x03\x03\x00\x7a\x02\x00", "speaks TLS"),
+        ):
+            for end in (Stream.rest, Stream.close):
+                for size in (len(data), 1):
+
+                    async def script(
+                        stream: Stream, data: bytes = data, size: int = size, end: Any = end
+                    ) -> None:
+                        await read_request(stream)
+                        for start in range(0, len(data), size):
+                            stream.write(data[start : start + size])
+                            await turns(1 if size == 1 else 0)
+                        if (waiting := end(stream)) is not None:
+                            await waiting
+
+                    await self.failed(script, ErrorCode.UPSTREAM_MALFORMED, words)
+
+    async def test_other_protocols_for_websockets(self) -> None:
+        """They are named to the client of a WebSocket, too."""
+        for data, words in ((SETTINGS, "speaks HTTP/2"), (b"\x15\x03\x01\x00\x02\x02\x46", "use https://")):
+
+            async def script(stream: Stream, data: bytes = data) -> None:
+                await read_head(stream)
+                stream.write(data)
+                await stream.rest()
+
+            upstream = await self.upstream(script)
+            client = await self.client(await self.proxy(upstream.url))
+            client.write(handshake())
+            self.assert_error(await read_response(client), ErrorCode.UPSTREAM_MALFORMED, words)
+            await upstream.connections[0].gone()
 
     async def test_endless_head(self) -> None:
         """A head that does not end in fields, one field, the status line, or 1xx: little of it is read."""

@@ -99,6 +99,7 @@ class TLSTests(LoopbackTestCase):
         )
         self.assert_refused(answer)
         self.assertIn("wrong version number", answer.json()["error"]["message"])
+        self.assertIn("so use http:// in upstreamUrl", answer.json()["error"]["message"])
 
     async def test_closed_in_the_handshake(self) -> None:
         """A server that hangs up in the handshake."""

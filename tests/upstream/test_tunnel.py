@@ -376,6 +376,20 @@ class FailureTests(TunnelTestCase):
                 await self.ask(None), ErrorCode.EGRESS_FAILED, "check HTTPS_PROXY and that it runs"
             )
 
+    async def test_other_protocols(self) -> None:
+        """A proxy that speaks TLS or HTTP/2 where neither was expected."""
+        for data, words in (
+            (b"\x15\x03\x01\x00\x02\x02\x46", "speaks TLS; use https:// in proxy."),
+            (b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", "speaks HTTP/2"),
+        ):
+
+            async def script(stream: Stream, data: bytes = data) -> None:
+                await read_head(stream)
+                stream.write(data)
+                await stream.rest()
+
+            await self.failing(script, ErrorCode.EGRESS_FAILED, words)
+
     async def test_statuses(self) -> None:
         """Statuses of a proxy that refuses the tunnel."""
         for code, words in (

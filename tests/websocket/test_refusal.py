@@ -9,7 +9,8 @@ from functools import partial
 from twisted.internet.defer import Deferred
 
 from stream_proxy.limits import Limits
-from tests.support.loopback import turns
+from stream_proxy.request_log import RequestLog
+from tests.support.loopback import Lines, turns
 from tests.support.sessions import (
     UPGRADE,
     WebSocketTestCase,
@@ -163,6 +164,33 @@ class RefusalTests(WebSocketTestCase):
                 response, 502, "upstream_error", "handshake of http://127.0.0.1:[0-9]+ is invalid"
             )
             self.assertNotIn(b"surprise", response.body)
+
+    async def test_quotes(self) -> None:
+        """What an invalid 101 says reaches neither the client nor the log, in whatever field it stands."""
+        mark = "\x1b]0;EVIL\x07"
+        log = Lines()
+        for name, value in (
+            ("Sec-WebSocket-Extensions", f"permessage-deflate; server_max_window_bits={mark}"),
+            ("Sec-WebSocket-Extensions", f"permessage-deflate; {mark}; {mark}"),
+            ("Sec-WebSocket-Extensions", f"permessage-bzip2; server_max_compress_level='{mark}'"),
+            ("Sec-WebSocket-Extensions", mark),
+            ("Sec-WebSocket-Protocol", mark),
+            ("Upgrade", mark),
+            ("Connection", mark),
+            ("Sec-WebSocket-Accept", mark),
+        ):
+
+            async def script(stream: Stream, name: str = name, value: str = value) -> None:
+                answer = accepted(await read_head(stream))
+                lines = [line for line in answer.split(b"\r\n") if not line.startswith(name.encode() + b":")]
+                stream.write(b"\r\n".join([lines[0], f"{name}: {value}".encode(), *lines[1:]]))
+
+            upstream = await self.upstream(script)
+            response = await self.refused(await self.proxy(upstream.url, log=RequestLog("debug", log)))
+            self.assert_error(response, 502, "upstream_error")
+            self.assertNotIn(b"EVIL", response.body)
+        self.assertEqual(len(log.lines), 8)
+        self.assertNotIn("EVIL", "".join(log.lines))
 
     async def test_garbage(self) -> None:
         """A response that is not HTTP gets a 502."""
