@@ -1,14 +1,15 @@
 """Arguments of tool calls, which are judged as JSON.
 
 A complete object is never continued. What comes after one is the same call said again: some servers send the
-whole once more, or with each fragment all that came before it (DeepSeek behind Baidu Qianfan), or ``{}``
-before the real object (gateways in front of Claude, whose ``input`` begins empty).
+whole once more (vLLM's xlam parser, also after a beginning of it), or with each fragment all that came before
+it (DeepSeek behind Baidu Qianfan), or ``{}`` first (gateways to Claude, whose ``input`` begins empty).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import dropwhile
 
 import msgspec
 
@@ -90,13 +91,17 @@ class Arguments:
                 self._nesting = _Nesting()
 
     def _cumulative(self) -> str | None:
-        """Return the last fragment if each one holds all before it but ``{}``, and the last is JSON."""
-        whole = ""
-        for fragment in self._fragments:
-            if not fragment or fragment.startswith(whole) or _EMPTY_OBJECT.fullmatch(whole):
-                whole = fragment or whole
+        """Return what the fragments make if those that hold all before them replace it, if that is JSON."""
+        parts: list[str] = []
+        length = 0
+        for fragment in dropwhile(_is_nothing, self._fragments):
+            # As only a fragment of that length is compared with the whole, this takes linear time.
+            if len(fragment) >= length and fragment.startswith("".join(parts)):
+                parts, length = [fragment], len(fragment)
             else:
-                return None
+                parts.append(fragment)
+                length += len(fragment)
+        whole = "".join(parts)
         return whole if _is_json(whole) else None
 
     def _folded(self) -> str | None:
@@ -172,6 +177,10 @@ def is_object(text: str) -> bool:
         return True
     except (ValueError, RecursionError):
         return False
+
+
+def _is_nothing(fragment: str) -> bool:
+    return not fragment.strip() or _EMPTY_OBJECT.fullmatch(fragment) is not None
 
 
 def _is_json(text: str) -> bool:

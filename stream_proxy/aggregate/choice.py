@@ -74,7 +74,8 @@ class Choice:
         extra: Object = settled(self._extra)
         extra.pop("usage", None)
         for key in _ONLY_STREAMED:
-            message.pop(key, None)
+            if key != "index" or message.get(key) == index:  # the choice's, once more (Mistral)
+                message.pop(key, None)
         spoke = any(message.get(key) for key in _SPOKEN)
         for members in (message, extra):
             if spoke or not members.get("text"):

@@ -117,6 +117,16 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(read("{}", *parts), OSLO)
         self.assertEqual(read("", '{"a', '{"a', "", '{"a":1}'), '{"a":1}')
 
+    def test_whole_after_a_beginning(self) -> None:
+        """The whole may follow a beginning of it, in pieces itself or not, with pieces after it or not."""
+        for fragments in (
+            ("{", OSLO),
+            ("{", '"ci', 'ty": "Os', OSLO),
+            ('{"ci', 'ty": "', OSLO[:-2], '"', "}"),
+            ('{"ci', 'ty": "Os', OSLO[:-4], OSLO),
+        ):
+            self.assertEqual(read(*fragments), OSLO)
+
     def test_closed_snapshots(self) -> None:
         """So may objects that grow, each of them complete."""
         self.assertEqual(read("{}", '{"a":""}', '{"a":"x"}', '{"a":"xy","b":[1]}', '{"a":"xy","b":[1,2]}'),

@@ -128,6 +128,11 @@ class PlaceTests(SynchronousTestCase):
         self.assertNotIn("p", result)
         self.assertEqual(result["choices"][0]["message"]["p"], 1)
 
+    def test_index_of_choice(self) -> None:
+        """The choice's index inside its deltas is dropped (Mistral); another index is not ours to judge."""
+        self.assertNotIn("index", message({"index": 0, "content": "a"}, {"index": 0}))
+        self.assertEqual(message({"index": 3})["index"], 3)
+
     def test_filter_offsets(self) -> None:
         """Azure's offsets into the text of a stream are dropped, its filter results are not."""
         found = only(
