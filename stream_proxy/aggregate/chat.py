@@ -6,7 +6,7 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object" and
 from __future__ import annotations
 
 from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
-from stream_proxy.aggregate.arguments import Arguments
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.choice import PADDING, Choice
 from stream_proxy.aggregate.merge import Object, overlay
 from stream_proxy.aggregate.sse import ServerSentEvent
@@ -147,12 +147,12 @@ class ChatCompletionsAccumulator(EventAccumulator):
                 choice = self._choices[index] = Choice()
             choice.add(entry)
 
-    def _completion(self, *, read: bool = True) -> Object:
+    def _completion(self, reader: ArgumentReader | None = None) -> Object:
         top = {key: value for key, value in self._top.items() if key not in _PADDINGS}
         top["object"] = "chat.completion"
         seed = f"{top.get('id')} {top.get('created')}"
         choices = sorted(self._choices.items())
-        top["choices"] = [choice.completion(index, seed, read=read) for index, choice in choices]
+        top["choices"] = [choice.completion(index, seed, reader) for index, choice in choices]
         if "x_groq" in top:
             for choice in top["choices"]:  # Groq labels the deltas of reasoning, but no whole message
                 choice["message"].pop("channel", None)
@@ -176,7 +176,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
     def _measure(self) -> None:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
-        room = self._max_bytes - len(encode_json(self._completion(read=False)))
+        room = self._max_bytes - len(encode_json(self._completion()))
         if room < 0:
             raise response_too_large(self._max_bytes)
         self._measure_at = self._fed + max(room, self._max_bytes // _MEASURE_SHARE)
@@ -191,7 +191,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._finish()
 
     def _finish(self) -> None:
-        result = encode_json(self._completion())
+        result = encode_json(self._completion(ArgumentReader()))
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
         self._result = result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_proxy.aggregate.arguments import Arguments
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.merge import Object, fill, lengthens, merge_delta, overlay, settled
 from stream_proxy.aggregate.tool_calls import ToolCalls, finish_calls
 
@@ -63,13 +63,13 @@ class Choice:
         """Return the usage that came in this choice instead of at the top (Moonshot)."""
         return self._extra.get("usage")
 
-    def completion(self, index: int, seed: str, *, read: bool = True) -> Object:
+    def completion(self, index: int, seed: str, reader: ArgumentReader | None) -> Object:
         """Return the entry of the result's ``choices``.
 
         :param seed: what tells the result apart from others.
-        :param read: whether arguments are read as what was meant, and not just joined.
+        :param reader: reads arguments as what was meant; without one their fragments are just joined.
         """
-        message: Object = settled(self._message, read=read)
+        message: Object = settled(self._message, reader)
         fill(message, self._whole)
         extra: Object = settled(self._extra)
         extra.pop("usage", None)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
-from stream_proxy.aggregate.arguments import Arguments
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.arrays import Details, Entries, Parts
-from stream_proxy.aggregate.texts import KNOWN_TEXTS, VendorText
+from stream_proxy.aggregate.texts import KNOWN_TEXTS, VendorText, holds
 from stream_proxy.aggregate.tool_calls import ToolCalls
 
 Object = dict[str, Any]
@@ -105,17 +105,17 @@ def fill(target: Object, whole: Object) -> None:
             target[key] = value
 
 
-def settled(value: Any, *, read: bool = True) -> Any:
+def settled(value: Any, reader: ArgumentReader | None = None) -> Any:
     """Return `value` as plain JSON values; the tree itself is not changed and can go on growing.
 
-    :param read: whether arguments are read as what was meant, and not just joined.
+    :param reader: reads arguments as what was meant; without one their fragments are just joined.
     """
     if isinstance(value, dict):
-        return {key: settled(member, read=read) for key, member in value.items()}
+        return {key: settled(member, reader) for key, member in value.items()}
     if isinstance(value, Entries):
-        return value.finish([settled(entry, read=read) for entry in value.entries])
-    if isinstance(value, Arguments) and read:
-        return value.read()
+        return value.finish([settled(entry, reader) for entry in value.entries])
+    if isinstance(value, Arguments) and reader is not None:
+        return reader.read(value)
     return value.getvalue() if isinstance(value, _GROWING) else value
 
 
@@ -155,7 +155,7 @@ def _merge_scalar(target: Object, key: str, value: object) -> None:
     elif key in IDENTITIES:
         return
     elif isinstance(old, _GROWING) and isinstance(value, str):
-        if key not in REPEATABLE or not _holds(old, value):
+        if key not in REPEATABLE or not holds(old, value):
             old.write(value)
     elif isinstance(old, Entries):
         if key in TEXT_OR_PARTS and isinstance(value, str):
@@ -164,11 +164,6 @@ def _merge_scalar(target: Object, key: str, value: object) -> None:
         _append(target, key, old, value)
     elif not isinstance(old, dict):
         target[key] = value
-
-
-def _holds(text: StringIO | VendorText | Arguments, value: str) -> bool:
-    """Report whether `text` is `value`; that of a long one is not built for each of its fragments."""
-    return not (isinstance(text, StringIO) and text.tell() != len(value)) and text.getvalue() == value
 
 
 def _append(target: Object, key: str, old: str, value: str) -> None:

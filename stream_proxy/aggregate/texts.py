@@ -51,3 +51,13 @@ class VendorText:
     def getvalue(self) -> str:
         """Return the whole."""
         return self._first if self._text is None else self._text.getvalue()
+
+
+def holds(text: object, value: str) -> bool:
+    """Report whether `text`, which may be under construction, is `value`.
+
+    A long one is not built for each of its fragments.
+    """
+    if isinstance(text, StringIO):
+        return text.tell() == len(value) and text.getvalue() == value
+    return text.getvalue() == value if isinstance(text, VendorText) else text == value

@@ -6,6 +6,7 @@ import hashlib
 
 from stream_proxy.aggregate.arguments import Arguments, opens_object
 from stream_proxy.aggregate.arrays import Entries, Identity, differ, identity
+from stream_proxy.aggregate.texts import holds
 from stream_proxy.lenient_json import JSONObject
 
 
@@ -98,17 +99,16 @@ def _is_another(entry: JSONObject, fragment: JSONObject) -> bool:
     if not name and id is None:
         return False
     known_callee, known_id = _callee(entry), identity(entry.get("id"))
-    known_name = _text(known_callee, "name")
     if not name and id == known_id:
         return False
     fresh = id is not None and known_id is not None and id != known_id
-    renamed = bool(name) and name != known_name
+    renamed = bool(name) and not holds(known_callee.get("name"), name)
     known = known_callee.get("arguments")
     if isinstance(known, dict):  # not as text: it came whole
         return bool(name) and (fresh or isinstance(callee.get("arguments"), dict))
     if not isinstance(known, Arguments) or not known.complete:
-        return fresh and bool(name) and (renamed or bool(_text(known_callee, "input")))
-    if (fresh and name) or (renamed and known_name):
+        return fresh and bool(name) and (renamed or bool(known_callee.get("input")))
+    if (fresh and name) or (renamed and known_callee.get("name")):
         return True
     text = _text(callee, "arguments")
     return opens_object(text) and not known.are_said_again(text)
@@ -123,9 +123,6 @@ def _callee(call: JSONObject) -> JSONObject:
     return call
 
 
-def _text(members: JSONObject, key: str) -> str:
-    value = members.get(key)
-    if value is None or isinstance(value, str):
-        return value or ""
-    whole = getattr(value, "getvalue", None)
-    return whole() if whole is not None else ""
+def _text(fragment: JSONObject, key: str) -> str:
+    text = fragment.get(key)
+    return text if isinstance(text, str) else ""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate import arguments as module
-from stream_proxy.aggregate.arguments import Arguments, is_object
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, is_object
 
 OSLO = '{"city": "Oslo"}'
 JSON = st.recursive(
@@ -45,8 +45,10 @@ def read(*fragments: str) -> str:
         arguments.write(fragment)
         asked.write(fragment)
         _ = asked.complete
-    assert arguments.read() == asked.read() == asked.read()
-    return arguments.read()
+    reader = ArgumentReader()
+    found = reader.read(arguments)
+    assert found == reader.read(asked) == reader.read(asked)
+    return found
 
 
 def complete(*fragments: str) -> bool:
@@ -152,6 +154,7 @@ class ReadingTests(SynchronousTestCase):
             ("}", "{", "}"),
             ("[" * 100_000,),
             ('{"a":' * 100_000,),
+            ('{"a":' * 900 + "1" + "}" * 900, '{"a":' * 900 + "2" + "}" * 900),
         ):
             self.assertEqual(read(*fragments)[:50], "".join(fragments)[:50])
 
@@ -250,6 +253,7 @@ class CompletenessTests(SynchronousTestCase):
         self.patch(module, "is_object", counting)
         for first, then in (
             ('{"a":[', '{"b":1},'),
+            ('{"a":[', '{"b":1}'),
             ('{"a":"', "x}"),
             ("x", "{}"),
             (OSLO, OSLO),
@@ -259,9 +263,20 @@ class CompletenessTests(SynchronousTestCase):
         ):
             parsed = 0
             arguments = Arguments()
-            for fragment in [first, *[then] * 1_000]:
+            for fragment in [first, *[then] * 4_000]:
                 arguments.write(fragment)
                 _ = arguments.complete
             size = len(arguments.getvalue())
-            arguments.read()
-            self.assertLessEqual(parsed, 3 * size, (first, then))
+            ArgumentReader().read(arguments)
+            self.assertLessEqual(parsed, 9 * size + 100_000, (first, then))
+
+    def test_bound(self) -> None:
+        """What is read in one response is bounded; beyond that, fragments are just joined."""
+        self.patch(module, "_MOST_READ", 3 * len(OSLO))
+        arguments = Arguments()
+        arguments.extend([OSLO, OSLO])
+        reader = ArgumentReader()
+        self.assertEqual([reader.read(arguments) for _ in range(2)], [OSLO, OSLO + OSLO])
+        whole = Arguments()
+        whole.write(OSLO + " " * 100)
+        self.assertEqual(reader.read(whole), whole.getvalue())

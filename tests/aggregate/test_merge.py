@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 
@@ -18,7 +19,7 @@ def merged(*deltas: dict[str, Any]) -> Any:
     target: dict[str, Any] = {}
     for delta in deltas:
         merge_delta(target, json.loads(json.dumps(delta)))
-    return settled(target)
+    return settled(target, ArgumentReader())
 
 
 class ValueTests(SynchronousTestCase):

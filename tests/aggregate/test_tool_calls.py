@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.aggregate import merge
+from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, settled
 from stream_proxy.aggregate.tool_calls import finish_calls
 from tests.aggregate.test_arguments import argument_texts, pieces
@@ -20,7 +23,7 @@ def merged(*deltas: dict[str, Any]) -> Any:
     target: dict[str, Any] = {}
     for delta in deltas:
         merge_delta(target, json.loads(json.dumps(delta)))
-    return settled(target)
+    return settled(target, ArgumentReader())
 
 
 def chunks(*arrays: list[Any]) -> Any:
@@ -158,6 +161,22 @@ class IndexTests(SynchronousTestCase):
 
         found = calls(custom("a", "f", ""), custom(None, None, "x"), custom("b", "f", "y"))
         self.assertEqual(found, [custom("a", "f", "x"), custom("b", "f", "y")])
+
+    def test_long_name(self) -> None:
+        """A name of many fragments is not built for each of them."""
+        built = 0
+
+        class Counting(StringIO):
+            def getvalue(self) -> str:
+                nonlocal built
+                built += self.tell()
+                return super().getvalue()
+
+        self.patch(merge, "StringIO", Counting)
+        count = 1_000
+        found = apart(*(call("", "ab" * (n % 3 + 1), index=0, id=str(n % 2)) for n in range(count)))
+        size = sum(len(each["function"]["name"]) for each in found)
+        self.assertLess(built, 4 * size)
 
     def test_late_name_and_id(self) -> None:
         """Arguments may precede the name, and the id may be missing or a number."""
