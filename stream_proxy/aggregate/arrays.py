@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TypeAlias
 
 from stream_proxy.lenient_json import JSONObject, is_integer
@@ -152,3 +153,10 @@ def differ(entry: JSONObject, fragment: JSONObject, key: str) -> bool:
     """Report whether an entry and a fragment both have an identity under `key`, and not the same."""
     one, other = identity(entry.get(key)), identity(fragment.get(key))
     return one is not None and other is not None and one != other
+
+
+def holds(text: object, value: str) -> bool:
+    """Report whether `text`, which may be under construction, is `value`."""
+    if isinstance(text, StringIO):  # a long one is not built for each of its fragments
+        return text.tell() == len(value) and text.getvalue() == value
+    return text == value

@@ -17,10 +17,10 @@ _SPOKEN = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls",
 class Choice:
     """One choice under construction."""
 
-    __slots__ = ("_extra", "_logprobs", "_message", "_message_is_delta", "_whole", "finish_reason")
+    __slots__ = ("_extra", "_logprobs", "_message_is_delta", "_whole", "finish_reason", "message")
 
     def __init__(self) -> None:
-        self._message: Object = {}
+        self.message: Object = {}
         self._message_is_delta: bool | None = None  # known once a `message` has come
         self._whole: Object = {}
         self._logprobs: object = None
@@ -31,7 +31,7 @@ class Choice:
         """Merge an entry of a chunk's ``choices``."""
         delta = entry.get("delta")
         if isinstance(delta, dict):
-            merge_delta(self._message, delta)
+            merge_delta(self.message, delta)
         for key, value in entry.items():
             if key == "finish_reason":
                 self.finish_reason = value or self.finish_reason
@@ -48,15 +48,15 @@ class Choice:
 
     def lengthens(self, delta: Object) -> bool:
         """Report whether merging `delta`, one text, only appends it to a text of the message."""
-        return lengthens(self._message, delta)
+        return lengthens(self.message, delta)
 
     def add_text(self, delta: Object) -> None:
         """Merge a delta that stands for several of the same kind."""
-        merge_delta(self._message, delta)
+        merge_delta(self.message, delta)
 
     def arguments_at(self, call: int) -> Arguments | None:
         """Return the arguments that a fragment of the call with this index is appended to."""
-        calls = self._message.get("tool_calls")
+        calls = self.message.get("tool_calls")
         return calls.arguments_at(call) if isinstance(calls, ToolCalls) else None
 
     def usage(self) -> object:
@@ -69,7 +69,7 @@ class Choice:
         :param seed: what tells the result apart from others.
         :param reader: reads arguments as what was meant; without one their fragments are just joined.
         """
-        message: Object = settled(self._message, reader)
+        message: Object = settled(self.message, reader)
         fill(message, self._whole)
         extra: Object = settled(self._extra)
         extra.pop("usage", None)
@@ -97,10 +97,10 @@ class Choice:
         anything in it, messages are streamed instead.
         """
         if self._message_is_delta is None:
-            spoke = any(value for key, value in self._message.items() if key != "role")
+            spoke = any(value for key, value in self.message.items() if key != "role")
             self._message_is_delta = not beside_delta and not spoke
         if self._message_is_delta and not beside_delta:
-            merge_delta(self._message, message)
+            merge_delta(self.message, message)
         else:
             self._whole = message
 

@@ -11,8 +11,7 @@ from io import StringIO
 from typing import Any
 
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
-from stream_proxy.aggregate.arrays import Details, Entries, Parts
-from stream_proxy.aggregate.texts import KNOWN_TEXTS, VendorText, holds
+from stream_proxy.aggregate.arrays import Details, Entries, Parts, holds
 from stream_proxy.aggregate.tool_calls import ToolCalls
 
 Object = dict[str, Any]
@@ -25,6 +24,25 @@ LAST_WINS = frozenset({"status"})
 REPEATABLE = frozenset({"name"})
 # Arrays of parts that may also be sent as plain text.
 TEXT_OR_PARTS = frozenset({"content"})
+# Texts that a model writes, and data: two equal fragments of one are "ha" and "ha", never a repeat.
+KNOWN_TEXTS = frozenset(
+    {
+        "content",
+        "data",
+        "input",
+        "name",
+        "partial_json",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_text",
+        "refusal",
+        "summary",
+        "text",
+        "thinking",
+        "thought",
+        "transcript",
+    }
+)
 # `thinking` is the array of text parts inside a thinking part of `content` (Mistral).
 _ARRAYS: dict[str, type[Entries]] = {
     "content": Parts,
@@ -35,6 +53,35 @@ _ARRAYS: dict[str, type[Entries]] = {
     "tool_calls": ToolCalls,
 }
 _ARGUMENTS = "arguments"
+
+
+class VendorText:
+    """A string of unknown meaning: a label if every fragment is the same (Groq's ``channel``), else a text.
+
+    :param first: the first fragment.
+    """
+
+    __slots__ = ("_first", "_repeats", "_text")
+
+    def __init__(self, first: str) -> None:
+        self._first = first
+        self._repeats = 1
+        self._text: StringIO | None = None
+
+    def write(self, fragment: str) -> None:
+        """Add a fragment."""
+        if self._text is None:
+            if fragment == self._first:
+                self._repeats += 1
+                return
+            self._text = StringIO()
+            self._text.write(self._first * self._repeats)
+        self._text.write(fragment)
+
+    def getvalue(self) -> str:
+        """Return the whole."""
+        return self._first if self._text is None else self._text.getvalue()
+
 
 _GROWING = (StringIO, VendorText, Arguments)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from stream_proxy.aggregate.arguments import Arguments, opens_object
-from stream_proxy.aggregate.arrays import Entries, Identity, differ, identity
-from stream_proxy.aggregate.texts import holds
+from stream_proxy.aggregate.arrays import Entries, Identity, differ, holds, identity
 from stream_proxy.lenient_json import JSONObject
 
 
