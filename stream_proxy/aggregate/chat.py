@@ -6,7 +6,9 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object" and
 from __future__ import annotations
 
 from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
-from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from stream_proxy.aggregate.choice import PADDING, Choice
+from stream_proxy.aggregate.merge import Object, overlay
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error
 from stream_proxy.error_codes import ErrorCode
@@ -16,75 +18,14 @@ from stream_proxy.limits import MAX_HELD_BYTES
 
 # The first value that is not empty wins; those in Azure's first chunk are empty.
 _FIRST_WINS = frozenset({"id", "created", "model"})
-# Padding of streamed chunks against traffic analysis.
-_PADDING = "obfuscation"
+# Mistral pads at the top under this name.
+_PADDINGS = frozenset({PADDING, "p"})
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
 # An event whose name is not "message" counts as a chunk only if it has one of these keys; pings have none.
 _CHUNK_KEYS = frozenset({"choices", "error", "usage"})
 # The order of the non-streaming API.
 _KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
-
-
-class _Choice:
-    """One choice under construction."""
-
-    __slots__ = ("extra", "finish_reason", "logprobs", "message")
-
-    def __init__(self) -> None:
-        self.message: Object = {}
-        self.logprobs: object = None
-        self.finish_reason: object = None
-        self.extra: Object = {}
-
-    def add(self, entry: Object) -> None:
-        """Merge an entry of a chunk's ``choices``."""
-        delta = entry.get("delta")
-        for key, value in entry.items():
-            if key == "delta":
-                if isinstance(value, dict):
-                    merge_delta(self.message, value)
-            elif key == "finish_reason":
-                if value not in (None, ""):
-                    self.finish_reason = value
-            elif key == "logprobs":
-                if value is not None:
-                    self._add_logprobs(value)
-            elif key == "message":
-                # Beside a delta this is the text so far, which Perplexity sends again with each chunk.
-                if isinstance(value, dict) and not (isinstance(delta, dict) and delta):
-                    merge_delta(self.message, value)
-            elif key not in ("index", _PADDING):
-                overlay(self.extra, {key: value})
-
-    def completion(self, index: int) -> Object:
-        """Return the entry of the result's ``choices``."""
-        message = settled(self.message)
-        message.pop(_PADDING, None)
-        calls = message.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            if isinstance(call, dict):
-                call.pop("index", None)
-        role, content = message.pop("role", None), message.pop("content", None)
-        return {
-            "index": index,
-            "message": {"role": role or "assistant", "content": content, **message},
-            "logprobs": self.logprobs,
-            "finish_reason": self.finish_reason,
-            **self.extra,
-        }
-
-    def _add_logprobs(self, value: object) -> None:
-        if not isinstance(value, dict) or not isinstance(self.logprobs, dict):
-            if not isinstance(self.logprobs, dict) or isinstance(value, dict):
-                self.logprobs = value
-            return
-        for key, member in value.items():
-            old = self.logprobs.get(key)
-            if key in ("content", "refusal") and isinstance(old, list) and isinstance(member, list):
-                old.extend(member)
-            else:
-                overlay(self.logprobs, {key: member})
 
 
 class ChatCompletionsAccumulator(EventAccumulator):
@@ -102,7 +43,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._n = n
         self._max_bytes = max_bytes
         self._top: Object = {}
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, Choice] = {}
         self._seen_choices = False
         self._fed = 0
         self._measure_at = max_bytes
@@ -145,7 +86,12 @@ class ChatCompletionsAccumulator(EventAccumulator):
     def lengthens(self, index: int, delta: Object) -> bool:
         """Report whether merging `delta`, which holds one text, only appends it to a text of the choice."""
         choice = self._choices.get(index)
-        return choice is not None and lengthens(choice.message, delta)
+        return choice is not None and choice.lengthens(delta)
+
+    def arguments_at(self, index: int, call: int) -> Arguments | None:
+        """Return the arguments that a fragment of the choice's call with the index `call` is appended to."""
+        choice = self._choices.get(index)
+        return None if choice is None else choice.arguments_at(call)
 
     def add_text(self, index: int, delta: Object, fed: int) -> None:
         """Merge a delta that stands for several chunks.
@@ -156,7 +102,14 @@ class ChatCompletionsAccumulator(EventAccumulator):
         :param index: the index of a choice that earlier chunks had.
         :param fed: the size of those chunks' data in bytes.
         """
-        merge_delta(self._choices[index].message, delta)
+        self._choices[index].add_text(delta)
+        self._fed += fed
+
+    def add_arguments(self, index: int, call: int, texts: list[str], fed: int) -> None:
+        """Add the fragments of a call's arguments, one from each of several chunks; see `add_text`."""
+        arguments = self.arguments_at(index, call)
+        if arguments is not None:
+            arguments.extend(texts)
         self._fed += fed
 
     def _add(self, chunk: Object) -> None:
@@ -191,14 +144,35 @@ class ChatCompletionsAccumulator(EventAccumulator):
                 index = position
             choice = self._choices.get(index)
             if choice is None:
-                choice = self._choices[index] = _Choice()
+                choice = self._choices[index] = Choice()
             choice.add(entry)
 
-    def _completion(self) -> Object:
-        top = {key: value for key, value in self._top.items() if key != _PADDING}
+    def _completion(self, reader: ArgumentReader | None = None) -> Object:
+        top = {key: value for key, value in self._top.items() if key not in _PADDINGS}
         top["object"] = "chat.completion"
-        top["choices"] = [self._choices[index].completion(index) for index in sorted(self._choices)]
+        seed = f"{top.get('id')} {top.get('created')}"
+        choices = sorted(self._choices.items())
+        top["choices"] = [choice.completion(index, seed, reader) for index, choice in choices]
+        if "x_groq" in top:
+            for choice in top["choices"]:  # Groq labels the deltas of reasoning, but no whole message
+                choice["message"].pop("channel", None)
+        self._place_usage(top)
         return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
+
+    def _place_usage(self, top: Object) -> None:
+        """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
+        usages = [choice.usage() for choice in self._choices.values()]
+        groq = top.get("x_groq")
+        if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+            usages.append(groq["usage"])
+            top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
+            if not top["x_groq"]:
+                del top["x_groq"]
+        objects = [usage for usage in usages if isinstance(usage, dict)]
+        if objects and top.get("usage") is None:
+            top["usage"] = {}
+            for usage in objects:
+                overlay(top["usage"], usage)
 
     def _measure(self) -> None:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
@@ -217,7 +191,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._finish()
 
     def _finish(self) -> None:
-        result = encode_json(self._completion())
+        result = encode_json(self._completion(ArgumentReader()))
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
         self._result = result

@@ -27,9 +27,9 @@ from stream_proxy.aggregate.run_patterns import (
     FIELD,
     Pattern,
     TextPath,
-    join_texts,
     pattern_of,
     text_path,
+    texts_of,
 )
 from stream_proxy.aggregate.sse import SSEDecoder
 
@@ -41,6 +41,7 @@ _WORTHWHILE_PART = 4
 _PATIENCE = 8
 _MAX_DOUBLINGS = 8
 _decode_string = msgspec.json.Decoder(str).decode
+_decode_strings = msgspec.json.Decoder(list[str]).decode
 
 
 class _BackOff:
@@ -158,10 +159,15 @@ class ChatRuns:
         self._pattern_before, self._pattern = pattern, None
         if repeated and pattern is not None:
             path = text_path(pattern)
-            if path is None or not self._accumulator.lengthens(path.index, path.delta("x")):
+            if path is None or not self._lengthens(path):
                 self._rejected = pattern
             else:
                 self._pattern, self._path = pattern, path
+
+    def _lengthens(self, path: TextPath) -> bool:
+        if path.call is None:
+            return self._accumulator.lengthens(path.index, {path.key: "x"})
+        return self._accumulator.arguments_at(path.index, path.call) is not None
 
     def _join_run(self, pattern: Pattern, data: bytes) -> int:
         """Merge the chunks of the run that `data` begins with, and return how many bytes they are."""
@@ -172,15 +178,23 @@ class ChatRuns:
         *pieces, _ = data.split(end)
         if not all(map(bytes.startswith, pieces, repeat(start))):
             pieces = list(takewhile(lambda piece: piece.startswith(start), pieces))
-        texts = [piece[len(start) :] for piece in pieces]
-        text = join_texts(pattern, texts)
-        if text is None:  # one of them only looks like a chunk of the run
-            texts = list(takewhile(lambda text: join_texts(pattern, [text]) is not None, texts))
-            text = join_texts(pattern, texts)
-        if not text:
+        pieces = [piece[len(start) :] for piece in pieces]
+        texts = texts_of(pattern, pieces)
+        if texts is None:  # one of them only looks like a chunk of the run
+            pieces = list(takewhile(lambda piece: texts_of(pattern, [piece]) is not None, pieces))
+            texts = texts_of(pattern, pieces)
+        if not texts:
             return 0
         framing = len(FIELD) + len(EVENT_END)
-        size = sum(map(len, texts)) + len(texts) * (len(start) + len(end) - framing)
-        delta = self._path.delta(_decode_string(b'"%b"' % text))
-        self._accumulator.add_text(self._path.index, delta, size)
-        return size + len(texts) * framing
+        size = sum(map(len, pieces)) + len(pieces) * (len(start) + len(end) - framing)
+        self._add(texts, size)
+        return size + len(pieces) * framing
+
+    def _add(self, texts: list[bytes], size: int) -> None:
+        index, call = self._path.index, self._path.call
+        if call is None:
+            text = _decode_string(b'"%b"' % b"".join(texts))
+            self._accumulator.add_text(index, {self._path.key: text}, size)
+        else:  # where one fragment ends and the next begins matters to arguments
+            fragments = _decode_strings(b'["%b"]' % b'","'.join(texts))
+            self._accumulator.add_arguments(index, call, fragments, size)

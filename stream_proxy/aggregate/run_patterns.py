@@ -12,7 +12,7 @@ FIELD = b"data: "
 EVENT_END = b"\n\n"
 # The strings whose fragments concatenate, and the padding against traffic analysis, which is dropped anyway.
 _TEXT = re.compile(rb'(?<!\\)"(content|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")')
-_PADDING = re.compile(rb'(?<!\\)"obfuscation":\s*"')
+_PADDING = re.compile(rb'(?<!\\)"(?:obfuscation|p)":\s*"')
 _CONCATENATED = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
 # Contents of JSON strings (RFC 8259 section 7), one a line. Surrogates are excluded: the halves of a pair in
 # two chunks mean something else together. The quantifiers are possessive, so that matching takes linear time.
@@ -41,22 +41,16 @@ class TextPath:
     key: str
     call: int | None
 
-    def delta(self, text: str) -> Object:
-        """Return the delta that appends `text` there."""
-        if self.call is None:
-            return {self.key: text}
-        return {"tool_calls": [{"index": self.call, "function": {"arguments": text}}]}
 
-
-def join_texts(pattern: Pattern, pieces: list[bytes]) -> bytes | None:
-    """Join the texts of a run's chunks; return ``None`` if one of `pieces` is not such a chunk."""
+def texts_of(pattern: Pattern, pieces: list[bytes]) -> list[bytes] | None:
+    """Return the texts of a run's chunks; return ``None`` if one of `pieces` is not such a chunk."""
     if pattern.middle is not None:
         halves = [piece.partition(pattern.middle) for piece in pieces]
         paddings = [padding for _, _, padding in halves]
         if not all(found for _, found, _ in halves) or not _are_contents(paddings):
             return None
         pieces = [text for text, _, _ in halves]
-    return b"".join(pieces) if _are_contents(pieces) else None
+    return pieces if _are_contents(pieces) else None
 
 
 def _are_contents(texts: list[bytes]) -> bool:
@@ -113,7 +107,7 @@ def text_path(pattern: Pattern) -> TextPath | None:
         return None
     if chunk.get("error") is not None or chunk.get("usage") is not None or chunk.get("object") == "error":
         return None
-    if padding is not None and chunk.get("obfuscation") != padding:
+    if padding is not None and padding not in (chunk.get("obfuscation"), chunk.get("p")):
         return None
     choice = choices[0]
     index, delta = choice.get("index"), choice.get("delta")
@@ -122,6 +116,8 @@ def text_path(pattern: Pattern) -> TextPath | None:
     quiet = all(choice.get(key) in (None, "") for key in ("finish_reason", "logprobs", "message"))
     if not quiet or not isinstance(delta, dict):
         return None
+    if any(value and (key == "text" or isinstance(value, list)) for key, value in choice.items()):
+        return None  # they grow with each chunk
     changes = _changes(delta)
     if changes.keys() == {"tool_calls"}:
         return _call_text_path(index, changes["tool_calls"], mark)

@@ -30,7 +30,7 @@ class Call:
     """An ordinary call that can be made as a stream.
 
     ``fields`` are the members of the request body as the client wrote them, ``model`` is the key of
-    remembered refusals, ``n`` the number of choices of a chat completion.
+    remembered refusals (calls for audio have their own), ``n`` the number of choices of a chat completion.
     """
 
     kind: Kind
@@ -85,9 +85,8 @@ def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
     call = Call(kind, fields, model[:256])
     if kind is Kind.RESPONSES:
         return None if bytes(fields.get("background", b"")).strip() == b"true" else call
-    audio = _object(fields.get("audio"))
-    if audio is not None and _decoded(audio.get("format")) != "pcm16":
-        return None
+    if _object(fields.get("audio")) is not None:
+        call = replace(call, model=b"audio " + call.model)  # a refusal of its format is none of its texts
     n = _decoded(fields.get("n"))
     return replace(call, n=n) if isinstance(n, int) and not isinstance(n, bool) and n > 1 else call
 
@@ -98,12 +97,17 @@ def refuses_include_usage(status: int, body: bytes) -> bool:
 
 
 def refuses_stream(status: int, body: bytes) -> bool:
-    """Report whether an error says that this model cannot be streamed (``"param": "stream"``)."""
+    """Report whether an error says that this call cannot be streamed.
+
+    Its ``param`` is ``stream``, or it is ``audio.format`` and the words are about streams: OpenAI streams
+    audio as ``pcm16`` only, while Qwen-Omni streams nothing but ``wav``.
+    """
     if status != 400:
         return False
     fields = _object(body) or {}
     error = _object(fields.get("error")) or fields
-    return _decoded(error.get("param")) == "stream"
+    param = _decoded(error.get("param"))
+    return param == "stream" or (param == "audio.format" and b"stream" in body.lower())
 
 
 def _is_false(value: Raw | None) -> bool:

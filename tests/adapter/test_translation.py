@@ -477,7 +477,7 @@ class StreamTests(TestCase):
             answer.whole()["choices"][0]["message"]["tool_calls"],
             [
                 {"id": "call_0", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}},
-                {"id": "call_1", "type": "function", "function": {"name": "g", "arguments": ""}},
+                {"id": "call_1", "type": "function", "function": {"name": "g", "arguments": "{}"}},
             ],
         )
         self.assertEqual(answer.finish, "tool_calls")

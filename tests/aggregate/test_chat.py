@@ -93,7 +93,7 @@ class ResultTests(ChatTestCase):
         )
 
     def test_defaults(self) -> None:
-        """Without them in the stream, the role is assistant, and content and logprobs are null."""
+        """Without them the role is assistant, content and logprobs are null, the finish_reason is stop."""
         self.assertEqual(
             completion(chunk(choice()))["choices"],
             [
@@ -101,7 +101,7 @@ class ResultTests(ChatTestCase):
                     "index": 0,
                     "message": {"role": "assistant", "content": None},
                     "logprobs": None,
-                    "finish_reason": None,
+                    "finish_reason": "stop",
                 }
             ],
         )
@@ -136,7 +136,8 @@ class ResultTests(ChatTestCase):
             {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}, 5]},
             {"images": [{"index": 0, "image_url": {"url": "u"}}]},
         )
-        self.assertEqual(found["tool_calls"], [{"id": "a", "function": {"name": "f", "arguments": "{}"}}, 5])
+        call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        self.assertEqual(found["tool_calls"], [call, 5])
         self.assertEqual(found["images"], [{"index": 0, "image_url": {"url": "u"}}])
 
     def test_logprobs(self) -> None:
@@ -159,13 +160,13 @@ class ResultTests(ChatTestCase):
         self.assertEqual(found["finish_reason"], "tool_calls")
 
     def test_beside_delta(self) -> None:
-        """Vendor fields of a choice: objects merge, of other values the last that is not null wins."""
+        """Vendor fields of a choice: objects merge, arrays extend, else the last that is not null wins."""
         found = completion(
             chunk(choice(content_filter_results={"hate": {"filtered": False}}, token_ids=[1], stop="a")),
             chunk(choice(content_filter_results={"hate": {"severity": "safe"}}, token_ids=[2], stop=None)),
         )["choices"][0]
         self.assertEqual(found["content_filter_results"], {"hate": {"filtered": False, "severity": "safe"}})
-        self.assertEqual((found["token_ids"], found["stop"]), ([2], "a"))
+        self.assertEqual((found["token_ids"], found["stop"]), ([1, 2], "a"))
 
     def test_first_of_id_created_model(self) -> None:
         """The first id, created and model that are not empty win (Azure's first chunk has empty ones)."""

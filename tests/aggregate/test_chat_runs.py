@@ -71,6 +71,10 @@ class Counting(ChatCompletionsAccumulator):
         self.joined += 1
         super().add_text(index, delta, fed)
 
+    def add_arguments(self, index: int, call: int, texts: list[str], fed: int) -> None:
+        self.joined += 1
+        super().add_arguments(index, call, texts, fed)
+
 
 def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
     """Return how many events were decoded, how many runs were joined, and the result."""
@@ -88,10 +92,52 @@ TEXTS = st.one_of(
     st.sampled_from(
         [r"\ud83d", r"\ude00", r"\uD83D\uDE00", '"', "\\", r"\x", "\t", "[DONE]", r"\u00e9", "\ud800"]
     ),
+    st.sampled_from(["{", "}", "{}", r"{\"a\":1}", r"{\"a\":", "1}", r"{\"a\":\"", r"x\"}", r"{\"b\":2}"]),
+)
+
+
+def call_chunk(text: str, index: int | None = 0, id: str | None = None, name: str | None = None) -> bytes:
+    """Return the event of a chunk with a fragment of a tool call, of which `text` is the arguments."""
+    members = [
+        "" if index is None else f'"index":{index},',
+        "" if id is None else f'"id":"{id}",',
+        '"function":{',
+        "" if name is None else f'"name":"{name}",',
+    ]
+    head, tail = (part.encode() for part in ('{"tool_calls":[{' + "".join(members), "}}]}"))
+    body = b'%b"arguments":"%b"%b' % (head, text.encode("utf-8", "surrogatepass"), tail)
+    return b'data: {"choices":[{"index":0,"delta":%b,"finish_reason":null}]}\n\n' % body
+
+
+CALL_CHUNKS = st.builds(
+    call_chunk,
+    TEXTS,
+    st.sampled_from([0, 0, 0, 1, None]),
+    st.sampled_from([None, None, "a", "b"]),
+    st.sampled_from([None, None, "f", "g"]),
 )
 CHUNKS = st.one_of(
     st.builds(chunk, TEXTS, st.sampled_from(KEYS)),
     st.builds(lambda text: chunk(text), TEXTS),
+    CALL_CHUNKS,
+    st.lists(TEXTS, min_size=3, max_size=8).map(lambda texts: b"".join(map(call_chunk, texts))),
+    st.builds(lambda text, pad: chunk(text, p=pad), TEXTS, st.sampled_from(["x", "yy", "é", 5])),
+    st.builds(
+        lambda text, beside: chunk(text).replace(b'"logprobs":null', beside),
+        TEXTS,
+        st.sampled_from(
+            [
+                b'"token_ids":[1,2]',
+                b'"text":"t"',
+                b'"token_id":5,"usage":{"total_tokens":2}',
+                b'"logprobs":{"content":[{"token":"a"}]}',
+                b'"message":{"content":"whole","v":"w"}',
+                b'"content_filter_results":{"hate":{"filtered":false}},"v":[]',
+            ]
+        ),
+    ),
+    st.builds(lambda text: chunk(text).replace(b'"content":', b'"channel":"analysis","content":'), TEXTS),
+    st.builds(lambda text: chunk(text, x_groq={"usage": {"total_tokens": 1}}), TEXTS),
     st.builds(
         lambda text, pad: chunk(text, obfuscation=pad), TEXTS, st.sampled_from(["x", "yy", 'q"', "é", 5])
     ),
@@ -166,15 +212,33 @@ class RunTests(TestCase):
             ("reasoning_content", {}),
             ("arguments", {}),
             ("content", {"obfuscation": "abc"}),
+            ("content", {"p": "abc"}),
             ("content", {"usage": None}),
         ):
             body = chunk("a", key, **more) * 50
-            if "obfuscation" in more:
-                body = b"".join(chunk("a", key, obfuscation="x" * (number % 7)) for number in range(50))
+            for padding in more.keys() & {"obfuscation", "p"}:
+                body = b"".join(chunk("a", key, **{padding: "x" * (n % 7)}) for n in range(50))
             decoded, joined, result = count_ways([chunk("a", key), body + END + DONE])
             self.assertLess(decoded, 8, (key, more))
             self.assertGreater(joined, 0)
-            self.assertNotIn("obfuscation", json.dumps(result))
+            self.assertTrue(result.keys().isdisjoint({"obfuscation", "p"}))
+
+    def test_arguments(self) -> None:
+        """In a run it matters as well where fragments of arguments end; calls after it find their place."""
+        whole = '{"a":"x"}'
+        for texts, read in (
+            (["{}", *[whole] * 20], whole),
+            ([whole[:end] for end in range(1, len(whole) + 1)], whole),
+            (["{", *[" "] * 20, "}"], "{" + " " * 20 + "}"),
+        ):
+            run = b"".join(call_chunk(json.dumps(text)[1:-1]) for text in texts)
+            body = call_chunk("", 0, "i", "f") + run + call_chunk("{}", 0, "j", "g") + END + DONE
+            self.assertEqual(outcome([body], True), outcome([body], False))
+            _, joined, result = count_ways([body])
+            self.assertEqual(joined, 1)
+            calls = [call["function"] for call in result["choices"][0]["message"]["tool_calls"]]
+            self.assertEqual(calls[0], {"name": "f", "arguments": read})
+            self.assertEqual(calls[1:], [{"name": "g", "arguments": "{}"}])
 
     def test_interrupted(self) -> None:
         """Another event in the middle of a run ends it, and a new run begins after it."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 
@@ -18,20 +19,7 @@ def merged(*deltas: dict[str, Any]) -> Any:
     target: dict[str, Any] = {}
     for delta in deltas:
         merge_delta(target, json.loads(json.dumps(delta)))
-    return settled(target)
-
-
-def calls(*fragments: Any) -> Any:
-    """Return the tool calls of fragments in a delta each, after checking that one delta gives the same."""
-    apart = merged(*({"tool_calls": [fragment]} for fragment in fragments))["tool_calls"]
-    together = merged({"tool_calls": list(fragments)})["tool_calls"]
-    assert apart == together, (apart, together)
-    return apart
-
-
-def call(args: str | None = None, name: str | None = None, **fields: Any) -> dict[str, Any]:
-    function = {"name": name, "arguments": args}
-    return {**fields, "function": {key: value for key, value in function.items() if value is not None}}
+    return settled(target, ArgumentReader())
 
 
 class ValueTests(SynchronousTestCase):
@@ -96,10 +84,19 @@ class ValueTests(SynchronousTestCase):
             merged({"name": "get"}, {"name": "_x"}, {"name": "get_x"}, {"name": "y"}), {"name": "get_xy"}
         )
 
+    def test_label(self) -> None:
+        """An unknown string whose fragments are all the same stands once; known texts always join."""
+        self.assertEqual(merged(*[{"a": "x"}] * 3), {"a": "x"})
+        self.assertEqual(merged(*[{"a": "x"}] * 3, {"a": ""}, {"a": "y"}, {"a": "x"}), {"a": "xxxyx"})
+        self.assertEqual(merged({"b": {"a": "x"}}, {"b": {"a": "x"}}), {"b": {"a": "x"}})
+        for key in ("content", "reasoning_content", "reasoning", "refusal", "text", "thinking", "transcript",
+                    "data", "summary"):  # fmt: skip
+            self.assertEqual(merged({key: "ha"}, {key: "ha"}), {key: "haha"})
+
     def test_empty_string(self) -> None:
         """An empty string changes nothing; it stays only if there is no other value."""
         self.assertEqual(merged({"content": ""}), {"content": ""})
-        self.assertEqual(merged({"content": None}, {"content": ""}), {"content": None})
+        self.assertEqual(merged({"content": None}, {"content": ""}, {"content": None}), {"content": ""})
         self.assertEqual(
             merged({"a": "x", "b": 1, "name": "n"}, {"a": "", "b": "", "name": ""}),
             {"a": "x", "b": 1, "name": "n"},
@@ -124,73 +121,109 @@ class ValueTests(SynchronousTestCase):
 class ArrayTests(SynchronousTestCase):
     def test_by_index(self) -> None:
         """Entries merge by index; indexes may start at 1, have gaps and interleave."""
-        found = calls(
-            call("a", "f", index=3), call("x", "g", index=1), call("b", index=3), call("y", index=1)
-        )
-        self.assertEqual(found, [call("xy", "g", index=1), call("ab", "f", index=3)])
+        fragments = [{"index": 3, "t": "a"}, {"index": 1, "t": "x"}, {"index": 3, "t": "b"}, {"index": 1}]
+        whole = {"x": [{"index": 1, "t": "x"}, {"index": 3, "t": "ab"}]}
+        self.assertEqual(merged(*({"x": [fragment]} for fragment in fragments)), whole)
+        self.assertEqual(merged({"x": fragments}), whole)
 
-    def test_within_one_chunk(self) -> None:
-        """Entries of one chunk merge with each other, even in the first chunk."""
-        found = merged({"tool_calls": [call("a", "f", index=0), call("b", index=0)]})
-        self.assertEqual(found, {"tool_calls": [call("ab", "f", index=0)]})
-        nested = merged({"x": {"tool_calls": [call("a", index=0), call("b", index=0)]}})
-        self.assertEqual(nested, {"x": {"tool_calls": [call("ab", index=0)]}})
+    def test_by_id(self) -> None:
+        """Without an index a new id opens an entry, and a known one continues it."""
+        fragments = [{"id": "a", "t": "1"}, {"id": "b", "t": "2"}, {"id": "a", "t": "3"}, {"id": 9, "t": "4"}]
+        whole = {"x": [{"id": "a", "t": "13"}, {"id": "b", "t": "2"}, {"id": 9, "t": "4"}]}
+        self.assertEqual(merged(*({"x": [fragment]} for fragment in fragments)), whole)
 
-    def test_same_index_other_id_and_name(self) -> None:
-        """The same index with another id and a name is another call (Gemini, Groq)."""
-        found = calls(call("{}", "f", index=0, id="a"), call("{1}", "g", index=0, id="b"), call("!", index=0))
-        self.assertEqual(found, [call("{}", "f", index=0, id="a"), call("{1}!", "g", index=0, id="b")])
-        back = calls(
-            call("1", "f", index=0, id="a"), call("2", "g", index=0, id="b"), call("3", index=0, id="a")
-        )
-        self.assertEqual([c["function"]["arguments"] for c in back], ["13", "2"])
-        custom = calls({"index": 0, "id": "a", "name": "f"}, {"index": 0, "id": "b", "name": "f"})
-        self.assertEqual(len(custom), 2)
-
-    def test_same_index_fresh_ids(self) -> None:
-        """Another id without a name continues the call: some servers send a new id with every fragment."""
-        found = calls(
-            call("a", "f", index=0, id="1"), call("b", index=0, id="2"), call("c", "", index=0, id="3")
-        )
-        self.assertEqual(found, [call("abc", "f", index=0, id="1")])
-
-    def test_same_index_other_type(self) -> None:
-        """The same index with another type is a new entry, but not with a late or missing type."""
-        key = "reasoning_details"
+    def test_executed_tools(self) -> None:
+        """Tools that the server ran come twice at one index, the second time with their result (Groq)."""
+        tool = {"index": 0, "type": "search", "name": "s", "arguments": '{"query": "x"}', "site": "web"}
+        ran = {**tool, "output": "found", "search_results": {"results": [{"url": "u"}]}}
+        python = {"index": 1, "type": "python", "arguments": '{"code": "1"}'}
         found = merged(
-            {key: [{"type": "reasoning.text", "text": "a", "index": 0}]},
-            {key: [{"type": "reasoning.text", "text": "b", "index": 0}]},
-            {key: [{"type": "reasoning.encrypted", "data": "E", "index": 0}]},
-            {key: [{"type": "reasoning.text", "text": "c", "index": 0}]},
-            {key: [{"type": "", "data": "F", "index": 1}, {"type": "t", "data": "G", "index": 1}]},
+            *({"executed_tools": [each]} for each in (tool, ran, python, {**python, "output": "1"}))
         )
-        self.assertEqual(found[key], [
-            {"type": "reasoning.text", "text": "abc", "index": 0},
-            {"type": "reasoning.encrypted", "data": "E", "index": 0},
-            {"type": "t", "data": "FG", "index": 1}])  # fmt: skip
+        self.assertEqual(found["executed_tools"], [ran, {**python, "output": "1"}])
 
-    def test_late_name_and_id(self) -> None:
-        """Arguments may precede the name, and the id may be missing or a number."""
-        found = calls(call("{", index=0), call("}", "f", index=0, id=7), call("!", index=0, id=None))
-        self.assertEqual(found, [call("{}!", "f", index=0, id=7)])
+    def test_reasoning_details(self) -> None:
+        """Another type or another id is the next entry, and all are counted (OpenRouter)."""
+        text, secret = ({"type": f"reasoning.{kind}", "index": 0} for kind in ("text", "encrypted"))
+        found = merged(*({"reasoning_details": [detail]} for detail in (
+            {**text, "text": "a"}, {**text, "text": "b"}, {**secret, "data": "E", "id": "r1"},
+            {**secret, "data": "F", "id": "r2"}, {**text, "text": "c"}, {**text, "text": "d", "id": "r3"},
+            {**text, "text": "e", "id": "r3"}, {**text, "text": "f", "id": "r4"})))  # fmt: skip
+        self.assertEqual([{k: v for k, v in each.items() if k not in ("type", "index")}
+                          for each in found["reasoning_details"]], [
+            {"text": "ab"}, {"data": "E", "id": "r1"}, {"data": "F", "id": "r2"},
+            {"text": "cde", "id": "r3"}, {"text": "f", "id": "r4"}])  # fmt: skip
+        self.assertEqual([each["index"] for each in found["reasoning_details"]], [0, 1, 2, 3, 4])
 
-    def test_new_id_without_index(self) -> None:
-        """Without an index a new id begins an entry, even with a known name; a known id continues one."""
-        found = calls(
-            call("1", "f", id="a"), call("2", "f", id="b"), call("3", id="a"), call("4"), call("5", id=9)
+    def test_reasoning_details_of_several_indexes(self) -> None:
+        """Where indexes tell entries apart they count, and a late type is none of another entry."""
+        found = merged(*({"reasoning_details": [detail]} for detail in (
+            {"index": 1, "text": "x"}, {"index": 0, "type": "", "text": "a"}, {"index": 1, "text": "y"},
+            {"index": 0, "type": "reasoning.text", "signature": "s"})))  # fmt: skip
+        self.assertEqual(found["reasoning_details"], [
+            {"index": 0, "type": "reasoning.text", "text": "a", "signature": "s"},
+            {"index": 1, "text": "xy"}])  # fmt: skip
+
+    def test_reasoning_details_that_are_signed(self) -> None:
+        """A signature ends the text that it signs; one that comes with each fragment does not."""
+        text = {"type": "reasoning.text", "index": 0}
+        found = merged(*({"reasoning_details": [detail]} for detail in (
+            {**text, "text": "a"}, {**text, "signature": "s"}, {**text, "text": "b", "signature": "t"},
+            {**text, "text": "c", "signature": "t"})))  # fmt: skip
+        self.assertEqual(found["reasoning_details"], [
+            {**text, "text": "a", "signature": "s"},
+            {**text, "text": "bc", "signature": "t", "index": 1}])  # fmt: skip
+
+    def test_reasoning_details_without_identity(self) -> None:
+        """With neither index nor id, the type alone says where the next entry begins."""
+        text, secret = ({"type": f"reasoning.{kind}"} for kind in ("text", "encrypted"))
+        found = merged(*({"reasoning_details": [detail]} for detail in (
+            {**text, "text": "a"}, {**text, "text": "b"}, {**secret, "data": "A"}, {**secret, "data": "B"},
+            {**text, "text": "c"}, {**text, "signature": "s"}, {**text, "text": "d"})))  # fmt: skip
+        self.assertEqual(found["reasoning_details"], [
+            {**text, "text": "ab"}, {**secret, "data": "A"}, {**secret, "data": "B"},
+            {**text, "text": "c", "signature": "s"}, {**text, "text": "d"}])  # fmt: skip
+
+    def test_encrypted_without_id(self) -> None:
+        """Encrypted data are never joined without an id; under one id they may come in fragments."""
+        secret = {"type": "reasoning.encrypted", "index": 0}
+        found = merged(*({"reasoning_details": [detail]} for detail in (
+            {**secret, "data": "A"}, {**secret, "data": "B"}, {**secret, "data": "C", "id": "r"},
+            {**secret, "data": "D", "id": "r"})))  # fmt: skip
+        self.assertEqual([each["data"] for each in found["reasoning_details"]], ["A", "B", "CD"])
+
+    def test_thinking_blocks(self) -> None:
+        """A block is continued until it is signed; another type begins another (LiteLLM)."""
+
+        def block(text: str, signature: str = "") -> dict[str, Any]:
+            return {"type": "thinking", "thinking": text, "signature": signature}
+
+        redacted = {"type": "redacted_thinking", "data": "E"}
+        blocks = [
+            block("a"),
+            block("b"),
+            block("", "s"),
+            block("c"),
+            block("d", "t"),
+            redacted,
+            redacted,
+            block("e"),
+        ]
+        found = merged(*({"thinking_blocks": [each]} for each in blocks))
+        self.assertEqual(found["thinking_blocks"], [
+            block("ab", "s"), block("cd", "t"), redacted, redacted, block("e")])  # fmt: skip
+
+    def test_summary(self) -> None:
+        """An array of summary parts continues its last part."""
+        part = {"type": "summary_text", "text": "a"}
+        self.assertEqual(
+            merged({"summary": [part]}, {"summary": [part]}), {"summary": [{**part, "text": "aa"}]}
         )
-        self.assertEqual(found, [call("134", "f", id="a"), call("2", "f", id="b"), call("5", id=9)])
 
-    def test_index_dropped_later(self) -> None:
-        """A fragment with an id only continues the entry that had an index as well."""
-        found = calls(call("1", "f", index=0, id="a"), call("2", "g", index=1, id="b"), call("3", id="a"))
-        self.assertEqual(found, [call("13", "f", index=0, id="a"), call("2", "g", index=1, id="b")])
-
-    def test_neither_in_tool_calls(self) -> None:
-        """With neither index nor id, tool_calls continues its last entry (Ollama, SambaNova)."""
-        found = calls(call("1", "f", id="a"), call("2"), call("3"))
-        self.assertEqual(found, [call("123", "f", id="a")])
-        self.assertEqual(calls(call("1", "f"), call("2")), [call("12", "f")])
+    def test_whole_parts(self) -> None:
+        """Two images are two parts, though their type is the same."""
+        image = {"type": "image_url", "image_url": {"url": "data:x"}}
+        self.assertEqual(merged({"content": [image]}, {"content": [image]}), {"content": [image, image]})
 
     def test_neither_elsewhere(self) -> None:
         """With neither, any other array appends, even entries with equal names and types."""
@@ -312,7 +345,8 @@ class CostTests(SynchronousTestCase):
             target: dict[str, Any] = {}
             start = time.process_time()
             for n in range(count):
-                merge_delta(target, {"tool_calls": [{"index": 0, "id": f"c{n}", "function": {"name": "f"}}]})
+                call = {"index": 0, "id": f"c{n}", "function": {"name": "f", "arguments": "{}"}}
+                merge_delta(target, {"tool_calls": [call]})
             self.assertEqual(len(settled(target)["tool_calls"]), count)
             return time.process_time() - start
 

@@ -81,7 +81,7 @@ class SpellingTests(SynchronousTestCase):
                         "message": {
                             "role": "assistant",
                             "content": "é😀\r\n",
-                            "tool_calls": [{"id": "a", "function": {"arguments": "{"}}],
+                            "tool_calls": [{"id": "a", "type": "function", "function": {"arguments": "{"}}],
                         },
                         "logprobs": None,
                         "finish_reason": "stop",

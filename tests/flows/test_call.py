@@ -176,17 +176,19 @@ class CallTests(TestCase):
             self.assertIsNotNone(call_to_convert(Kind.CHAT, CHAT, body))
 
     def test_audio(self) -> None:
-        """Audio can be streamed only as pcm16."""
-        for audio, yes in (
+        """Audio of any format is converted, and its refusals are remembered apart from those of texts."""
+        for audio, apart in (
             (b'{"voice":"x","format":"pcm16"}', True),
-            (b'{"voice":"x","format":"wav"}', False),
-            (b'{"voice":"x"}', False),
-            (b"{}", False),
-            (b"null", True),
-            (b'"wav"', True),
+            (b'{"voice":"x","format":"wav"}', True),
+            (b'{"voice":"x"}', True),
+            (b"{}", True),
+            (b"null", False),
+            (b'"wav"', False),
         ):
             body = b'{"model":"m","audio":' + audio + b"}"
-            self.assertEqual(call_to_convert(Kind.CHAT, CHAT, body) is not None, yes, audio)
+            call = call_to_convert(Kind.CHAT, CHAT, body)
+            assert call is not None
+            self.assertEqual(call.model != b'"m"', apart, audio)
 
     def test_n(self) -> None:
         """``n`` is the number of choices that completes the response; an invalid ``n`` is ignored."""

@@ -139,7 +139,7 @@ class RefusalTests(TestCase):
             self.assertEqual(refuses_include_usage(status, body), yes, body)
 
     def test_stream(self) -> None:
-        """A 400 whose ``param`` is ``stream`` is recognized, inside an ``error`` or not."""
+        """A 400 whose ``param`` is ``stream`` is recognized, or an ``audio.format`` not to be streamed."""
         for status, body, yes in (
             (400, b'{"error": {"param": "stream", "code": "unsupported_value"}}', True),
             (400, b'{"param": "stream"}', True),
@@ -149,5 +149,8 @@ class RefusalTests(TestCase):
             (400, b"stream", False),
             (400, b"[" * 100_000, False),
             (422, b'{"error": {"param": "stream"}}', False),
+            (400, b'{"error": {"param": "audio.format", "message": "Only pcm16 with Stream=true"}}', True),
+            (400, b'{"error": {"param": "audio.format", "message": "Unknown format"}}', False),
+            (400, b'{"error": {"param": "audio.voice", "message": "No stream"}}', False),
         ):
             self.assertEqual(refuses_stream(status, body), yes, body[:60])

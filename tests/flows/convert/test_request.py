@@ -31,7 +31,8 @@ class WhichTests(RecordedCallsTestCase):
         await self.assert_converted(True, RESPONSES, RESPONSES_BODY)
         await self.assert_converted(True, RESPONSES, {**RESPONSES_BODY, "background": False})
         await self.assert_converted(True, "/openai/deployments/d/chat/completions", {"messages": []})
-        await self.assert_converted(True, CHAT, {**CHAT_BODY, "audio": {"format": "pcm16"}})
+        for audio in ("pcm16", "wav"):
+            await self.assert_converted(True, CHAT, {**CHAT_BODY, "audio": {"format": audio}})
 
     async def test_passed(self) -> None:
         """Other paths, calls without a model, and calls whose result cannot be streamed are relayed."""
@@ -40,7 +41,6 @@ class WhichTests(RecordedCallsTestCase):
         await self.assert_converted(False, CHAT, {"messages": []})
         await self.assert_converted(False, CHAT, {**CHAT_BODY, "stream": 0})
         await self.assert_converted(False, RESPONSES, {**RESPONSES_BODY, "background": True})
-        await self.assert_converted(False, CHAT, {**CHAT_BODY, "audio": {"format": "wav"}})
 
     async def test_content_type(self) -> None:
         """The media type counts in any case, with any parameters; other types and codings are relayed."""

@@ -135,6 +135,24 @@ class SecondAttemptTests(RecordedCallsTestCase):
             self.assertEqual(len(self.asked), attempts)
             self.assertEqual((self.asked[-1].body, self.asked[-1].all("accept")), (body, ["a/b"]))
 
+    async def test_audio_format_refused(self) -> None:
+        """Audio that cannot be streamed in its format is asked for without; texts are still streamed."""
+
+        def responder(stream: Stream, request: Message) -> None:
+            if b'"audio"' in request.body and b'"stream"' in request.body:
+                error = {"message": "Only 'pcm16' is supported when stream=true", "param": "audio.format"}
+                respond(stream, 400, json.dumps({"error": error}).encode(), [JSON])
+            else:
+                respond(stream, 200, b'{"passed": true}', [JSON])
+
+        port = await self.start(responder)
+        audio = {**CHAT_BODY, "modalities": ["text", "audio"], "audio": {"voice": "x", "format": "wav"}}
+        for body, streamed in ((audio, [True, None]), (CHAT_BODY, [True]), (audio, [None])):
+            self.asked.clear()
+            response = await self.request(port, body=body)
+            self.assertEqual(response.json(), {"passed": True})
+            self.assertEqual([asked.json().get("stream") for asked in self.asked], streamed)
+
     async def test_stream_refused_response(self) -> None:
         """The same holds for a Responses call; a 422, or another ``param``, is relayed."""
         port = await self.start(refusing('"stream"'))

@@ -1,0 +1,208 @@
+"""Arguments of tool calls, which are judged as JSON.
+
+A complete object is never continued. What comes after one is the same call said again: some servers send the
+whole once more (vLLM's xlam parser, also after a beginning of it), or with each fragment all that came before
+it (DeepSeek behind Baidu Qianfan), or ``{}`` first (gateways to Claude, whose ``input`` begins empty).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import dropwhile
+
+import msgspec
+
+from stream_proxy.lenient_json import decode_json, decode_members
+
+# Characters of arguments that are no JSON and yet read, in all of a response: that takes up to 50 ns each.
+_MOST_READ = 1_048_576
+# Characters that may be parsed to learn whether arguments are complete, besides twice as many as there are.
+_SPARE = 65_536
+# Beyond this size two objects are compared as texts only.
+_MOST_COMPARED = 65_536
+_EMPTY_OBJECT = re.compile(r"\s*\{\s*\}\s*")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_any_value = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Arguments:
+    """Arguments under construction.
+
+    All fragments are kept, as only the end tells what they were meant to be.
+    """
+
+    __slots__ = ("_current", "_fragments", "_parsed", "_scanned", "_size", "_wholes")
+
+    def __init__(self) -> None:
+        self._fragments: list[str] = []
+        self._scanned = 0  # how many fragments the following members know of
+        self._size = self._parsed = 0  # characters: of these fragments, and parsed
+        self._wholes: list[str] = []  # the complete objects
+        self._current: list[str] = []  # the fragments since the last of them
+
+    def write(self, fragment: str) -> None:
+        """Add a fragment."""
+        self._fragments.append(fragment)
+
+    def extend(self, fragments: list[str]) -> None:
+        """Add fragments."""
+        self._fragments += fragments
+
+    def getvalue(self) -> str:
+        """Return the fragments, joined."""
+        return "".join(self._fragments)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last thing that came is a complete object."""
+        self._scan()
+        return bool(self._wholes) and not self._current
+
+    def are_said_again(self, text: str) -> bool:
+        """Report whether `text` repeats or extends these arguments, which are complete."""
+        return is_object(text) and _later(self._wholes[-1], text) is not None
+
+    def readings(self) -> Iterator[str | None]:
+        """Yield what the fragments may have been meant to be, the likeliest first."""
+        yield self._cumulative()
+        yield _repeated(self.getvalue().strip())
+        yield _without_empty_object(self.getvalue())
+        yield self._folded()
+
+    def _scan(self) -> None:
+        """Sort the fragments that came since the last scan; together the scans take linear time."""
+        new = self._fragments[self._scanned :]
+        self._scanned = len(self._fragments)
+        for fragment in new:
+            self._size += len(fragment)
+            blank = not fragment or fragment.isspace()
+            if not self._current and (blank or (self._wholes and not opens_object(fragment))):
+                continue  # nothing continues a complete object
+            self._current.append(fragment)
+            if fragment.rstrip().endswith("}") and self._parsed <= 2 * self._size + _SPARE:
+                text = "".join(self._current)
+                self._parsed += len(text)
+                if is_object(text):
+                    self._wholes.append(text)
+                    self._current = []
+
+    def _cumulative(self) -> str:
+        """Return what the fragments make if those that hold all before them replace it."""
+        parts: list[str] = []
+        length = 0
+        for fragment in dropwhile(_is_nothing, self._fragments):
+            # As only a fragment of that length is compared with the whole, this takes linear time.
+            if len(fragment) >= length and fragment.startswith("".join(parts)):
+                parts, length = [fragment], len(fragment)
+            else:
+                parts.append(fragment)
+                length += len(fragment)
+        return "".join(parts)
+
+    def _folded(self) -> str | None:
+        """Return what the complete objects amount to, if each repeats or extends the one before."""
+        self._scan()
+        if not self._wholes:
+            return None
+        whole = self._wholes[0]
+        for further in self._wholes[1:]:
+            later = _later(whole, further)
+            if later is None:
+                return None
+            whole = later
+        return whole if whole.lstrip().startswith("".join(self._current).strip()) else None
+
+
+class ArgumentReader:
+    """A reader of all the arguments in one response, whose work is bounded."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_READ
+
+    def read(self, arguments: Arguments) -> str:
+        """Return the first reading of `arguments` that is JSON, or else the fragments, joined."""
+        joined = arguments.getvalue()
+        if _is_json(joined) or len(joined) > self._left:
+            return joined
+        self._left -= len(joined)
+        for reading in arguments.readings():
+            if reading is not None and _is_json(reading):
+                return reading
+        return _without_empty_object(joined) or joined
+
+
+def opens_object(text: str) -> bool:
+    """Report whether `text` begins with a brace."""
+    return text.lstrip().startswith("{")
+
+
+def is_object(text: str) -> bool:
+    """Report whether `text` is a JSON object, as `json` takes it."""
+    try:
+        _members(text)
+        return True
+    except (msgspec.DecodeError, RecursionError):
+        if "NaN" not in text and "Infinity" not in text:
+            return False
+    except UnicodeError:  # lone surrogates
+        pass
+    try:
+        decode_members(text.encode("utf-8", "replace"))
+        return True
+    except ValueError:
+        return False
+
+
+def _is_nothing(fragment: str) -> bool:
+    return not fragment.strip() or _EMPTY_OBJECT.fullmatch(fragment) is not None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _any_value(text)
+        return True
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return is_object(text)
+
+
+def _repeated(text: str) -> str | None:
+    """Return what `text` consists of, if that stands in it twice or more."""
+    period = (text + text).find(text, 1)
+    return text[:period] if 0 < period < len(text) else None
+
+
+def _without_empty_object(joined: str) -> str | None:
+    """Return the object that follows ``{}``, if one does, even if it was cut off."""
+    empty = _EMPTY_OBJECT.match(joined)
+    rest = "" if empty is None else joined[empty.end() :]
+    return rest if opens_object(rest) else None
+
+
+def _later(earlier: str, later: str) -> str | None:
+    """Return which of two complete objects counts, or ``None`` if they contradict each other."""
+    if earlier.strip() == later.strip() or _EMPTY_OBJECT.fullmatch(later):
+        return earlier
+    if _EMPTY_OBJECT.fullmatch(earlier):
+        return later
+    if max(len(earlier), len(later)) > _MOST_COMPARED:
+        return None
+    try:
+        return later if _extends(_decoded(earlier), _decoded(later)) else None
+    except (ValueError, RecursionError):  # nested too deep to compare
+        return None
+
+
+def _decoded(text: str) -> object:
+    return decode_json(text.encode("utf-8", "surrogatepass"))
+
+
+def _extends(earlier: object, later: object) -> bool:
+    """Report whether `later` is `earlier` grown on, as when each snapshot of a growing object is closed."""
+    if isinstance(earlier, dict) and isinstance(later, dict):
+        return all(key in later and _extends(value, later[key]) for key, value in earlier.items())
+    if isinstance(earlier, list) and isinstance(later, list):
+        return len(earlier) <= len(later) and all(map(_extends, earlier, later))
+    if isinstance(earlier, str) and isinstance(later, str):
+        return later.startswith(earlier)
+    return earlier is None or earlier == later

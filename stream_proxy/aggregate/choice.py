@@ -1,0 +1,130 @@
+"""Choices of a chat completion under construction."""
+
+from __future__ import annotations
+
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from stream_proxy.aggregate.merge import Object, fill, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.tool_calls import ToolCalls, finish_calls
+
+#: Padding of streamed chunks against traffic analysis.
+PADDING = "obfuscation"
+# Members that only streams have. Azure's asynchronous filter says which part of the text it has passed.
+_ONLY_STREAMED = frozenset({"content_filter_offsets", "index", PADDING, "token_id"})
+# Members of a message that `text` repeats (Together).
+_SPOKEN = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio")
+
+
+class Choice:
+    """One choice under construction."""
+
+    __slots__ = ("_extra", "_logprobs", "_message_is_delta", "_whole", "finish_reason", "message")
+
+    def __init__(self) -> None:
+        self.message: Object = {}
+        self._message_is_delta: bool | None = None  # known once a `message` has come
+        self._whole: Object = {}
+        self._logprobs: object = None
+        self._extra: Object = {}
+        self.finish_reason: object = None
+
+    def add(self, entry: Object) -> None:
+        """Merge an entry of a chunk's ``choices``."""
+        delta = entry.get("delta")
+        if isinstance(delta, dict):
+            merge_delta(self.message, delta)
+        for key, value in entry.items():
+            if key == "finish_reason":
+                self.finish_reason = value or self.finish_reason
+            elif key == "logprobs":
+                if value is not None:
+                    self._add_logprobs(value)
+            elif key == "message":
+                if isinstance(value, dict):
+                    self._add_message(value, bool(delta))
+            elif key == "text":
+                merge_delta(self._extra, {key: value})
+            elif key != "delta" and key not in _ONLY_STREAMED:
+                _extend(self._extra, key, value)
+
+    def lengthens(self, delta: Object) -> bool:
+        """Report whether merging `delta`, one text, only appends it to a text of the message."""
+        return lengthens(self.message, delta)
+
+    def add_text(self, delta: Object) -> None:
+        """Merge a delta that stands for several of the same kind."""
+        merge_delta(self.message, delta)
+
+    def arguments_at(self, call: int) -> Arguments | None:
+        """Return the arguments that a fragment of the call with this index is appended to."""
+        calls = self.message.get("tool_calls")
+        return calls.arguments_at(call) if isinstance(calls, ToolCalls) else None
+
+    def usage(self) -> object:
+        """Return the usage that came in this choice instead of at the top (Moonshot)."""
+        return self._extra.get("usage")
+
+    def completion(self, index: int, seed: str, reader: ArgumentReader | None) -> Object:
+        """Return the entry of the result's ``choices``.
+
+        :param seed: what tells the result apart from others.
+        :param reader: reads arguments as what was meant; without one their fragments are just joined.
+        """
+        message: Object = settled(self.message, reader)
+        fill(message, self._whole)
+        extra: Object = settled(self._extra)
+        extra.pop("usage", None)
+        for key in _ONLY_STREAMED:
+            if key != "index" or message.get(key) == index:  # the choice's, once more (Mistral)
+                message.pop(key, None)
+        spoke = any(message.get(key) for key in _SPOKEN)
+        for members in (message, extra):
+            if spoke or not members.get("text"):
+                members.pop("text", None)
+        finish_calls(message, f"{seed} {index}")
+        role, content = message.pop("role", None), message.pop("content", None)
+        return {
+            "index": index,
+            "message": {"role": role or "assistant", "content": content, **message},
+            "logprobs": self._logprobs,
+            "finish_reason": self.finish_reason or _reason(message),
+            **extra,
+        }
+
+    def _add_message(self, message: Object, beside_delta: bool) -> None:
+        """Add a whole message.
+
+        Beside a delta (Perplexity) and after deltas (MiniMax) it is the answer so far. Where no delta has
+        anything in it, messages are streamed instead.
+        """
+        if self._message_is_delta is None:
+            spoke = any(value for key, value in self.message.items() if key != "role")
+            self._message_is_delta = not beside_delta and not spoke
+        if self._message_is_delta and not beside_delta:
+            merge_delta(self.message, message)
+        else:
+            self._whole = message
+
+    def _add_logprobs(self, value: object) -> None:
+        if isinstance(self._logprobs, dict) and isinstance(value, dict):
+            for key, member in value.items():
+                _extend(self._logprobs, key, member)
+        elif isinstance(self._logprobs, list) and isinstance(value, list):
+            self._logprobs += value
+        elif not isinstance(self._logprobs, dict) or isinstance(value, dict):
+            self._logprobs = value
+
+
+def _extend(target: Object, key: str, value: object) -> None:
+    """Lay `value` over the member under `key`, but extend an array by an array."""
+    old = target.get(key)
+    if isinstance(old, list) and isinstance(value, list):
+        old += value
+    else:
+        overlay(target, {key: value})
+
+
+def _reason(message: Object) -> str:
+    """Return the finish_reason of an answer that came to its end without one."""
+    if message.get("tool_calls"):
+        return "tool_calls"
+    return "function_call" if message.get("function_call") else "stop"
