@@ -50,7 +50,8 @@ _CODE_KEYS = ("code", "error_code", "error")
 _NAME_KEYS = (*_CODE_KEYS, "type", "error_type", "status")
 # A longer text is a sentence, which may speak of anything.
 _LONGEST_NAME = 80
-# How deep the further fields of an error may be nested; deeper ones are dropped.
+# How many values the further fields of an error may hold, and how deep they may be nested.
+_MAX_VALUES = 10_000
 _MAX_DEPTH = 50
 _OWN_KEYS = frozenset({"message", "type", "param", "code"})
 _NOTHING: Mapping[str, object] = {}
@@ -101,31 +102,56 @@ def further_fields(fields: Mapping[str, object]) -> dict[str, object]:
 
     What no JSON can express, or only JSON that clients could not read, is dropped.
     """
-    found = {}
+    found: dict[str, object] = {}
+    room = _MAX_VALUES
     for key, value in fields.items():
         if key in _OWN_KEYS:
             continue
-        try:
+        usable = as_json(value) is not None
+        room -= _count(value, room) if usable else _MAX_DEPTH  # what is dropped costs time, too
+        if room < 0:
+            break
+        if usable:
             found[key] = _rewritten(value, str)
-            json.dumps(found[key])
-        except (ValueError, TypeError, RecursionError):  # nested too deep, or too many digits
-            found.pop(key, None)
     return found
 
 
-def _rewritten(value: object, replace: Callable[[str], str], depth: int = 0) -> object:
-    """Return a copy of a JSON value with `replace` applied to its texts.
+def as_json(value: object) -> str | None:
+    """Return `value` as JSON, ``None`` if it is too much or cannot be expressed."""
+    if _count(value, _MAX_VALUES) > _MAX_VALUES:
+        return None
+    try:
+        return json.dumps(_rewritten(value, str), ensure_ascii=False)
+    except (ValueError, TypeError):  # a number of too many digits, a key that is no text
+        return None
 
-    :raises ValueError: nested too deep.
-    """
-    if depth > _MAX_DEPTH:
-        raise ValueError("nested too deep")
+
+def _count(value: object, most: int) -> int:
+    """Return how many values a JSON value holds, more than `most` if it is nested too deep."""
+    count, level, depth = 0, [value], 0
+    while level:
+        count += len(level)
+        depth += 1
+        if count > most or depth > _MAX_DEPTH:
+            return most + 1
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        level = inner
+    return count
+
+
+def _rewritten(value: object, replace: Callable[[str], str]) -> object:
+    """Return a copy of a JSON value with `replace` applied to its texts."""
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, list):
-        return [_rewritten(each, replace, depth + 1) for each in value]
+        return [_rewritten(each, replace) for each in value]
     if isinstance(value, dict):
-        return {replace(str(key)): _rewritten(each, replace, depth + 1) for key, each in value.items()}
+        return {replace(str(key)): _rewritten(each, replace) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

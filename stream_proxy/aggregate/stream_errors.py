@@ -6,12 +6,14 @@ on a line that is no field of an event stream. Nothing that an upstream may send
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from stream_proxy.aggregate.reported_error import (
     ReportedError,
+    as_json,
     further_fields,
     http_status,
     status_of,
@@ -23,6 +25,9 @@ from stream_proxy.lenient_json import decode_json, is_integer
 _MAX_NESTING = 4
 _UPSTREAM_SAID = "the upstream reported an error in its stream"
 _INT64 = 2**63
+# A line that may be an error, and how many of these are looked at.
+_STRAY_LINE = re.compile(rb"^[ \t]*(?:[\[{]|error:).*", re.IGNORECASE | re.MULTILINE)
+_MAX_LINES = 16
 _MESSAGE_KEYS = ("message", "detail", "details", "msg", "error_message", "reason", "status_msg")
 # Those that make an object in place of a chunk an error.
 _FLAT_KEYS = ("message", "detail", "details", "msg", "reason")
@@ -113,7 +118,8 @@ def find_error(stray: bytes) -> bytes | None:
     """
     if not stray.isascii():
         stray = stray.decode("utf-8", "replace").encode()
-    for text in dict.fromkeys((stray, *stray.split(b"\n"))):
+    lines = islice(_STRAY_LINE.finditer(stray), _MAX_LINES)
+    for text in dict.fromkeys([stray, *(line[0] for line in lines)]):
         text = text.strip()
         labelled = text[:6].lower() == b"error:"
         if labelled:
@@ -249,10 +255,7 @@ def _own_message(layer: Mapping[str, object]) -> tuple[str, str] | None:
 def _as_text(value: object) -> str | None:
     if value in (None, "", True, False, [], {}) or isinstance(value, str):
         return None
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (ValueError, TypeError, RecursionError):  # nested too deep, or too many digits
-        return None
+    return as_json(value)
 
 
 def _text(value: object) -> str | None:

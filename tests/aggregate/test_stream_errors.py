@@ -219,6 +219,17 @@ class FieldTests(SynchronousTestCase):
         self.assertNotIn("deep", found)
         self.assertNotIn("long", found)
 
+    def test_too_many_values(self) -> None:
+        """Fields are passed on up to ten thousand values; a long text is one value."""
+        for count, kept in ((9_999, True), (10_000, False)):
+            found = body(chat_stream_error({"message": "m", "metadata": [0] * count}))
+            self.assertEqual("metadata" in found, kept)
+        many: dict[str, Any] = {str(number): 0 for number in range(20_000)}
+        self.assertEqual(len(body(chat_stream_error({"message": "m", **many}))), 10_004)
+        text = "x" * 100_000
+        self.assertEqual(body(chat_stream_error({"message": "m", "failed": text}))["failed"], text)
+        self.assertIn("no message", chat_stream_error({"message": [0] * 10_000}).message)
+
     def test_redacted(self) -> None:
         """Redacting reaches the texts in further fields, at any depth, and keys."""
         error = chat_stream_error({"message": "key", "metadata": {"key": ["a key", 1]}, "code": 429})
