@@ -6,6 +6,7 @@ among them, and some of these never send ``response.output_item.done`` either.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -41,6 +42,7 @@ ITEM_EVENTS = frozenset(
 )
 # Items that are nothing without their content.
 _HOLLOW = frozenset(_TYPES.values()) - {"reasoning"}
+_EMPTY = re.compile(rb'null|""|\[\s*\]')
 _NO_ID = b""
 _NOWHERE = b"null"  # no output_index
 # What a text counts for besides its characters: about the JSON around it.
@@ -56,13 +58,14 @@ _Parts = dict[tuple[str, bytes], Text]  # by the stem of their events, and their
 class _Item:
     """One output item."""
 
-    __slots__ = ("body", "finished", "index", "parts", "strings", "type")
+    __slots__ = ("body", "ended", "final", "index", "parts", "strings", "type")
 
-    def __init__(self, index: int, body: bytes, type: str | None, *, finished: bool) -> None:
+    def __init__(self, index: int, body: bytes, type: str | None) -> None:
         self.index = index
-        self.body = body  # as finished, else as it began
+        self.body = body  # as it ended, else as it began
         self.type = type
-        self.finished = finished
+        self.ended = False
+        self.final = False  # pieces change nothing any more
         self.strings: dict[str, Text] = {}
         self.parts: _Parts = {}
 
@@ -71,18 +74,20 @@ class _Item:
         texts = (*self.strings.values(), *self.parts.values())
         return len(self.body) + _size(texts)
 
-    def finish(self, body: bytes) -> None:
-        """Replace it by what it became."""
-        self.body, self.finished = body, True
-        self.strings.clear()
-        self.parts.clear()
+    def end(self, body: bytes, *, hollow: bool) -> None:
+        """Replace it by what it became; some back ends leave out what they have sent in pieces."""
+        self.body, self.ended, self.final = body, True, not hollow
+        if self.final:
+            self.strings.clear()
+            self.parts.clear()
 
     def json(self, status: str) -> bytes | None:
-        """Return the item, or ``None`` if nothing came of it; `status` is for one that did not finish."""
-        if self.finished:
+        """Return the item, or ``None`` if nothing came of it; `status` is for one that did not end."""
+        pieces = self.strings or self.parts
+        if self.ended and not pieces:
             return self.body
         members = decode_members(self.body)
-        if self.type in _HOLLOW and not self.strings and not self.parts and not _has_content(members):
+        if not pieces and _is_hollow(self.type, members):
             return None
         for name, text in self.strings.items():
             members[name] = text.json()
@@ -90,7 +95,7 @@ class _Item:
             parts = _parts_json(self.parts, name)
             if parts:
                 members[name] = Raw(b"[" + b",".join(parts) + b"]")
-        if "status" in members:
+        if "status" in members and not self.ended:
             members["status"] = Raw(encode_json(status))
         return encode_json(members)
 
@@ -121,7 +126,7 @@ class ResponseItems:
         """Add one of the `ITEM_EVENTS`: its members, and the JSON that they are from."""
         self._run = None
         if kind in (_ADDED, _DONE):
-            self._add_item(members, finished=kind == _DONE)
+            self._add_item(members, ended=kind == _DONE)
             return
         stem, _, end = kind.rpartition(".")
         text = self._add_piece(stem, members, whole=end == "done")
@@ -141,7 +146,7 @@ class ResponseItems:
             found.append(message)
         return [body for _, body in sorted(found, key=lambda each: each[0])]
 
-    def _add_item(self, members: _Members, *, finished: bool) -> None:
+    def _add_item(self, members: _Members, *, ended: bool) -> None:
         body = bytes(members.get("item", NULL))
         if not body.startswith(b"{"):
             return
@@ -151,33 +156,26 @@ class ResponseItems:
         place = bytes(members.get("output_index", NULL))
         item = self._by_id.get(id)
         index = _index(members, len(self._items) if item is None else item.index)
-        if item is not None and item.finished and item.index != index:
+        if item is not None and item.ended and item.index != index:
             item = None  # an id that several items share
-        if item is None and finished:
+        if item is None and ended:
             # Copilot's ids differ from event to event.
             before = self._last_at.get(place)
-            if before is not None and (before.body == body or (not before.finished and before.type == type)):
+            if before is not None and (before.body == body or (not before.ended and before.type == type)):
                 item = before
         if item is None:
-            item = _Item(index, body, type, finished=finished)
+            item = _Item(index, body, type)
             self._items.append(item)
             self._last_at[place] = self._last_of[type] = item
             self.held += len(body)
-            if type in (None, "message"):
-                for each in (_NOWHERE, place):
-                    self._adopt(item, self._loose.pop(each, {}))
-        elif finished:
-            self.held += len(body) - item.size()
-            item.finish(body)
+            if type in (None, "message"):  # its texts may have come before it
+                item.parts = self._loose.pop(_NOWHERE, {}) | self._loose.pop(place, {})
+        if ended:
+            size = item.size()
+            item.end(body, hollow=_is_hollow(type, fields))
+            self.held += item.size() - size
         if id != _NO_ID:
             self._by_id[id] = item
-
-    def _adopt(self, item: _Item, parts: _Parts) -> None:
-        """Give an item the texts that came before it."""
-        if item.finished:
-            self.held -= _size(parts.values())
-        else:
-            item.parts |= parts
 
     def _add_piece(self, stem: str, members: _Members, *, whole: bool) -> Text | None:
         """Add a piece of a text, or the whole of it, and return the text; ``None`` if it is not needed."""
@@ -185,7 +183,7 @@ class ResponseItems:
         name = _STRINGS[stem] if part is None else part[3]
         value = bytes(members.get(name if whole else "delta", NULL))
         item = self._item_of(stem, members)
-        if not value.startswith(b'"') or (item is not None and item.finished):
+        if not value.startswith(b'"') or (item is not None and item.final):
             return None
         if part is None:
             if item is None:
@@ -267,9 +265,10 @@ def _parts_json(parts: _Parts, name: str) -> list[bytes]:
     return found
 
 
-def _has_content(members: _Members) -> bool:
+def _is_hollow(type: str | None, members: _Members) -> bool:
+    """Report whether an item is one that is nothing without its content, and has none."""
     names = ("content", *_STRINGS.values())
-    return any(value_of(members, name) not in (None, "", []) for name in names)
+    return type in _HOLLOW and all(_EMPTY.fullmatch(members.get(name, NULL)) for name in names)
 
 
 def _id(value: Raw | None) -> bytes:

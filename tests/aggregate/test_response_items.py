@@ -235,6 +235,23 @@ class TextTests(SynchronousTestCase):
         pieces = [event("response.function_call_arguments.delta", delta=each) for each in ("{", "}")]
         self.assertEqual(output(added(0, **CALL), done(1, **final), *pieces)[0]["arguments"], "{}")
 
+    def test_empty_end(self) -> None:
+        """An item that ends without what came in pieces gets it; without pieces it stays as it is."""
+        shell = {**self.MESSAGE, "status": "completed"}
+        filled = {**shell, "content": [output_text("ab")]}
+        for events in (
+            [added(0, **self.MESSAGE), text("a"), text("b"), done(0, **shell)],
+            [text("a"), text("b"), done(0, **shell)],
+            [done(0, **shell), text("a"), text("b")],
+        ):
+            self.assertEqual(output(*events), [filled])
+        self.assertEqual(output(done(0, **shell)), [shell])
+        call = {**CALL, "status": "completed"}
+        self.assertEqual(
+            output(added(0, **CALL), arguments("{}"), done(0, **call)), [{**call, "arguments": "{}"}]
+        )
+        self.assertEqual(output(done(0, **call)), [call])
+
     def test_text_beside_another_kind(self) -> None:
         """A text at the index of a call or of reasoning is not theirs."""
         reasoning = {"id": "rs_1", "type": "reasoning", "summary": []}
