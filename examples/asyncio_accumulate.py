@@ -27,6 +27,8 @@ async def accumulate(reader: asyncio.StreamReader) -> ChatCompletionsAccumulator
     while not accumulator.complete:
         data = await reader.read(65_536)
         if not data:
+            for event in decoder.end():
+                accumulator.feed(event)
             accumulator.end(decoder.stray())
             break
         for event in decoder.feed(data):

@@ -1,32 +1,17 @@
-"""Tests of the OpenAI envelope, of the table of codes, and of the statuses of errors inside streams."""
+"""Tests of the OpenAI envelope, and of the table of codes."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import errors
-from stream_proxy.aggregate import stream_errors
 from stream_proxy.error_codes import ErrorCode
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["error", "message", "type", "code", "status", "param", "x"]), inner, max_size=5
-        )
-    ),
-    max_leaves=12,
-)
 
 
 class EnvelopeTests(SynchronousTestCase):
@@ -133,145 +118,3 @@ class CodeTests(SynchronousTestCase):
             r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| (.*?) \| .+ \|$", DOCUMENT.read_text(), re.MULTILINE
         )
         self.assertEqual(rows, [(each.code, str(each.status), each.type, each.meaning) for each in ErrorCode])
-
-
-class ChatStreamErrorTests(SynchronousTestCase):
-    def status(self, error: object) -> int:
-        return stream_errors.chat_stream_error(error).status
-
-    def test_numeric_code_or_status(self) -> None:
-        """A number or digit string from 400 to 599 is the status: code, then status, then the type counts."""
-        for error, status in [
-            ({"code": 429}, 429),
-            ({"code": "503"}, 503),
-            ({"status": 401}, 401),
-            ({"status": "404"}, 404),
-            ({"code": 400, "status": 500}, 400),
-            ({"code": "rate_limit_exceeded", "status": 503}, 503),
-            ({"code": 599, "type": "invalid_request_error"}, 599),
-            ({"code": 399}, 502),
-            ({"code": 600}, 502),
-            ({"code": 1302}, 502),
-            ({"code": True}, 502),
-            ({"code": 10**400}, 502),
-            ({"code": "٤٠٠"}, 502),
-        ]:
-            self.assertEqual(self.status(error), status, error)
-
-    def test_named_code(self) -> None:
-        """A code of the Responses table decides the status, and the type where none was given."""
-        for code, status, type in [
-            ("insufficient_quota", 429, "rate_limit_error"),
-            ("rate_limit_exceeded", 429, "rate_limit_error"),
-            ("usage_not_included", 429, "rate_limit_error"),
-            ("server_is_overloaded", 503, "server_error"),
-            ("slow_down", 503, "server_error"),
-            ("server_error", 500, "server_error"),
-            ("vector_store_timeout", 504, "server_error"),
-        ]:
-            error = stream_errors.chat_stream_error({"code": code, "message": "m"})
-            self.assertEqual((error.status, error.type, error.code), (status, type, code))
-            own = stream_errors.chat_stream_error({"code": code, "type": "invalid_request_error"})
-            self.assertEqual((own.status, own.type), (status, "invalid_request_error"))
-
-    def test_type(self) -> None:
-        """The type decides where no code does, in any spelling that providers use."""
-        for type, status in [
-            ("invalid_request_error", 400),
-            ("BadRequestError", 400),
-            ("authentication_error", 401),
-            ("permission_error", 403),
-            ("permission_denied", 403),
-            ("not_found_error", 404),
-            ("rate_limit_error", 429),
-            ("rate_limit_exceeded", 429),
-            ("RateLimitError", 429),
-            ("overloaded_error", 503),
-            ("server_overloaded", 503),
-            ("server_error", 500),
-            ("api_error", 500),
-            ("internal_server_error", 500),
-            ("InternalServerError", 500),
-            ("weird", 502),
-        ]:
-            error = stream_errors.chat_stream_error({"type": type, "code": "context_length_exceeded"})
-            self.assertEqual((error.status, error.type), (status, type))
-
-    def test_own_fields_survive(self) -> None:
-        """Message, type, param and code are the upstream's own."""
-        error = stream_errors.chat_stream_error({"message": "m", "type": "t", "param": "p", "code": 7})
-        self.assertEqual((error.message, error.type, error.param, error.code), ("m", "t", "p", 7))
-
-    def test_string(self) -> None:
-        """An error that is a string becomes the message of a 502."""
-        error = stream_errors.chat_stream_error("out of memory")
-        self.assertEqual((error.status, error.message, error.type), (502, "out of memory", "upstream_error"))
-
-    def test_no_message(self) -> None:
-        """Without a message a sentence names the type and the code."""
-        self.assertIn("code c", stream_errors.chat_stream_error({"code": "c"}).message)
-        self.assertIn("no message", stream_errors.chat_stream_error(None).message)
-
-    def test_wrapped(self) -> None:
-        """An envelope inside an envelope is opened; an object in place of the message becomes its JSON."""
-        self.assertEqual(self.status({"error": {"error": {"code": 429, "message": "m"}}}), 429)
-        self.assertEqual(stream_errors.chat_stream_error({"message": {"a": 1}}).message, '{"a": 1}')
-
-    @settings(max_examples=150, deadline=None, derandomize=True)
-    @given(JSON)
-    def test_never_raises(self, error: Any) -> None:
-        """Whatever the upstream sends, there is an error with a valid envelope."""
-        for made in [
-            stream_errors.chat_stream_error(error),
-            stream_errors.response_error(error, event="error"),
-            stream_errors.response_error(error, event="failed"),
-        ]:
-            if made is not None:
-                body = json.loads(made.envelope())["error"]
-                self.assertEqual(list(body), ["message", "type", "param", "code"])
-                self.assertTrue(400 <= made.status <= 599 and made.message and made.type)
-
-
-class ResponseErrorTests(SynchronousTestCase):
-    def test_codes(self) -> None:
-        """The code decides the status; one that is not in the table means 400."""
-        for code, status, type in [
-            ("insufficient_quota", 429, "rate_limit_error"),
-            ("rate_limit_exceeded", 429, "rate_limit_error"),
-            ("usage_not_included", 429, "rate_limit_error"),
-            ("server_is_overloaded", 503, "server_error"),
-            ("slow_down", 503, "server_error"),
-            ("server_error", 500, "server_error"),
-            ("vector_store_timeout", 504, "server_error"),
-            ("invalid_prompt", 400, "invalid_request_error"),
-        ]:
-            failed = stream_errors.response_error({"code": code, "message": "m"}, event="failed")
-            flat = stream_errors.response_error(
-                {"type": "error", "code": code, "message": "m"}, event="error"
-            )
-            nested = stream_errors.response_error(
-                {"type": "error", "error": {"code": code, "message": "m"}}, event="error"
-            )
-            for error in (failed, flat, nested):
-                assert error is not None
-                self.assertEqual((error.status, error.type, error.message), (status, type, "m"))
-                self.assertEqual(error.code, code)
-
-    def test_no_code(self) -> None:
-        """Without a code a failed Response is passed on as a 200, and an error event becomes a 502."""
-        for fields in ({"message": "m"}, {"code": None}, {"code": ""}):
-            self.assertIsNone(stream_errors.response_error(fields, event="failed"))
-            error = stream_errors.response_error(fields, event="error")
-            assert error is not None
-            self.assertEqual((error.status, error.type), (502, "upstream_error"))
-        self.assertIsNone(stream_errors.response_error(None, event="failed"))
-
-    def test_type_inside_wins(self) -> None:
-        """The error object's own type wins over the mapped one; that of the event never counts."""
-        nested = {"type": "error", "error": {"type": "tokens", "code": "server_error", "param": "p"}}
-        error = stream_errors.response_error(nested, event="error")
-        assert error is not None
-        self.assertEqual((error.status, error.type, error.param), (500, "tokens", "p"))
-        flat = stream_errors.response_error({"type": "error", "message": "m"}, event="error")
-        assert flat is not None
-        self.assertEqual((flat.type, flat.code), ("upstream_error", "upstream_error"))

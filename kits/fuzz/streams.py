@@ -35,13 +35,15 @@ def _decoded(reads: list[bytes], bound: int) -> Outcome:
         for read in reads:
             events += decoder.feed(read)
         events += decoder.feed(b"")
+        between = decoder.between_events
+        events += decoder.end()
     except EventTooLargeError:
         return events, None, None
     for event in events:
         event.data.decode()
         require(len(event.data) <= bound, "larger than its bound", event)
     require(len(decoder.stray()) <= 50, "more stray lines than the bound")
-    return events, decoder.stray(), decoder.between_events
+    return events, decoder.stray(), between
 
 
 def chat(data: bytes) -> None:
@@ -93,6 +95,8 @@ def _responses(reads: list[bytes], bound: int, clean: bool) -> Outcome:
 
 
 def _ended(accumulator: EventAccumulator, events: SSEDecoder, clean: bool, bound: int) -> Outcome:
+    for event in events.end() if clean else ():
+        accumulator.feed(event)
     accumulator.end(events.stray(), clean=clean)
     body = accumulator.result_bytes()
     require(len(body) <= bound, "larger than its bound", body)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from stream_proxy.adapter.reader import Reader
 from stream_proxy.aggregate.stream_errors import chat_stream_error
-from stream_proxy.error_codes import UPSTREAM_ERROR
 from stream_proxy.errors import APIError, status_error
 
 #: How much of such a response's body is read: error messages are short, error pages need not be.
@@ -22,12 +21,10 @@ def refusal(status: int, body: bytes, reader: Reader, origin: str) -> APIError:
         hint = "; set upstreamUrl to where it redirects" if status in _REDIRECTS else ""
         return status_error(status, f"The service at {origin} answered with status {status}{hint}.")
     plain = f"The service at {origin} answered with status {status}"
-    own_type = status_error(status, plain).type
     found = reader.error_in(body)
     if found is None:
         hint = "; check upstreamUrl and the adapter's method" if status in (404, 405) else ""
         return status_error(status, f"{plain}{hint}.")
-    error = chat_stream_error(found)
-    type = own_type if error.type == UPSTREAM_ERROR else error.type
-    code = None if error.code == UPSTREAM_ERROR else error.code
-    return APIError(status, error.message, type, param=error.param, code=code, for_log=plain)
+    error = chat_stream_error(found, status=status)
+    error.for_log = plain
+    return error

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from stream_proxy.aggregate.sse import ServerSentEvent
+from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, IncompleteStreamError, upstream_error
 from stream_proxy.lenient_json import decode_json
@@ -39,7 +40,7 @@ class EventAccumulator(ABC):
                 raise self._fail(error) from None
 
     def end(self, stray: bytes = b"", *, clean: bool = True) -> None:
-        """Process the end of the stream.
+        """Process the end of the stream; the events of `SSEDecoder.end` come before it.
 
         :param stray: what `SSEDecoder.stray` returns: it may be a JSON error, sent outside of any event.
         :param clean: whether the body ended as its framing said it would.
@@ -47,7 +48,10 @@ class EventAccumulator(ABC):
         """
         if self._result is None and self._failure is None:
             try:
-                self._process_end(stray, clean)
+                error = find_error(stray)
+                if error is not None:
+                    self._process(ServerSentEvent("error", error))
+                self._process_end(clean)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
 
@@ -73,7 +77,7 @@ class EventAccumulator(ABC):
         """Process an event; the terminal one sets ``_result``. A ValueError means invalid JSON."""
 
     @abstractmethod
-    def _process_end(self, stray: bytes, clean: bool) -> None:
+    def _process_end(self, clean: bool) -> None:
         """Set ``_result`` if the stream is complete without its terminal event, else raise."""
 
     @abstractmethod
@@ -89,12 +93,3 @@ class EventAccumulator(ABC):
         self._failure = error
         self._release()
         return error
-
-
-def stray_json(stray: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in stray lines, or ``None`` if they are anything else."""
-    try:
-        value = decode_json(stray)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None

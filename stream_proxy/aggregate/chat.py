@@ -5,12 +5,12 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object" and
 
 from __future__ import annotations
 
-from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
+from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.choice import PADDING, Choice
 from stream_proxy.aggregate.merge import Object, overlay
 from stream_proxy.aggregate.sse import ServerSentEvent
-from stream_proxy.aggregate.stream_errors import chat_stream_error
+from stream_proxy.aggregate.stream_errors import chat_stream_error, error_in, is_ping, names_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.lenient_json import decode_json, encode_json
@@ -22,8 +22,6 @@ _FIRST_WINS = frozenset({"id", "created", "model"})
 _PADDINGS = frozenset({PADDING, "p"})
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
-# An event whose name is not "message" counts as a chunk only if it has one of these keys; pings have none.
-_CHUNK_KEYS = frozenset({"choices", "error", "usage"})
 # The order of the non-streaming API.
 _KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
 
@@ -57,22 +55,23 @@ class ChatCompletionsAccumulator(EventAccumulator):
             if word == b"[DONE]":
                 self._done()
                 return
-            if not word or event.event not in ("message", "error"):
-                return
-            if event.event == "error":
+            if word and names_error(event.event):
                 raise chat_stream_error(word.decode("utf-8", "replace")) from None
+            if not word or event.event != "message":
+                return
             raise
-        if event.event == "error":
-            nested = chunk.get("error") if isinstance(chunk, dict) else None
-            raise chat_stream_error(chunk if nested is None else nested)
+        if chunk is None:
+            return
+        if event.event != "message" and names_error(event.event):
+            raise chat_stream_error(chunk)
         if not isinstance(chunk, dict):
             if event.event == "message":
-                raise upstream_error(
+                raise error_in(chunk) or upstream_error(
                     "The upstream's event stream holds a chunk that is not a JSON object.",
                     ErrorCode.UPSTREAM_MALFORMED,
                 )
             return
-        if event.event != "message" and chunk.keys().isdisjoint(_CHUNK_KEYS):
+        if "choices" not in chunk and is_ping(chunk, event.event):
             return
         self._add(chunk)
         self._fed += len(data)
@@ -113,9 +112,9 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._fed += fed
 
     def _add(self, chunk: Object) -> None:
-        error = _error_in(chunk)
+        error = error_in(chunk)
         if error is not None:
-            raise chat_stream_error(error)
+            raise error
         top = self._top
         for key, value in chunk.items():
             if key == "choices":
@@ -197,17 +196,11 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._result = result
         self._release()
 
-    def _process_end(self, stray: bytes, clean: bool) -> None:
-        bare = stray_json(stray)
-        error = None if bare is None else _error_in(bare)
-        if error is not None:
-            raise chat_stream_error(error)
+    def _process_end(self, clean: bool) -> None:
         choices = self._choices.values()
         finished = all(choice.finish_reason is not None for choice in choices)
         if clean and choices and finished and len(choices) >= self._n:
             self._finish()
-        elif bare is not None:
-            raise chat_stream_error(bare)
         else:
             raise self._broken(clean, finished)
 
@@ -228,11 +221,3 @@ class ChatCompletionsAccumulator(EventAccumulator):
     def _release(self) -> None:
         self._top = {}
         self._choices = {}
-
-
-def _error_in(chunk: Object) -> object:
-    """Return the error that a chunk reports, or ``None``; some servers send an empty one with every chunk."""
-    error = chunk.get("error")
-    if error or isinstance(error, dict):
-        return error
-    return chunk if chunk.get("object") == "error" else None  # vLLM's error is flat

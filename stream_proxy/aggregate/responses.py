@@ -9,20 +9,21 @@ import re
 
 from msgspec import Raw
 
-from stream_proxy.aggregate.accumulator import EventAccumulator, stray_json
-from stream_proxy.aggregate.merge import Object
+from stream_proxy.aggregate.accumulator import EventAccumulator
+from stream_proxy.aggregate.reported_error import status_of
+from stream_proxy.aggregate.response_items import ITEM_EVENTS, ResponseItems, value_of
 from stream_proxy.aggregate.sse import ServerSentEvent
-from stream_proxy.aggregate.stream_errors import chat_stream_error, response_error
+from stream_proxy.aggregate.stream_errors import ERROR_KEYS, error_in, names_error, response_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
-from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
+from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 from stream_proxy.limits import MAX_HELD_BYTES
 
+_COMPLETED = "response.completed"
 _FAILED = "response.failed"
-_TERMINAL = frozenset({"response.completed", _FAILED, "response.incomplete"})
-_ITEM_DONE = "response.output_item.done"
-_TEXT_DONE = "response.output_text.done"
-_NEEDED = frozenset({*_TERMINAL, _ITEM_DONE, _TEXT_DONE, "error"})
+_DONE = "response.done"  # the older name of the terminal event, whatever the Response's status
+_TERMINAL = frozenset({_COMPLETED, _FAILED, "response.incomplete", _DONE})
+_NEEDED = _TERMINAL | ITEM_EVENTS
 _NULL = Raw(b"null")
 _NO_OUTPUT = re.compile(rb"null|\[\s*\]")
 
@@ -41,19 +42,22 @@ class ResponseAccumulator(EventAccumulator):
     def __init__(self, *, max_bytes: int = MAX_HELD_BYTES) -> None:
         super().__init__()
         self._max_bytes = max_bytes
-        self._items: dict[int, bytes] = {}  # by output_index
-        self._texts: dict[tuple[int, int], bytes] = {}  # content parts by output_index and content_index
-        self._message_id: object = None
-        self._held = 0
+        self._items = ResponseItems()
 
     def _process(self, event: ServerSentEvent) -> None:
         kind, data = event.event, event.data
-        named = kind == "error" or kind.startswith("response.")
-        if (named and kind not in _NEEDED) or not data or data.isspace():
+        if kind in ITEM_EVENTS and self._items.continues(kind, data):
+            self._bound()
             return
-        if kind == "error":
+        named = kind.startswith("response.")
+        if named and kind not in _NEEDED and not names_error(kind):
+            return
+        word = data.strip()
+        if word in (b"", b"null"):
+            return
+        if names_error(kind):
             raise _reported(data)
-        if kind == "message" and data.strip() == b"[DONE]":
+        if kind == "message" and word == b"[DONE]":
             raise upstream_error(
                 "The upstream's stream ended without its terminal event: [DONE] came instead of it. "
                 "Check that the upstream serves the Responses API under this path.",
@@ -63,53 +67,26 @@ class ResponseAccumulator(EventAccumulator):
             members = decode_members(data)
         except ValueError:
             if kind == "message":
-                raise
+                raise error_in(decode_json(data)) or ValueError("not an object") from None
             return
         if not named:
-            own_kind = _value(members, "type")
-            if own_kind == "error":
-                raise _reported(data)
-            if not isinstance(own_kind, str):
-                error = _value(members, "error")  # a gateway's error, which is not an event of this API
+            own_kind = value_of(members, "type")
+            if not isinstance(own_kind, str) or not own_kind.startswith("response."):
+                error = _error_of(own_kind, members, data)
                 if error is not None:
-                    raise chat_stream_error(error)
+                    raise error
                 return
             kind = own_kind
         if kind in _TERMINAL:
             self._finish(kind, members)
-        elif kind == _ITEM_DONE:
-            self._add_item(members)
-        elif kind == _TEXT_DONE:
-            self._add_text(members)
+        elif kind in ITEM_EVENTS:
+            self._items.add(kind, members, data)
+            self._bound()
+        elif names_error(kind):
+            raise _reported(data)
 
-    def _add_item(self, members: _Members) -> None:
-        item = bytes(members.get("item", _NULL))
-        if not item.startswith(b"{"):
-            return
-        if self._texts:
-            self._held -= sum(map(len, self._texts.values()))
-            self._texts = {}
-        index = _index(members, "output_index", default=len(self._items))
-        self._hold(len(item) - len(self._items.get(index, b"")))
-        self._items[index] = item
-
-    def _add_text(self, members: _Members) -> None:
-        text = members.get("text", _NULL)
-        if self._items or not bytes(text).startswith(b'"'):
-            return
-        fields: Object = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
-        if bytes(members.get("logprobs", _NULL)).startswith(b"["):
-            fields["logprobs"] = members["logprobs"]
-        part = encode_json(fields)
-        place = (_index(members, "output_index", default=0), _index(members, "content_index", default=0))
-        if self._message_id is None:
-            self._message_id = _value(members, "item_id")
-        self._hold(len(part) - len(self._texts.get(place, b"")))
-        self._texts[place] = part
-
-    def _hold(self, more: int) -> None:
-        self._held += more
-        if self._held > self._max_bytes:
+    def _bound(self) -> None:
+        if self._items.held > self._max_bytes:
             raise response_too_large(self._max_bytes)
 
     def _finish(self, kind: str, members: _Members) -> None:
@@ -120,14 +97,15 @@ class ResponseAccumulator(EventAccumulator):
             raise upstream_error(
                 f"The upstream's {kind} event holds no Response object.", ErrorCode.UPSTREAM_MALFORMED
             ) from None
-        if kind == _FAILED:
-            error = response_error(_value(response, "error"), event="failed")
+        status = value_of(response, "status") if kind == _DONE else kind.removeprefix("response.")
+        if status == "failed":
+            beside = {name: value_of(members, name) for name in members if name != "response"}
+            error = response_error(value_of(response, "error"), event="failed", beside=beside)
             if error is not None:
                 raise error
         if _NO_OUTPUT.fullmatch(response.get("output", _NULL)):
-            items = [self._items[index] for index in sorted(self._items)]
-            if not items and self._texts:
-                items = [self._message(response, complete=kind == "response.completed")]
+            complete = status not in ("failed", "incomplete")
+            items = self._items.output(value_of(response, "id"), complete=complete)
             if items:
                 response["output"] = Raw(b"[" + b",".join(items) + b"]")
                 result = encode_json(response)
@@ -136,21 +114,7 @@ class ResponseAccumulator(EventAccumulator):
         self._result = result
         self._release()
 
-    def _message(self, response: _Members, *, complete: bool) -> bytes:
-        """Return the one assistant message that the finished texts make."""
-        id = self._message_id
-        if not isinstance(id, str) or not id:
-            id = "msg_" + str(_value(response, "id") or "").removeprefix("resp_")
-        status = "completed" if complete else "incomplete"
-        parts = [Raw(self._texts[place]) for place in sorted(self._texts)]
-        item = {"id": id, "type": "message", "status": status, "role": "assistant", "content": parts}
-        return encode_json(item)
-
-    def _process_end(self, stray: bytes, clean: bool) -> None:
-        error = stray_json(stray)
-        if error is not None:
-            nested = error.get("error")
-            raise chat_stream_error(error if nested is None else nested)
+    def _process_end(self, clean: bool) -> None:
         how = "before" if clean else "because its connection broke off before"
         raise upstream_error(
             f"The upstream's stream ended without its terminal event: it ended {how} response.completed, "
@@ -159,8 +123,22 @@ class ResponseAccumulator(EventAccumulator):
         )
 
     def _release(self) -> None:
-        self._items = {}
-        self._texts = {}
+        self._items = ResponseItems()
+
+
+def _error_of(kind: object, members: _Members, data: bytes) -> APIError | None:
+    """Return the error that an object reports which is no event of this API, or ``None``.
+
+    One with a type of its own, such as ``codex.rate_limits``, may be news of another kind.
+    """
+    if isinstance(kind, str) and names_error(kind):
+        return _reported(data)
+    if members.keys().isdisjoint(ERROR_KEYS):
+        return None
+    value = decode_json(data)
+    if isinstance(kind, str) and not value.get("error") and status_of([value]) is None:
+        return None
+    return error_in(value)
 
 
 def _reported(data: bytes) -> APIError:
@@ -170,13 +148,3 @@ def _reported(data: bytes) -> APIError:
     except ValueError:
         error = data.decode("utf-8", "replace").strip()
     return response_error(error, event="error") or upstream_error("The upstream reported an error.")
-
-
-def _value(members: _Members, name: str) -> object:
-    value: object = decode_json(bytes(members.get(name, _NULL)))
-    return value
-
-
-def _index(members: _Members, name: str, *, default: int) -> int:
-    value = _value(members, name)
-    return value if is_integer(value) else default

@@ -1,15 +1,18 @@
 """Decoder of server-sent events: bytes in, events out.
 
 It follows "Parsing an event stream" of the WHATWG HTML standard (section 9.2.6), for one stream without
-reconnection: ``id`` and ``retry`` are skipped.
+reconnection: ``id`` and ``retry`` are skipped. Where providers depart from the standard it goes beyond it: an
+error on lines that are no fields is an event named ``error``, and `SSEDecoder.end` returns a last event that
+only lacks its blank line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.errors import APIError, response_too_large
-from stream_proxy.lenient_json import BOM
+from stream_proxy.lenient_json import BOM, decode_json
 from stream_proxy.limits import MAX_HELD_BYTES
 
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
@@ -101,6 +104,25 @@ class SSEDecoder:
                 raise EventTooLargeError(self.max_event_bytes)
         return events
 
+    def end(self) -> list[ServerSentEvent]:
+        """Return what the end of a body completes, if the body ended as its framing promised.
+
+        Gateways that close right after the last line are common, so an event without its blank line counts
+        if its data is whole: ``[DONE]``, or JSON. The words of an ``error`` event always count.
+
+        :raises EventTooLargeError: an event exceeds its bound.
+        """
+        if self._too_large:
+            raise EventTooLargeError(self.max_event_bytes)
+        events: list[ServerSentEvent] = []
+        if self._line:
+            self._take_lines([bytes(self._line)], events, bounded=False)
+            self._line.clear()
+        if self._data is not None and (self._event == "error" or _is_whole(_valid_utf8(bytes(self._data)))):
+            self._take_lines([b""], events, bounded=False)
+        self._data = None
+        return events
+
     @property
     def between_events(self) -> bool:
         """Whether nothing is held: the stream so far ends with an event, or consists of comments only."""
@@ -117,7 +139,8 @@ class SSEDecoder:
     def stray(self) -> bytes:
         """Return the lines since the last event that are not fields, joined by LF, even an unterminated one.
 
-        Some servers end an event stream with a bare JSON error, which is found here.
+        Some servers end an event stream with a bare JSON error, which is found here. One that an event
+        follows has become an event of its own.
         """
         line = bytes(self._line[: self._max_stray_bytes]) if self._line else self._head or b""
         if not line or _is_field(line):
@@ -140,14 +163,14 @@ class SSEDecoder:
                 return
             if not line:
                 if self._data is not None:
+                    if self._stray:
+                        self._take_stray(events)
                     data = bytes(self._data)
                     if not data.isascii():
                         data = _valid_utf8(data)
                     events.append(ServerSentEvent(self._event or "message", data))
                     self._data = None
                     self._held = 0
-                    if self._stray:
-                        self._stray.clear()
                 self._event = ""
             elif line.startswith(b"data:"):
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
@@ -171,6 +194,13 @@ class SSEDecoder:
                 if room > 0:
                     self._stray += (b"\n" + line if self._stray else line)[:room]
 
+    def _take_stray(self, events: list[ServerSentEvent]) -> None:
+        """Make an event of an error on the stray lines, which an event follows; forget other ones."""
+        error = find_error(bytes(self._stray))
+        if error is not None:
+            events.append(ServerSentEvent("error", error))
+        self._stray.clear()
+
     def _add_data(self, value: bytes) -> None:
         if not isinstance(self._data, bytearray):  # joining bytes line by line would take quadratic time
             self._data = bytearray(self._data or b"")
@@ -181,6 +211,16 @@ class SSEDecoder:
 def _is_field(line: bytes) -> bool:
     """Report whether `line` is a field of the standard or a comment."""
     return line.startswith((b"data:", b"event:", *_SKIPPED)) or line in _NO_VALUE
+
+
+def _is_whole(data: bytes) -> bool:
+    if data.strip() == b"[DONE]":
+        return True
+    try:
+        decode_json(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _valid_utf8(data: bytes) -> bytes:

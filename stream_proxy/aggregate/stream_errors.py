@@ -1,154 +1,273 @@
-"""Errors inside event streams, converted to the errors that the client gets."""
+"""Errors inside event streams: where they are, and the errors that the client gets for them.
+
+Providers report them as OpenAI's error object, as an object of their own in place of a chunk, as a string, or
+on a line that is no field of an event stream. Nothing that an upstream may send raises here.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
-from stream_proxy.error_codes import INVALID_REQUEST, RATE_LIMIT, SERVER_ERROR, UPSTREAM_ERROR
-from stream_proxy.errors import APIError
-from stream_proxy.lenient_json import is_integer
-
-# Codes of the Responses API's error object, each with the status and type that its non-streaming form has.
-_CODES: dict[str, tuple[int, str]] = {
-    "insufficient_quota": (429, RATE_LIMIT),
-    "rate_limit_exceeded": (429, RATE_LIMIT),
-    "usage_not_included": (429, RATE_LIMIT),
-    "server_is_overloaded": (503, SERVER_ERROR),
-    "slow_down": (503, SERVER_ERROR),
-    "server_error": (500, SERVER_ERROR),
-    "vector_store_timeout": (504, SERVER_ERROR),
-}
-# Words found in an error's `type` once it is lower case and without punctuation ("RateLimitError",
-# "rate_limit_exceeded"); the first hit counts, so the specific ones precede "server" and "internal".
-_TYPE_WORDS: tuple[tuple[str, int], ...] = (
-    ("overloaded", 503),
-    ("unavailable", 503),
-    ("ratelimit", 429),
-    ("toomanyrequests", 429),
-    ("quota", 429),
-    ("authentication", 401),
-    ("unauthorized", 401),
-    ("permission", 403),
-    ("forbidden", 403),
-    ("notfound", 404),
-    ("invalidrequest", 400),
-    ("badrequest", 400),
-    ("server", 500),
-    ("internal", 500),
-    ("apierror", 500),
+from stream_proxy.aggregate.reported_error import (
+    ReportedError,
+    as_json,
+    further_fields,
+    http_status,
+    status_of,
+    type_of,
 )
-_PUNCTUATION = re.compile(r"[^a-z0-9]+")
-_STATUS_CODE = re.compile(r"[45][0-9]{2}", re.ASCII)
+from stream_proxy.lenient_json import decode_json, is_integer
+
 # Gateways wrap one error envelope into another; the bound stops at absurd nesting.
 _MAX_NESTING = 4
 _UPSTREAM_SAID = "the upstream reported an error in its stream"
 _INT64 = 2**63
+# A line that may be an error, and how many of these are looked at.
+_STRAY_LINE = re.compile(rb"^[ \t]*(?:[\[{]|error:).*", re.IGNORECASE | re.MULTILINE)
+_MAX_LINES = 16
+_MESSAGE_KEYS = ("message", "detail", "details", "msg", "error_message", "reason", "status_msg")
+# Those that make an object in place of a chunk an error.
+_FLAT_KEYS = ("message", "detail", "details", "msg", "reason")
+_STATUS_KEYS = ("code", "status", "status_code", "http_status_code")
+#: Keys of which an object has at least one if it reports an error.
+ERROR_KEYS = frozenset({"base_resp", "error", "errors", "object", *_FLAT_KEYS, *_STATUS_KEYS})
+_EVENT_KEYS = frozenset({"choices", "error", "object", "sequence_number"})
+_SUCCESS = (0, 200, "0", "200", "ok", "success")
+_PINGS = frozenset({"ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
+_CHUNK_KEYS = frozenset(
+    {"choices", "created", "error", "id", "model", "object", "service_tier", "system_fingerprint", "usage"}
+)
+# An event whose name is not "message" counts as a chunk only if it has one of these.
+_TELLING_KEYS = frozenset({"choices", "error", "usage"})
+_NOTHING: Mapping[str, object] = {}
+
+_Layers = Sequence[Mapping[str, object]]
 
 
-def chat_stream_error(error: object) -> APIError:
-    """Return the error in a chat stream: an OpenAI error object, a vendor's variation of one, or a string.
+def chat_stream_error(error: object, *, status: int | None = None) -> ReportedError:
+    """Return the error that `error` reports: an error object, a vendor's variation of one, or a string.
 
-    Its status is a ``code`` or ``status`` that is a number (or digits) from 400 to 599; else the one for its
-    ``code``; else the one for its ``type``; else 502. Nothing that the upstream may send raises here.
+    It may be in an envelope, or in a chunk, whose ``status_code`` and the like count as well.
+
+    :param status: the status, if it is known; else it is the one that the error tells, or 502.
     """
-    fields = _error_object(error)
-    own_type, own_code = _text(fields.get("type")), _code(fields.get("code"))
-    mapped = _CODES.get(own_code) if isinstance(own_code, str) else None
-    status = (
-        _http_status(fields.get("code"))
-        or _http_status(fields.get("status"))
-        or (mapped[0] if mapped else None)
-        or _status_of_type(own_type)
-        or 502
-    )
-    return _from_upstream(status, fields, own_type or (mapped[1] if mapped else UPSTREAM_ERROR), own_code)
+    layers = _layers(error)
+    return _reported(layers, status or status_of(layers) or 502)
 
 
-def response_error(error: object, *, event: Literal["failed", "error"]) -> APIError | None:
+def response_error(
+    error: object, *, event: Literal["failed", "error"], beside: Mapping[str, object] = _NOTHING
+) -> ReportedError | None:
     """Return the error of a Responses stream, or ``None`` if the client gets a 200 with the Response.
 
     :param error: for ``"failed"`` the Response's ``error``; for ``"error"`` the event's JSON, flat
         (``{"type": "error", "code", "message", "param"}``) or nested (``{"type": "error", "error": {…}}``).
-    :param event: ``response.failed``, which without a code is a result, or ``error``, which never is.
+    :param event: ``response.failed``, which without a code or a telling type is a result, or ``error``,
+        which never is.
+    :param beside: the members of the event around a failed Response.
     """
-    if event == "failed":
-        fields: Mapping[str, object] = error if isinstance(error, dict) else {}
-    elif isinstance(error, dict) and error.get("error") is not None:
-        fields = _error_object(error["error"])
-    else:
-        fields = _error_object(error)
-        if fields.get("type") == "error":  # the type of the event, not of the error
-            fields = {key: value for key, value in fields.items() if key != "type"}
-    own_type, own_code = _text(fields.get("type")), _code(fields.get("code"))
-    if own_code is not None:
-        status, mapped_type = _CODES.get(str(own_code), (400, INVALID_REQUEST))
-    elif event == "failed":
+    if event == "failed" and not isinstance(error, dict):
         return None
-    else:
-        status, mapped_type = 502, UPSTREAM_ERROR
-    return _from_upstream(status, fields, own_type or mapped_type, own_code)
+    layers = [*_layers(error), beside]
+    status = status_of(layers)
+    if status is None and _code(layers) is not None:
+        status = 400
+    if status is None and event == "failed":
+        return None
+    return _reported(layers, status or 502)
 
 
-def _from_upstream(status: int, fields: Mapping[str, object], type: str, code: str | int | None) -> APIError:
-    message = _message(fields)
-    if message is None:
+def error_in(value: object) -> ReportedError | None:
+    """Return the error that is reported by a chunk, by what came in place of one, or by an array of one.
+
+    Some servers send an empty ``error`` with every chunk, which says nothing.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    error = value.get("error")
+    if error or isinstance(error, dict):
+        return chat_stream_error(value)
+    if value.get("choices"):
+        return None
+    return chat_stream_error(value) if _is_flat_error(value) else None
+
+
+def is_ping(chunk: Mapping[str, object], event: str) -> bool:
+    """Report whether a chat stream's object is no chunk, as relays send them to keep connections alive."""
+    if event != "message":  # news of a kind of its own, unless it has the status of an error
+        telling = _is_flat_error(chunk) and status_of([chunk]) is not None
+        return chunk.keys().isdisjoint(_TELLING_KEYS) and not telling
+    keys = _TELLING_KEYS if _is_ping_type(chunk.get("type")) else _CHUNK_KEYS
+    return chunk.keys().isdisjoint(keys) and not _is_flat_error(chunk)
+
+
+def names_error(event: str) -> bool:
+    """Report whether an event's name says that it is an error: ``error``, ``stream_error``, ``exception``."""
+    return event == "error" or "error" in event.lower() or "exception" in event.lower()
+
+
+def find_error(stray: bytes) -> bytes | None:
+    """Return the error among the lines of an event stream that are no fields, or ``None``.
+
+    llama.cpp wrote ``error: {…}`` until 2025; others end a stream with a bare JSON error.
+    """
+    if not stray.isascii():
+        stray = stray.decode("utf-8", "replace").encode()
+    lines = islice(_STRAY_LINE.finditer(stray), _MAX_LINES)
+    for text in dict.fromkeys([stray, *(line[0] for line in lines)]):
+        text = text.strip()
+        labelled = text[:6].lower() == b"error:"
+        if labelled:
+            text = text[6:].strip()
+        elif not text.startswith((b"{", b"[")):
+            continue
+        try:
+            value = decode_json(text)
+        except ValueError:
+            value = None
+            if labelled and text and b"\n" not in text:
+                return text
+        if value is not None and (labelled or error_in(value) is not None):
+            return text
+    return None
+
+
+def _is_flat_error(value: Mapping[str, object]) -> bool:
+    """Report whether an object in place of a chunk, one without an ``error``, is an error itself."""
+    choices = value.get("choices")
+    if not choices and _failed_base(value) is not None:
+        return True
+    if choices is not None:
+        return False
+    kind = value.get("object")
+    if kind == "error" or value.get("type") == "error":  # the former in vLLM's
+        return True
+    if kind == "chat.completion.chunk" or value.get("usage") or _is_ping_type(value.get("type")):
+        return False
+    if any(http_status(value.get(key)) is not None for key in _STATUS_KEYS):
+        return True
+    if value.get("code") in _SUCCESS:  # {"code": 200, "msg": "success"} precedes some streams
+        return False
+    return any(_is_told(value.get(key)) for key in _FLAT_KEYS) or bool(value.get("errors"))
+
+
+def _is_ping_type(kind: object) -> bool:
+    return isinstance(kind, str) and kind.lower() in _PINGS
+
+
+def _is_told(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and "role" not in value  # Ollama's own chunks have a message with a role
+    return bool(value) and isinstance(value, str | list)
+
+
+def _failed_base(value: Mapping[str, object]) -> Mapping[str, object] | None:
+    """Return MiniMax's error, which is in every chunk, with the code 0 as long as nothing failed."""
+    base = value.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code") not in (None, 0, "0", ""):
+        return {"code": base["status_code"], "message": base.get("status_msg")}
+    return None
+
+
+def _layers(value: object) -> list[Mapping[str, object]]:
+    """Return the error object and the objects around it, from the inside out; a bare string is a message."""
+    layers: list[Mapping[str, object]] = []
+    while len(layers) < _MAX_NESTING:
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, dict):
+            layers.append({"message": value})
+            break
+        layers.append(value)
+        value = _inner(value)
+        if value is None:
+            break
+    layers.reverse()
+    return layers
+
+
+def _inner(layer: Mapping[str, object]) -> object:
+    """Return the error that an object is the envelope of, or ``None`` if it is the error itself."""
+    error = layer.get("error")
+    if error and isinstance(error, dict | list):
+        return error
+    told = _own_message(layer) is not None
+    if isinstance(error, str) and error.strip():
+        # NestJS writes {"error": "Bad Request", "message": "…", "statusCode": 400}.
+        return None if told else error
+    base = _failed_base(layer)
+    if base is not None:
+        return base
+    if told:
+        return None
+    errors = layer.get("errors")
+    if isinstance(errors, list) and errors:
+        return errors[0]
+    for inner in (errors, layer.get("detail"), layer.get("details")):
+        if inner and isinstance(inner, dict):
+            return inner
+    return error if error and not isinstance(error, bool) else None
+
+
+def _reported(layers: _Layers, status: int) -> ReportedError:
+    """Return the error with a status, and with what the error object and the objects around it say."""
+    type, code = type_of(layers, status), _code(layers)
+    told = next(filter(None, map(_message, layers)), None)
+    if told is None:
         details = f"type {type}" if code is None else f"type {type}, code {code}"
-        message = f"The upstream reported an error in its stream and gave no message ({details})."
-    return APIError(
-        status, message, type, param=_text(fields.get("param")), code=code, for_log=_UPSTREAM_SAID
+        told = "", f"The upstream reported an error in its stream and gave no message ({details})."
+    key, message = told
+    return ReportedError(
+        status,
+        message,
+        type,
+        param=next((text for layer in layers if (text := _text(layer.get("param")))), None),
+        code=code,
+        for_log=_UPSTREAM_SAID,
+        details=further_fields(dict(_further(layers, key, status))),
     )
 
 
-def _error_object(error: object) -> Mapping[str, object]:
-    """Return the object that holds the error's fields; a bare string is its message."""
-    for _ in range(_MAX_NESTING):
-        if not isinstance(error, dict):
-            break
-        inner = error.get("error")
-        if _message(error) is not None or inner is None:
-            return error
-        error = inner
-    return error if isinstance(error, dict) else {"message": error}
+def _further(layers: _Layers, message_key: str, status: int) -> Iterator[tuple[str, object]]:
+    """Yield the fields of the error object, but for what is its message, or its event's where it is flat."""
+    for key, value in layers[0].items():
+        flat = len(layers) == 1 and (value == "error" or http_status(value) == status)
+        if key not in _EVENT_KEYS and not flat and not (key == message_key and isinstance(value, str)):
+            yield key, value
 
 
-def _message(fields: Mapping[str, object]) -> str | None:
-    for key in ("message", "detail", "msg"):
-        value = fields.get(key)
-        if isinstance(value, str):
-            if value.strip():
-                return value
-        elif value not in (None, True, False, [], {}):
-            try:
-                return json.dumps(value, ensure_ascii=False)
-            except (ValueError, TypeError, RecursionError):  # nested too deep, or too many digits
-                continue
-    return None
+def _message(layer: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return the message of a layer, after the key that has it."""
+    return _own_message(layer) or next(
+        ((key, text) for key in _MESSAGE_KEYS if (text := _as_text(layer.get(key)))), None
+    )
+
+
+def _own_message(layer: Mapping[str, object]) -> tuple[str, str] | None:
+    return next(((key, text) for key in _MESSAGE_KEYS if (text := _text(layer.get(key)))), None)
+
+
+def _as_text(value: object) -> str | None:
+    if value in (None, "", True, False, [], {}) or isinstance(value, str):
+        return None
+    return as_json(value)
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
-def _code(value: object) -> str | int | None:
-    """Return `value` if it can be a code. Most clients could not read an integer beyond 64 bits."""
-    if is_integer(value) and -_INT64 <= value < _INT64:
-        return value
-    return _text(value)
-
-
-def _http_status(value: object) -> int | None:
-    if isinstance(value, str) and _STATUS_CODE.fullmatch(value.strip()):
-        return int(value)
-    if is_integer(value) and 400 <= value <= 599:
-        return value
+def _code(layers: _Layers) -> str | int | None:
+    """Return the code of an error. Most clients could not read an integer beyond 64 bits."""
+    for layer in layers:
+        value = layer.get("code")
+        if is_integer(value) and -_INT64 <= value < _INT64:
+            return value
+        if isinstance(value, str) and value.strip():
+            return value
     return None
-
-
-def _status_of_type(type: str | None) -> int | None:
-    if type is None:
-        return None
-    bare = _PUNCTUATION.sub("", type.lower())
-    return next((status for word, status in _TYPE_WORDS if word in bare), None)

@@ -71,6 +71,9 @@ class StreamAggregation:
                 self._accumulator.feed(event)
 
     def end(self, error: APIError | None) -> None:
+        if error is None:
+            for event in self._events.end():
+                self._accumulator.feed(event)
         self._accumulator.end(self._events.stray(), clean=error is None)
 
     def result_bytes(self) -> bytes:

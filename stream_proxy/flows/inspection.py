@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, status_error
 from stream_proxy.http.body_kind import BodyKind, sniff
@@ -73,10 +74,22 @@ class Inspection:
         if kind is BodyKind.UNDECIDED:
             return None
         if kind is BodyKind.JSON:
+            if self.success and self._media == b"text/event-stream":
+                return self._mislabelled(ended, whole)
             return BodyKind.JSON
         if self.success and (kind is BodyKind.EVENTS or self._media == b"text/event-stream"):
             return BodyKind.EVENTS
         return BodyKind.OTHER
+
+    def _mislabelled(self, ended: bool, whole: bool) -> BodyKind | None:
+        """Return what a body is that begins as JSON under the type of an event stream.
+
+        A server that had committed itself to a stream may write a bare error, which as a 200 would pass for a
+        response; that is for the aggregation to find.
+        """
+        if not whole:
+            return None
+        return BodyKind.EVENTS if ended and find_error(self.seen) is not None else BodyKind.JSON
 
     def headers(self, kind: BodyKind, headers: list[RawHeader]) -> list[RawHeader]:
         """Return the fields to relay the response with: JSON goes out as JSON, whatever it was called."""

@@ -306,9 +306,17 @@ class ErrorTests(ChatTestCase):
             self.assertTrue(accumulate(chunk(text("a"), error=none), DONE).complete)
 
     def test_flat_error(self) -> None:
-        """A chunk can itself be the error, as in vLLM."""
-        error = self.assertBreaks(chunk(text("a")), event({"object": "error", "message": "m", "code": 400}))
-        self.assertEqual((error.status, error.message), (400, "m"))
+        """What comes in place of a chunk can itself be the error, as in vLLM, even after a finish_reason."""
+        for flat, status in [
+            ({"object": "error", "message": "m", "code": 400}, 400),
+            ({"code": 500, "reason": "INTERNAL", "message": "m"}, 500),
+            ({"detail": "m"}, 502),
+            ({"error": "m", "code": "429"}, 429),
+            ({"base_resp": {"status_code": 1008, "status_msg": "m"}, "choices": None}, 502),
+            ([{"error": {"message": "m", "status_code": 503}}], 503),
+        ]:
+            error = self.assertBreaks(chunk(text("a", finish="stop")), event(flat))
+            self.assertEqual((error.status, error.message), (status, "m"))
 
     def test_error_event(self) -> None:
         """An event named error is an error: in its error key, as an object, or as text."""
@@ -328,13 +336,15 @@ class ErrorTests(ChatTestCase):
             b"{",
             b"5",
             b"[]",
-            b"null",
             b"[" * 100_000,
         ):
             self.assertEqual(self.assertBreaks(event(data)).status, 502)
         for other in (
             event(b"", "message"),
             event(b"  "),
+            event(b"null"),
+            event({"type": "ping"}),
+            event({"heartbeat": 1}),
             event(b"", "error"),
             event(b"x", "ping"),
             event(5, "ping"),

@@ -78,13 +78,13 @@ class ResultTests(ResponsesTestCase):
         self.assertTrue(accumulate(raw(terminal("in_progress").data, "response.completed")).complete)
 
     def test_items_fill_empty_output(self) -> None:
-        """An empty, null or missing output is filled with the finished items, in index order."""
-        events = [item(2, "c"), text("ignored"), item(0, "a"), item(1, "x"), item(1, "b")]
+        """An empty, null or missing output is filled with the finished items, by index, then arrival."""
+        events = [item(2, "d"), text("ignored"), item(0, "a"), item(1, "b"), item(1, "c"), item(1, "c")]
         for status in ("completed", "incomplete", "failed"):
             outputs: list[Any] = [{"output": []}, {"output": None}, {}]
             for output in outputs:
                 result = accumulate(*events, terminal(status, **output, z=1)).result()
-                self.assertEqual(result["output"], [{"id": "a"}, {"id": "b"}, {"id": "c"}])
+                self.assertEqual(result["output"], [{"id": id} for id in "abcd"])
                 self.assertEqual((result["id"], result["z"]), ("resp_1", 1))
         spaced = raw(b'{"type":"response.completed","response":{"x":1.0,"output":[ ]}}')
         self.assertEqual(
@@ -115,8 +115,17 @@ class ResultTests(ResponsesTestCase):
         """An empty output stays if the stream finished neither items nor texts."""
         self.assertEqual(accumulate(terminal(output=[])).result()["output"], [])
 
+    def test_done(self) -> None:
+        """response.done is terminal, whatever the status; the Response's own tells whether it failed."""
+        for status in ("completed", "incomplete", "failed", None):
+            body: Any = {"id": "r", "status": status, "output": []}
+            made = accumulate(item(0, "a"), event("response.done", response=body)).result()
+            self.assertEqual((made["status"], made["output"]), (status, [{"id": "a"}]))
+        failed = {"id": "r", "status": "failed", "error": {"code": "slow_down", "message": "m"}}
+        self.assertEqual(self.assertBreaks(event("response.done", response=failed)).status, 503)
+
     def test_failed_without_error(self) -> None:
-        """A failed Response is a result if its error is missing or has no code."""
+        """A failed Response is a result if its error is missing or has no code and no telling type."""
         for fields in ({}, {"error": None}, {"error": {"message": "m"}}, {"error": {"code": None}}):
             self.assertEqual(accumulate(terminal("failed", **fields)).result()["status"], "failed")
 
@@ -129,7 +138,13 @@ class ResultTests(ResponsesTestCase):
             raw(b"rubbish", "response.output_item.done"),
             raw(b""),
             raw(b" "),
+            raw(b"null"),
             raw(b"", "error"),
+            raw(b"null", "error"),
+            event("ping", named=False),
+            event("keepalive", named=False, sequence_number=3),
+            event("codex.rate_limits", {"plan_type": "plus", "rate_limits": {"allowed": True}}, named=False),
+            event("codex.news", {"message": "new models"}, named=False),
             event("response.created", named=False),
             event(None, x=1),
             raw(b'{"type":["x"]}'),
@@ -170,6 +185,29 @@ class ErrorTests(ResponsesTestCase):
     def test_untyped_error(self) -> None:
         """A gateway's error without a type is treated as in a chat stream."""
         self.assertEqual(self.assertBreaks(event(None, error={"code": 429, "message": "m"})).status, 429)
+
+    def test_errors_by_other_names(self) -> None:
+        """An error may come as an event of another name or type, flat, or in an array of one."""
+        for broken, status in [
+            (raw(b'{"message":"m","code":503}', "stream_error"), 503),
+            (raw(b'{"type":"response.error","error":{"code":"slow_down"}}'), 503),
+            (raw(b'{"type":"rate_limit_error","message":"m"}'), 429),
+            (raw(b'{"type":"overloaded","detail":"m"}'), 503),
+            (raw(b'{"detail":"m","status_code":404}'), 404),
+            (raw(b'{"detail":"m"}'), 502),
+            (raw(b'[{"error":{"message":"m","code":429}}]'), 429),
+            (raw(b'{"error":"m","code":"insufficient_quota"}'), 429),
+        ]:
+            self.assertEqual(self.assertBreaks(broken).status, status, broken)
+
+    def test_codex_usage_limit(self) -> None:
+        """Codex tells a spent window with a status beside the error; the error's fields travel."""
+        fields = {"type": "usage_limit_reached", "message": "m", "plan_type": "plus", "resets_in_seconds": 9}
+        error = self.assertBreaks(event("error", {"error": fields, "status_code": 429}, headers={}))
+        self.assertEqual((error.status, error.type), (429, "usage_limit_reached"))
+        self.assertEqual(
+            json.loads(error.envelope())["error"], {**fields, "param": None, "code": "usage_limit_reached"}
+        )
 
     def test_not_json(self) -> None:
         """Message data other than a JSON object is an error."""

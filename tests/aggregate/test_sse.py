@@ -80,7 +80,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertDecodes(b"\n\n\n: ping\n\nid: 3\n\n")
 
     def test_unterminated(self) -> None:
-        """An event that is not terminated is discarded."""
+        """An event that is not terminated waits for its blank line."""
         self.assertDecodes(b"data: a\n\ndata: b\n", Event(data=b"a"))
 
     def test_invalid_utf8(self) -> None:
@@ -96,6 +96,65 @@ class DecoderTests(SynchronousTestCase):
             Event().data = b""  # type: ignore[misc]
 
 
+class EndTests(SynchronousTestCase):
+    def end(self, stream: bytes) -> list[ServerSentEvent]:
+        """Return what the end of `stream` completes; the events before it do not count."""
+        decoder, slow = SSEDecoder(), SSEDecoder()
+        decoder.feed(stream)
+        for at in range(len(stream)):
+            slow.feed(stream[at : at + 1])
+        events = decoder.end()
+        self.assertEqual(slow.end(), events)
+        self.assertEqual(slow.stray(), decoder.stray())
+        return events
+
+    def test_whole(self) -> None:
+        """A last event without its blank line counts if its data is [DONE] or JSON."""
+        for stream, event in [
+            (b'data: {"a":1}', Event(data=b'{"a":1}')),
+            (b'data: {"a":1}\n', Event(data=b'{"a":1}')),
+            (b'data: {"a":1}\r', Event(data=b'{"a":1}')),
+            (b'data: 1\n\ndata: {"a":1}\r\n', Event(data=b'{"a":1}')),
+            (b'data: {"a":\ndata: 1}', Event(data=b'{"a":\n1}')),
+            (b'event: x\ndata: {"a":1}', Event("x", b'{"a":1}')),
+            (b'data: {"a":1}\nevent: x', Event("x", b'{"a":1}')),
+            (b"data: [DONE]", Event(data=b"[DONE]")),
+            (b"data:[DONE] \n", Event(data=b"[DONE] ")),
+            (b"event: error\ndata: out of memory", Event("error", b"out of memory")),
+            (b'data: "\xff"', Event(data='"\ufffd"'.encode())),
+        ]:
+            self.assertEqual(self.end(stream), [event], stream)
+
+    def test_cut(self) -> None:
+        """One whose data is cut, or that has none, is discarded."""
+        for stream in (
+            b"",
+            b'data: {"a":1',
+            b"data: [DON",
+            b'data: {"a":1}\ndata: {',
+            b"data: words",
+            b"data: 1\n\n",
+            b"event: x\n",
+            b"dat",
+            b"data",
+            b": comment",
+        ):
+            self.assertEqual(self.end(stream), [], stream)
+
+    def test_after_stray_error(self) -> None:
+        """An error on stray lines before the last event comes before it."""
+        self.assertEqual(
+            self.end(b'error: {"code":400}\n\ndata: [DONE]'),
+            [Event("error", b'{"code":400}'), Event(data=b"[DONE]")],
+        )
+
+    def test_too_large(self) -> None:
+        """An event over its bound is an error at the end, too."""
+        decoder = SSEDecoder(max_event_bytes=10)
+        self.assertEqual(decoder.feed(b"data: a\n\ndata: 1234567890"), [Event(data=b"a")])
+        self.assertRaises(EventTooLargeError, decoder.end)
+
+
 class StrayTests(SynchronousTestCase):
     def stray(self, *reads: bytes, keep: int = 64 * 2**10) -> bytes:
         decoder = SSEDecoder(max_stray_bytes=keep)
@@ -109,6 +168,31 @@ class StrayTests(SynchronousTestCase):
         self.assertEqual(self.stray(b"data: a\n\n" + text), text)
         self.assertEqual(self.stray(text.replace(b"\n", b"\r\n") + b"\r\n"), text)
         self.assertEqual(self.stray(*(text[at : at + 1] for at in range(len(text)))), text)
+
+    def test_error_before_an_event(self) -> None:
+        """An error on stray lines is an event of its own, before the event that follows it."""
+        for stray, data in [
+            (b'error: {"code":400}\n', b'{"code":400}'),
+            (b'error: {"code":400}\n\n', b'{"code":400}'),
+            (b'error: {"code":400}\r\n\r\n', b'{"code":400}'),
+            (b'{"error":\n"m"}\n', b'{"error":\n"m"}'),
+            (b'[{"error": "m"}]\n\n', b'[{"error": "m"}]'),
+            (b"error: \xff\n", "\ufffd".encode()),
+        ]:
+            stream = b"data: a\n\n" + stray + b"data: [DONE]\n\n"
+            events = [Event(data=b"a"), Event("error", data), Event(data=b"[DONE]")]
+            self.assertEqual(decode(stream), events)
+            self.assertEqual(byte_by_byte(stream), events)
+        for none in (b"rubbish\n", b'{"a": 1}\n', b'x: {"error": "m"}\n', b'{"error": "m"\n'):
+            self.assertEqual(decode(none + b"data: a\n\n"), [Event(data=b"a")])
+
+    def test_bound_before_an_event(self) -> None:
+        """An error within the bound is found, one beyond it is not; each event begins anew."""
+        long = b'{"message":"%b"}\n' % (b"x" * 100)
+        for keep, count in ((len(long) - 1, 2), (len(long) - 2, 1)):
+            decoder = SSEDecoder(max_stray_bytes=keep)
+            for _ in range(2):
+                self.assertEqual(len(decoder.feed(long + b"data: a\n\n")), count)
 
     def test_blank_lines_keep_it(self) -> None:
         """A blank line that dispatches no event keeps them; an event drops them."""
@@ -195,6 +279,9 @@ class ArbitraryTests(SynchronousTestCase):
             b":",
             b"x",
             b"\xe2\x82",
+            b'{"error":1}',
+            b"error:",
+            b"[DONE]",
         ]
     )
 
@@ -208,7 +295,10 @@ class ArbitraryTests(SynchronousTestCase):
         events = whole.feed(stream)
         self.assertEqual([event for read in reads for event in split.feed(read)], events)
         self.assertEqual(split.stray(), whole.stray())
-        for event in events:
+        last = whole.end()
+        self.assertEqual(split.end(), last)
+        self.assertEqual(split.stray(), whole.stray())
+        for event in events + last:
             event.data.decode()
 
     @settings(max_examples=150, deadline=None, derandomize=True)

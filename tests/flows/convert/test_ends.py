@@ -87,6 +87,26 @@ class EndTests(ConversionTestCase):
         data = START + b'{"error": {"message": "boom", "type": "server_error", "code": 503}}'
         self.assert_error(await self.asked(streamed(data)), 503, "server_error", "boom")
 
+    async def test_unterminated(self) -> None:
+        """A last event without its blank line counts if the body ended as its framing promised."""
+        for data in (HELLO.rstrip(b"\n"), HELLO.removesuffix(DONE).rstrip(b"\n")):
+            self.assert_hello(await self.asked(streamed(data)))
+            self.assert_hello(await self.asked(whole(data)))
+        data = HELLO.removesuffix(DONE).rstrip(b"\n")
+        self.assert_error(await self.asked(streamed(data[:-1])), 502, "upstream_error")
+
+        def broken(stream: Stream) -> None:
+            stream.write(event_stream_head() + b"%x\r\n%b\r\n" % (len(data), data))
+            stream.close()
+
+        self.assert_error(await self.asked(broken), 502, "upstream_error")
+
+    async def test_error_before_the_end(self) -> None:
+        """An error on a line that is no field is an error although [DONE] follows, as llama.cpp writes it."""
+        line = b'error: {"code": 500, "message": "m", "type": "server_error"}\n\n'
+        for data in (line + DONE, START + line + DONE, HELLO.removesuffix(DONE) + line + DONE):
+            self.assert_error(await self.asked(streamed(data)), 500, "server_error", "m")
+
     async def test_broken(self) -> None:
         """An upstream that breaks off anywhere is a 502, except after ``[DONE]``."""
 

@@ -76,16 +76,31 @@ class KindTests(ConversionTestCase):
 
     async def test_json_under_another_type(self) -> None:
         """JSON labelled as an event stream, or not labelled at all, goes out as JSON."""
-        body = b' \n{"error": {"message": "m"}}'
+        body = b' \n{"object": "chat.completion"}'
         for fields in ([EVENTS], [], [("Content-Type", "text/plain")]):
             for status in (200, 429):
                 response = await self.asked(whole(body, fields, status))
                 self.assertEqual((response.status, response.body), (status, body))
                 self.assertEqual(response.all("content-type"), ["application/json"])
 
+    async def test_bare_error_as_a_stream(self) -> None:
+        """A JSON error that a server wrote under 200 and the type of a stream is an error, in any framing."""
+        error = b'{"error": {"message": "m", "code": 400, "n_ctx": 16}}'
+        for body in (error, b"\n" + error + b"\n\ndata: [DONE]\n\n", b"[" + error + b"]", b"error: " + error):
+            response = await self.asked(whole(body))
+            self.assertEqual((response.status, response.json()["error"]["n_ctx"]), (400, 16))
+        for body in (error, gzip.compress(error)):
+            coded = [("Content-Encoding", "gzip")] if body != error else []
+            response = await self.asked(whole(body, [EVENTS, *coded]), target=RESPONSES)
+            self.assertEqual(response.status, 400)
+        response = await self.asked(whole(error, [JSON]))
+        self.assertEqual((response.status, response.body), (200, error))
+        long = b'{"object": "chat.completion", "x": "%b"}' % (b"x" * 100_000)
+        self.assertEqual((await self.asked(whole(long))).body, long)
+
     async def test_json_in_pieces(self) -> None:
         """JSON after a BOM and whitespace is recognized however it is cut, and relayed byte for byte."""
-        body = b'\xef\xbb\xbf \r\n\t{"error":  {"message": "m"}} '
+        body = b'\xef\xbb\xbf \r\n\t{"object":  "chat.completion"} '
 
         def responder(stream: Stream) -> None:
             stream.write(event_stream_head())
@@ -154,7 +169,7 @@ class CodingTests(ConversionTestCase):
 
     async def test_no_stream(self) -> None:
         """A relayed response stays compressed, even if it had to be decoded to be recognized."""
-        body = gzip.compress(b'{"error": {"message": "m"}}')
+        body = gzip.compress(b'{"object": "chat.completion"}')
         coded = ("Content-Encoding", "gzip")
         for status in (200, 400, 401):
             for said in ([JSON], [EVENTS], []):

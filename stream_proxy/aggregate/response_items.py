@@ -1,0 +1,285 @@
+"""Output items of a Responses stream: those that it finished, and those that only their pieces tell.
+
+The terminal event repeats all items. Some back ends leave them out of it, ChatGPT's with ``store: false``
+among them, and some of these never send ``response.output_item.done`` either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from msgspec import Raw
+
+from stream_proxy.aggregate.response_texts import NULL, Text, TextRun, run_of
+from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
+
+_ADDED = "response.output_item.added"
+_DONE = "response.output_item.done"
+_OUTPUT_TEXT = "response.output_text"
+# Strings of items, by the events that bring them in pieces (".delta") and whole (".done").
+_STRINGS = {
+    "response.function_call_arguments": "arguments",
+    "response.mcp_call_arguments": "arguments",
+    "response.custom_tool_call_input": "input",
+    "response.code_interpreter_call_code": "code",
+}
+# Parts of items by the same events: the item's type, its member, the part's type, the member for the text.
+_PARTS = {
+    _OUTPUT_TEXT: ("message", "content", "output_text", "text"),
+    "response.refusal": ("message", "content", "refusal", "refusal"),
+    "response.reasoning_text": ("reasoning", "content", "reasoning_text", "text"),
+    "response.reasoning_summary_text": ("reasoning", "summary", "summary_text", "text"),
+}
+# The types of the items that these events are about.
+_TYPES = {stem: stem.removeprefix("response.").rpartition("_")[0] for stem in _STRINGS} | {
+    stem: type for stem, (type, *_) in _PARTS.items()
+}
+#: The events that items are made of.
+ITEM_EVENTS = frozenset(
+    {_ADDED, _DONE, *(f"{stem}.{end}" for stem in (*_STRINGS, *_PARTS) for end in ("delta", "done"))}
+)
+# Items that are nothing without their content.
+_HOLLOW = frozenset(_TYPES.values()) - {"reasoning"}
+_EMPTY = re.compile(rb'null|""|\[\s*\]')
+_NO_ID = b""
+_NOWHERE = b"null"  # no output_index
+# What a text counts for besides its characters: about the JSON around it.
+_TEXT_BYTES = 64
+
+_Members = Mapping[str, Raw]
+_Key = TypeVar("_Key")
+
+
+_Parts = dict[tuple[str, bytes], Text]  # by the stem of their events, and their index as JSON
+
+
+class _Item:
+    """One output item."""
+
+    __slots__ = ("body", "ended", "final", "index", "parts", "strings", "type")
+
+    def __init__(self, index: int, body: bytes, type: str | None) -> None:
+        self.index = index
+        self.body = body  # as it ended, else as it began
+        self.type = type
+        self.ended = False
+        self.final = False  # pieces change nothing any more
+        self.strings: dict[str, Text] = {}
+        self.parts: _Parts = {}
+
+    def size(self) -> int:
+        """Return how many bytes are held for it."""
+        texts = (*self.strings.values(), *self.parts.values())
+        return len(self.body) + _size(texts)
+
+    def end(self, body: bytes, *, hollow: bool) -> None:
+        """Replace it by what it became; some back ends leave out what they have sent in pieces."""
+        self.body, self.ended, self.final = body, True, not hollow
+        if self.final:
+            self.strings.clear()
+            self.parts.clear()
+
+    def json(self, status: str) -> bytes | None:
+        """Return the item, or ``None`` if nothing came of it; `status` is for one that did not end."""
+        pieces = self.strings or self.parts
+        if self.ended and not pieces:
+            return self.body
+        members = decode_members(self.body)
+        if not pieces and _is_hollow(self.type, members):
+            return None
+        for name, text in self.strings.items():
+            members[name] = text.json()
+        for name in ("content", "summary"):
+            parts = _parts_json(self.parts, name)
+            if parts:
+                members[name] = Raw(b"[" + b",".join(parts) + b"]")
+        if "status" in members and not self.ended:
+            members["status"] = Raw(encode_json(status))
+        return encode_json(members)
+
+
+class ResponseItems:
+    """Output items of one stream, in the order of their indices; in order of arrival where these repeat."""
+
+    def __init__(self) -> None:
+        #: The bytes that are held.
+        self.held = 0
+        self._items: list[_Item] = []
+        self._by_id: dict[bytes, _Item] = {}  # by their ids as JSON
+        self._last_at: dict[bytes, _Item] = {}  # the last one with an output_index, by that as JSON
+        self._last_of: dict[str | None, _Item] = {}  # the last one of each type
+        self._loose: dict[bytes, _Parts] = {}  # parts of messages that are no items, by output_index
+        self._loose_id: object = None
+        self._run: TextRun | None = None
+
+    def continues(self, kind: str, data: bytes) -> bool:
+        """Take an event if it continues the text of the one before, and report whether it does."""
+        run = self._run
+        if run is None or run.kind != kind or run.item not in data or run.part not in data:
+            return False
+        self.held += run.text.hold(data)
+        return True
+
+    def add(self, kind: str, members: _Members, data: bytes) -> None:
+        """Add one of the `ITEM_EVENTS`: its members, and the JSON that they are from."""
+        self._run = None
+        if kind in (_ADDED, _DONE):
+            self._add_item(members, ended=kind == _DONE)
+            return
+        stem, _, end = kind.rpartition(".")
+        text = self._add_piece(stem, members, whole=end == "done")
+        if text is not None and not text.whole:
+            self._run = run_of(kind, members, data, text)
+
+    def output(self, response_id: object, *, complete: bool) -> list[bytes]:
+        """Return the items as JSON.
+
+        :param response_id: the Response's, from which a message that has no id gets one.
+        :param complete: whether the Response is; if not, nor are items that the stream did not finish.
+        """
+        status = "completed" if complete else "incomplete"
+        found = [(item.index, body) for item in self._items if (body := item.json(status)) is not None]
+        message = self._message(response_id, status)
+        if message is not None:
+            found.append(message)
+        return [body for _, body in sorted(found, key=lambda each: each[0])]
+
+    def _add_item(self, members: _Members, *, ended: bool) -> None:
+        body = bytes(members.get("item", NULL))
+        if not body.startswith(b"{"):
+            return
+        fields = decode_members(body)
+        id, own_type = _id(fields.get("id")), value_of(fields, "type")
+        type = own_type if isinstance(own_type, str) else None
+        place = bytes(members.get("output_index", NULL))
+        item = self._by_id.get(id)
+        index = _index(members, len(self._items) if item is None else item.index)
+        if item is not None and item.ended and item.index != index:
+            item = None  # an id that several items share
+        if item is None and ended:
+            # Copilot's ids differ from event to event.
+            before = self._last_at.get(place)
+            if before is not None and (before.body == body or (not before.ended and before.type == type)):
+                item = before
+        if item is None:
+            item = _Item(index, body, type)
+            self._items.append(item)
+            self._last_at[place] = self._last_of[type] = item
+            self.held += len(body)
+            if type in (None, "message"):  # its texts may have come before it
+                item.parts = self._loose.pop(_NOWHERE, {}) | self._loose.pop(place, {})
+        if ended:
+            size = item.size()
+            item.end(body, hollow=_is_hollow(type, fields))
+            self.held += item.size() - size
+        if id != _NO_ID:
+            self._by_id[id] = item
+
+    def _add_piece(self, stem: str, members: _Members, *, whole: bool) -> Text | None:
+        """Add a piece of a text, or the whole of it, and return the text; ``None`` if it is not needed."""
+        part = _PARTS.get(stem)
+        name = _STRINGS[stem] if part is None else part[3]
+        value = bytes(members.get(name if whole else "delta", NULL))
+        item = self._item_of(stem, members)
+        if not value.startswith(b'"') or (item is not None and item.final):
+            return None
+        if part is None:
+            if item is None:
+                return None
+            text = self._text(item.strings, name)
+        else:
+            if item is not None:
+                parts = item.parts
+            elif part[0] == "message":
+                parts = self._loose.setdefault(bytes(members.get("output_index", NULL)), {})
+                self._loose_id = self._loose_id or value_of(members, "item_id")
+            else:
+                return None
+            place = bytes(members.get("summary_index" if part[1] == "summary" else "content_index", NULL))
+            text = self._text(parts, (stem, place))
+            logprobs = bytes(members.get("logprobs", NULL))
+            if whole and logprobs.startswith(b"["):
+                self.held += len(logprobs) - len(text.logprobs)
+                text.logprobs = logprobs
+        self.held += text.add(value[1:-1], whole=whole)
+        return text
+
+    def _text(self, texts: dict[_Key, Text], key: _Key) -> Text:
+        text = texts.get(key)
+        if text is None:
+            text = texts[key] = Text()
+            self.held += _TEXT_BYTES
+        return text
+
+    def _item_of(self, stem: str, members: _Members) -> _Item | None:
+        """Return the item that an event is about: by id, else by index if it is an item of that kind.
+
+        An event that has neither is about the last item of that kind.
+        """
+        id = _id(members.get("item_id"))
+        item = self._by_id.get(id)
+        if item is not None:
+            return item
+        place = bytes(members.get("output_index", NULL))
+        item = self._last_at.get(place)
+        if item is None and id == _NO_ID and place == _NOWHERE:
+            return self._last_of.get(_TYPES[stem]) or self._last_of.get(None)
+        return item if item is None or item.type in (None, _TYPES[stem]) else None
+
+    def _message(self, response_id: object, status: str) -> tuple[int, bytes] | None:
+        """Return the one assistant message that texts without an item make, after its index."""
+        if not self._loose:
+            return None
+        loose = [(_number(place, 0), parts) for place, parts in self._loose.items()]
+        loose.sort(key=lambda each: each[0])
+        id = self._loose_id
+        if not isinstance(id, str) or not id:
+            id = "msg_" + str(response_id or "").removeprefix("resp_")
+        content = [Raw(part) for _, parts in loose for part in _parts_json(parts, "content")]
+        fields = {"id": id, "type": "message", "status": status, "role": "assistant", "content": content}
+        return loose[0][0], encode_json(fields)
+
+
+def _size(texts: Iterable[Text]) -> int:
+    return sum(len(text.value) + _TEXT_BYTES for text in texts)
+
+
+def value_of(members: _Members, name: str) -> object:
+    """Return the decoded member `name`, ``None`` if it is missing."""
+    value: object = decode_json(bytes(members.get(name, NULL)))
+    return value
+
+
+def _parts_json(parts: _Parts, name: str) -> list[bytes]:
+    """Return the parts that belong into an item's member `name`, by index."""
+    found = []
+    for (stem, _), text in sorted(parts.items(), key=lambda each: _number(each[0][1], 0)):
+        _, member, type, key = _PARTS[stem]
+        if member == name:
+            fields: dict[str, object] = {"type": type}
+            if stem == _OUTPUT_TEXT:
+                fields |= {"annotations": [], "logprobs": Raw(text.logprobs)}
+            found.append(encode_json({**fields, key: text.json()}))
+    return found
+
+
+def _is_hollow(type: str | None, members: _Members) -> bool:
+    """Report whether an item is one that is nothing without its content, and has none."""
+    names = ("content", *_STRINGS.values())
+    return type in _HOLLOW and all(_EMPTY.fullmatch(members.get(name, NULL)) for name in names)
+
+
+def _id(value: Raw | None) -> bytes:
+    id = _NO_ID if value is None else bytes(value)
+    return id if id.startswith(b'"') and id != b'""' else _NO_ID
+
+
+def _index(members: _Members, default: int) -> int:
+    return _number(bytes(members.get("output_index", NULL)), default)
+
+
+def _number(value: bytes, default: int) -> int:
+    number = decode_json(value)
+    return number if is_integer(number) else default
