@@ -27,6 +27,8 @@ from tests.support.wire import JSON, Message, Stream, head, read_request, respon
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "adapter"
 KEYS = {"DIFY_API_KEY": "app-1", "ANTHROPIC_API_KEY": "sk-ant-1", "GEMINI_API_KEY": "AIza1"}
 ALL = transcripts.ALL
+STREAMED = tuple(transcript for transcript in ALL if transcript.replacement is None)
+REPLACED = tuple(transcript for transcript in ALL if transcript.replacement is not None)
 #: A second question in a conversation, with all that the examples pass on but tools.
 MESSAGES = [
     {"role": "developer", "content": "Be brief."},
@@ -354,7 +356,7 @@ class AnswerTests(ExampleTestCase):
 
     async def test_streamed(self) -> None:
         """A stream has text, reasoning, calls, finish reason, usage on request, and ``[DONE]`` at its end."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             port = await self.adapter(transcript.example, replay(transcript))
             for options, usage in (({"include_usage": True}, transcript.usage), (None, None)):
                 *data, last = await self.stream(port, transcript.model, stream_options=options)
@@ -379,7 +381,8 @@ class AnswerTests(ExampleTestCase):
             completion = response.json()
             self.assertRegex(completion.pop("id"), "^chatcmpl-")
             self.assertIsInstance(completion.pop("created"), int)
-            message: dict[str, Any] = {"role": "assistant", "content": transcript.text}
+            text = transcript.text if transcript.replacement is None else transcript.replacement
+            message: dict[str, Any] = {"role": "assistant", "content": text}
             if transcript.reasoning:
                 message["reasoning_content"] = transcript.reasoning
             if transcript.tool_calls:
@@ -395,6 +398,15 @@ class AnswerTests(ExampleTestCase):
                 },
                 transcript.name,
             )
+
+    async def test_replaced(self) -> None:
+        """A stream whose text is replaced ends with an error that says so."""
+        self.assertTrue(REPLACED)
+        for transcript in REPLACED:
+            port = await self.adapter(transcript.example, replay(transcript))
+            *data, last = await self.stream(port, transcript.model)
+            self.assertIn("replaced text that had been sent", json.loads(last)["error"]["message"])
+            self.assertEqual(told(json.loads(item) for item in data)["text"], transcript.text)
 
     async def test_the_mock_itself(self) -> None:
         """The mock's text is the same through its example as without it."""
@@ -434,7 +446,7 @@ class CutTests(ExampleTestCase):
 
     async def test_after_the_first_chunk(self) -> None:
         """In a stream an error chunk follows the text as the last event; otherwise it is a 502."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             said = transcript.flushes[:-1]
             if len(said) == transcript.silent:
                 continue
@@ -580,7 +592,7 @@ class SplitTests(SynchronousTestCase):
     """Bodies cut into reads, or cut off, at any byte; sans-I/O."""
 
     @settings(max_examples=150, deadline=None, derandomize=True)
-    @given(st.sampled_from(ALL), st.data())
+    @given(st.sampled_from(STREAMED), st.data())
     def test_reads(self, transcript: Transcript, data: st.DataObject) -> None:
         """The chunks do not depend on how the body is cut into reads."""
         body = transcript.body
@@ -591,7 +603,7 @@ class SplitTests(SynchronousTestCase):
 
     def test_single_bytes(self) -> None:
         """Reads of one byte each change nothing."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             reads = (bytes([byte]) for byte in transcript.body)
             got = translate(transcript, reads, dialect_of(transcript.example))
             self.assertEqual(got, expected(transcript), transcript.name)

@@ -27,6 +27,8 @@ class Transcript:
     reasoning: str = ""
     tool_calls: tuple[dict[str, Any], ...] = field(default=())
     finish: str = "stop"
+    #: The text that takes the place of all before it: a stream ends with an error, another call gets this.
+    replacement: str | None = None
     #: Whether the service marks the end of its response explicitly.
     announced: bool = True
 
