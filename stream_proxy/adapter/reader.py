@@ -242,7 +242,7 @@ def _decode(payload: Payload, kind: Kind, after_text: bool, wanted: str) -> tupl
     scalar = not isinstance(value, dict | list | str)  # such as a token that consists of digits
     if unknown and scalar:
         return None
-    text = scalar or (after_text and not search.is_about_response(value))
+    text = scalar or (after_text and (kind is Kind.ANSWER or not search.is_about_response(value)))
     if wanted == "auto" and text and not unknown:
         return data.decode("utf-8", "replace"), True
     return value, False
