@@ -95,7 +95,7 @@ class ChunkWriter:
             return held.whole(text, reading.message) if reading.whole else held.piece(text, reading.message)
         if self._cumulative:
             return held.whole(text)
-        return held.delta(text, may_repeat=reading.may_repeat, may_grow=reading.may_grow)
+        return held.delta(text, reading.may_repeat, reading.may_grow)
 
     @property
     def uncounted(self) -> bool:

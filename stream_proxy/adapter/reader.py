@@ -173,8 +173,9 @@ class Reader:
         reading.only_if_first = found.only_if_first
         if not reading.text and not reading.reasoning:
             return
-        reading.may_repeat = signals.may_repeat(value)
-        reading.may_grow = self._config.mode == "auto" and signals.may_grow(value, event)
+        reading.may_repeat = lambda: signals.may_repeat(value)
+        if self._config.mode == "auto":
+            reading.may_grow = lambda: signals.may_grow(value, event)
 
     def _conclude(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stream_proxy.adapter.config import AdapterConfig
@@ -16,6 +16,11 @@ _FIELDS = ("content", "reasoning", "tool_calls", "finish_reason", "usage", "erro
 _EXPECTED = ("content", "reasoning", "finish_reason", "usage", "done")
 
 
+def never() -> bool:
+    """Return ``False``."""
+    return False
+
+
 @dataclass(slots=True)
 class Reading:
     """The content of one payload.
@@ -24,7 +29,8 @@ class Reading:
     :class:`~stream_proxy.adapter.shapes.extracted.Extracted`. ``done``: it is the last one. ``plain``: it is
     no JSON, but the text itself. ``aside``: an event of a kind that says nothing about the text.
     ``may_repeat``: its text may be the whole text, which came in pieces before. ``may_grow``: its text may be
-    the whole text so far. ``announces_end``: its stream marks its end.
+    the whole text so far; both are asked only about texts that are long enough. ``announces_end``: its
+    stream marks its end.
     """
 
     text: str | None = None
@@ -39,8 +45,8 @@ class Reading:
     done: bool = False
     plain: bool = False
     aside: bool = False
-    may_repeat: bool = False
-    may_grow: bool = False
+    may_repeat: Callable[[], bool] = never
+    may_grow: Callable[[], bool] = never
     announces_end: bool = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import blake2b
 
 from stream_proxy.error_codes import ErrorCode
@@ -99,18 +100,18 @@ class ResponseText:
         self._messages: OrderedDict[str, GrowingText] = OrderedDict()
         self._grows = False
 
-    def delta(self, text: str, *, may_repeat: bool = False, may_grow: bool = False) -> str:
+    def delta(self, text: str, may_repeat: Callable[[], bool], may_grow: Callable[[], bool]) -> str:
         """Take a piece of text, and return what is to be sent.
 
         :param may_repeat: its payload is of a kind that may repeat the whole text at the end.
         :param may_grow: it is the whole text so far if it begins with all that came before.
         """
-        if self._grows and may_grow:
+        if self._grows and may_grow():
             return self.whole(text)
         data = text.encode("utf-8", "surrogatepass")
-        if may_repeat and self._pieces > 1 and len(data) == self._length and self._is_all(data):
+        if len(data) == self._length and self._pieces > 1 and self._is_all(data) and may_repeat():
             return ""
-        if may_grow and len(data) > self._length > 0 and self._is_all(data[: self._length]):
+        if len(data) > self._length > 0 and self._is_all(data[: self._length]) and may_grow():
             begun = data[: self._length].decode("utf-8", "surrogatepass")
             if any(map(str.isalnum, begun)):  # line ends and dashes do begin what is not cumulative
                 self._grows = True

@@ -51,7 +51,7 @@ class Translation:
         yield from self._translate(self._decoder.end())
         if self.complete:
             return
-        if not self._payloads:
+        if not self._payloads and not self._outlines.count:
             raise upstream_error(
                 "The service ended its answer without a single event; nothing was said.",
                 ErrorCode.UPSTREAM_INCOMPLETE,
@@ -75,6 +75,7 @@ class Translation:
             progress = self._progress
             reading = self._reader.read(payload, progress)
             if reading is None:
+                self._outline(payload)
                 continue
             self._payloads += 1
             self._announced = self._announced or reading.announces_end
@@ -89,8 +90,7 @@ class Translation:
             self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
                 yield encode_json(chunk)
-            if not self._writer.answered and payload.data.strip():
-                self._outlines.add(payload.event, payload.data)
+            self._outline(payload)
             if reading.done:
                 yield from self._finish()
                 return
@@ -103,6 +103,11 @@ class Translation:
         for chunk in writer.end():
             yield encode_json(chunk)
 
+    def _outline(self, payload: Payload) -> None:
+        data = payload.data
+        if not self._writer.answered and data.strip() and not self._reader.is_marker(data):
+            self._outlines.add(payload.event, data)
+
     def _broken(self) -> APIError:
         if not self._payloads:
             return upstream_error(
@@ -114,8 +119,10 @@ class Translation:
         )
 
     def _not_found(self) -> APIError:
-        count, place = self._payloads, self._reader.content
-        if count == 1:
+        count, place = self._outlines.count, self._reader.content
+        if not count:
+            what = "The service's stream holds nothing but its end"
+        elif count == 1:
             what = f"The service's one payload holds no text in {place}"
         else:
             what = f"None of the service's {count} payloads holds a text in {place}"

@@ -187,6 +187,7 @@ class ErrorWordTests(TestCase):
             ({"reason": "boom"}, "exception"),
             ("boom", "error"),
             ('"boom"', "Error"),
+            ({"event": "add_message", "data": {"text": "boom", "error": True, "sender": "AI"}}, None),
             ({"internalServerException": {"message": "boom"}}, None),
             ({"code": 500, "message": "", "data": {"answer": "**ERROR**: boom", "reference": []}}, None),
         ):
@@ -218,16 +219,31 @@ class OutlineTests(TestCase):
         body += sse({"run_id": "r"}, event="metadata") + sse("beat", event="ping")
         self.assertEqual(
             self.message(body),
-            "None of the service's 3 payloads holds a text in any place that the adapter knows; there came "
-            '2x {type: "step", note: string}; 1x event metadata {run_id: string}. Set the adapter\'s content '
-            "to where the text is, for example \"type == 'step' && note || null\".",
+            "None of the service's 4 payloads holds a text in any place that the adapter knows; there came "
+            '2x {type: "step", note: string}; 1x event metadata {run_id: string}; 1x event ping plain text. '
+            "Set the adapter's content to where the text is, for example "
+            "\"type == 'step' && note || null\".",
         )
+
+    def test_plain_text(self) -> None:
+        """Of plain text under unknown names the names are listed, to choose from."""
+        body = sse("Hello", "!", event="piece") + sse("beat", event="ping")
+        message = self.message(body)
+        self.assertIn("2x event piece plain text; 1x event ping plain text", message)
+        self.assertIn('Set the adapter\'s events to those with the text, for example ["piece"].', message)
+        self.assertEqual(Answer(body, events=("piece",)).text, "Hello!")
+        self.assertIn("2x event piece plain text", self.message(body, payload="text"))
+        self.assertIn("1x event ping", self.message(body, events=("x",), payload="text"))
 
     def test_suggestion_works(self) -> None:
         """What is suggested finds the text."""
         body = sse({"kind": "say", "v": {"odd name": "Hello"}}, {"kind": "say", "v": {"odd name": "!"}})
         found = json.loads(self.message(body).partition("for example ")[2].rstrip("."))
         self.assertEqual(Answer(body, content=found).text, "Hello!")
+
+    def test_nothing(self) -> None:
+        """A stream that only ends says so."""
+        self.assertIn("holds nothing but its end", self.message(sse("[DONE]")))
 
     def test_values_are_not_shown(self) -> None:
         """Of values only names of kinds are shown."""

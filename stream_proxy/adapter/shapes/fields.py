@@ -32,7 +32,8 @@ _CODES = ("code", "error_code", "errorCode", "err_code")
 # Roles that a response has. A payload may also repeat messages of others.
 _RESPONSE_ROLES = frozenset({"", "assistant", "ai", "model", "bot"})
 _USERS = frozenset({"user", "human", "customer"})
-_SENDERS = ("role", "sender", "sender_type", "author", "type")
+_SENDERS = ("role", "sender", "sender_type", "author", "from", "type")
+_SENDER_FIELDS = frozenset(_SENDERS)
 _SUCCESS_CODES = frozenset({"", "0", "200", "ok", "success", "succeed", "succeeded"})
 
 
@@ -75,6 +76,8 @@ def _part_text(part: JSONObject) -> JSON:
 
 def is_of_others(payload: JSONObject, *, users: bool = False) -> bool:
     """Report whether a payload is a message of others than the one who responds; `users`: of the user."""
+    if _SENDER_FIELDS.isdisjoint(payload):
+        return False
     senders = {sender.lower() for key in _SENDERS if isinstance(sender := payload.get(key), str)}
     if users or senders & _USERS:
         return bool(senders & _USERS)

@@ -107,7 +107,7 @@ class Kind(Enum):
         return self in _SILENT
 
 
-_SILENT = frozenset({Kind.END, Kind.STEP, Kind.UNKNOWN})
+_SILENT = (Kind.END, Kind.STEP, Kind.UNKNOWN)
 
 
 @lru_cache(maxsize=512)
@@ -144,12 +144,18 @@ def kind_of_event(event: str, payload: JSON = None) -> Kind:
 
 def kind_of_payload(payload: JSONObject) -> Kind:
     """Return the kind of a payload by the names that it has for it; the least telling one counts."""
-    kinds = {kind_of_name(tag) for key in TAGS if isinstance(tag := payload.get(key), str)}
-    if not kinds:
+    if _TAGS.isdisjoint(payload):
         return Kind.UNNAMED
-    return next(kind for kind in _ORDER if kind in kinds)
+    found = Kind.UNNAMED
+    for key in TAGS:
+        if isinstance(tag := payload.get(key), str):
+            kind = kind_of_name(tag)
+            if found is Kind.UNNAMED or _ORDER.index(kind) < _ORDER.index(found):
+                found = kind
+    return found
 
 
+_TAGS = frozenset(TAGS)
 _ORDER = (Kind.ERROR, Kind.STEP, Kind.UNKNOWN, Kind.END, Kind.REASONING, Kind.ANSWER, Kind.UNNAMED)
 
 

@@ -112,12 +112,14 @@ def _eval_counts(part: JSONObject) -> JSONObject | None:
 
 # Amazon Bedrock's ConverseStream, as gateways write it in JSON
 
-_CONVERSE_FAILURES = (
-    "internalServerException",
-    "modelStreamErrorException",
-    "serviceUnavailableException",
-    "throttlingException",
-    "validationException",
+_CONVERSE_FAILURES = frozenset(
+    (
+        "internalServerException",
+        "modelStreamErrorException",
+        "serviceUnavailableException",
+        "throttlingException",
+        "validationException",
+    )
 )
 
 
@@ -136,6 +138,8 @@ def _converse_finish(part: JSONObject) -> JSON:
 
 
 def _converse_error(payload: JSONObject) -> JSON:
+    if _CONVERSE_FAILURES.isdisjoint(payload):
+        return None
     for name in _CONVERSE_FAILURES:
         if isinstance(failure := payload.get(name), dict):
             return {"type": name, **failure}
@@ -152,6 +156,8 @@ def _minimax_error(payload: JSONObject) -> JSON:
 
 def _coded_error(payload: JSONObject) -> JSON:
     """Return what Ernie calls ``error_msg``, and the Coze workflow ``error_message``."""
+    if "error_code" not in payload:
+        return None
     return coded_error(payload.get("error_code"), first_string(payload, ("error_msg", "error_message")))
 
 

@@ -22,13 +22,14 @@ class Outlines:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._seen = 0
+        #: How many there were.
+        self.count = 0
         self._suggestion: tuple[int, str] = (0, "")
 
     def add(self, event: str, data: bytes) -> None:
         """Count a payload."""
-        self._seen += 1
-        if self._seen > _MOST_PAYLOADS:
+        self.count += 1
+        if self.count > _MOST_PAYLOADS:
             return
         try:
             value: JSON = decode_json(data)

@@ -111,6 +111,11 @@ def _langflow_event(payload: JSONObject) -> Extracted | None:
     return Extracted(text, message=message or "", whole=True)
 
 
+def _langflow_error(payload: JSONObject) -> JSON:
+    data = object_at(payload, "data")
+    return with_message(data) if payload.get("event") == "add_message" and data.get("error") is True else None
+
+
 # RAGFlow: {"code", "data": {"answer", "reference"}}; some versions send pieces, some the whole text so far
 
 
@@ -122,6 +127,8 @@ def _ragflow_event(payload: JSONObject) -> Extracted | None:
 
 
 def _ragflow_error(payload: JSONObject) -> JSON:
+    if "code" not in payload:
+        return None
     answer = first_string(object_at(payload, "data"), ("answer",)) or ""
     if not answer.startswith("**ERROR**"):
         return None
@@ -170,6 +177,7 @@ PLATFORMS = (
         "Langflow",
         extract=_langflow_event,
         ends=lambda payload: payload.get("event") == "end" and "result" in object_at(payload, "data"),
+        error=_langflow_error,
     ),
     Vendor(
         "RAGFlow",

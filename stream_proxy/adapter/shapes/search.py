@@ -78,9 +78,9 @@ def error_of(payload: JSON, event: str = UNNAMED) -> JSON:
     if kind_of_event(event, payload) is Kind.STEP:
         return None
     for each in objects_in(payload):
-        if kind_of_payload(each) is Kind.STEP:
+        if (kind := kind_of_payload(each)) is Kind.STEP:
             continue
-        if (error := stated_error(each)) is not None:
+        if (error := stated_error(each, kind)) is not None:
             return error
         if is_error_envelope(each):
             rest = {key: value for key, value in each.items() if key != "message"}

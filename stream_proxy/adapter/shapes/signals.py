@@ -112,7 +112,7 @@ def usage_of(payload: JSON, *, in_strings: bool = True) -> JSONObject | None:
     return found or None
 
 
-def stated_error(payload: JSONObject) -> JSON:
+def stated_error(payload: JSONObject, kind: Kind) -> JSON:
     """Return the error that an object states, as an ``error`` or in a way known of its service."""
     error = payload.get("error")
     if isinstance(error, dict) and error and not _is_fine(error.get("code")):
@@ -128,7 +128,7 @@ def stated_error(payload: JSONObject) -> JSON:
         or (is_integer(error) and is_error_code(error))
         or ((refused or failed) and has_remark(payload))
         or payload.get("object") == "error"
-        or kind_of_payload(payload) is Kind.ERROR
+        or kind is Kind.ERROR
     ):
         return with_message(payload)
     return next((told for known in _ERROR if (told := known(payload)) is not None), None)
@@ -152,7 +152,10 @@ def has_signal(payload: JSON, *, surely: bool = False) -> bool:
     return (
         ends(payload)
         or bool(finish or usage)
-        or any(stated_error(each) or is_error_envelope(each) for each in objects_in(payload))
+        or any(
+            stated_error(each, kind_of_payload(each)) or is_error_envelope(each)
+            for each in objects_in(payload)
+        )
     )
 
 
