@@ -107,7 +107,7 @@ def dialect(data: bytes) -> None:
         require(str(error).strip(), "an empty message")
         return
     try:
-        request = made.request(call, [b"Bearer x"])
+        request = made.request(call, [(b"Authorization", b"Bearer x")])
     except APIError as error:
         failed(error)
         return

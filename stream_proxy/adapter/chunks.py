@@ -6,16 +6,11 @@ Their shapes are those of the OpenAI API reference, "Chat completion chunk objec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 
-from stream_proxy.adapter.reader import Reading
-from stream_proxy.adapter.usage import openai_usage
-from stream_proxy.error_codes import ErrorCode
-from stream_proxy.errors import upstream_error
+from stream_proxy.adapter.reading import Reading
+from stream_proxy.adapter.shapes.usage import openai_usage
+from stream_proxy.adapter.texts import GrowingText, ResponseText
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json, is_integer
-
-# A text that is cut inside a character ends with one of these until the rest of the character has come.
-_UNFINISHED = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
 
 
 class ChunkWriter:
@@ -24,17 +19,24 @@ class ChunkWriter:
     :param identity: the completion's ``id``, ``created`` (Unix seconds) and ``model``.
     :param cumulative: readings hold the whole text so far instead of what is new.
     :param include_usage: a last chunk holds the usage, which is ``null`` in those before it.
+    :param most_held: hold texts until the end, at most so much, so that a service may still replace them;
+        ``None`` to write them as they come.
     """
 
     def __init__(
-        self, identity: tuple[str, int, str], *, cumulative: bool = False, include_usage: bool = False
+        self,
+        identity: tuple[str, int, str],
+        *,
+        cumulative: bool = False,
+        include_usage: bool = False,
+        most_held: int | None = None,
     ) -> None:
         self._id, self._created, self._model = identity
         self._include_usage = include_usage
-        self._text: _Cumulated | None = _Cumulated("text") if cumulative else None
-        self._reasoning: _Cumulated | None = _Cumulated("reasoning") if cumulative else None
+        self._cumulative = cumulative
+        self._text = ResponseText("text", most_held)
+        self._reasoning = ResponseText("reasoning", most_held)
         self._calls = _ToolCalls(cumulative)
-        self._sent = _SentText()
         self._finish_reason: str | None = None
         self._usage: JSONObject = {}
         self._begun = False
@@ -44,20 +46,24 @@ class ChunkWriter:
     def add(self, reading: Reading) -> Iterator[JSONObject]:
         """Yield the chunks for one payload.
 
-        :raises APIError: a cumulative text does not begin with the text that has been sent.
+        :raises APIError: the service changed text that has been sent.
         """
-        if reading.text is not None or reading.reasoning is not None or reading.tool_calls:
-            self.answered = True
         if reading.finish_reason is not None:
             self._finish_reason = reading.finish_reason
         if reading.usage is not None:
             self._usage.update({key: count for key, count in reading.usage.items() if count is not None})
-        reasoning = _new(self._reasoning, reading.reasoning)
+        if reading.replacement is not None:
+            self.answered = True
+            if text := self._text.replace(reading.replacement):
+                yield from self._delta({"content": text})
+        if reading.only_if_first and self._text.any:
+            return
+        if reading.text is not None or reading.reasoning is not None or reading.tool_calls:
+            self.answered = True
+        reasoning = self._new(self._reasoning, reading.reasoning, reading)
         if reasoning:
             yield from self._delta({"reasoning_content": reasoning})
-        text = _new(self._text, reading.text)
-        if text and self._text is None and self._sent.repeats(text, reading.may_repeat):
-            text = ""
+        text = self._new(self._text, reading.text, reading)
         if text:
             yield from self._delta({"content": text})
         calls = self._calls.deltas(reading.tool_calls)
@@ -67,7 +73,7 @@ class ChunkWriter:
     def end(self) -> Iterator[JSONObject]:
         """Yield the chunks that end the stream."""
         for held, key in ((self._reasoning, "reasoning_content"), (self._text, "content")):
-            if held is not None and (rest := held.rest()):
+            if rest := held.rest():
                 yield from self._delta({key: rest})
         if not self._begun:
             yield from self._delta({})
@@ -80,6 +86,21 @@ class ChunkWriter:
         usage = openai_usage(self._usage)
         if usage is not None and self._include_usage:
             yield {**self._chunk([]), "usage": usage}
+
+    def _new(self, held: ResponseText, text: str | None, reading: Reading) -> str:
+        """Return what is to be sent for a text."""
+        if not text:
+            return ""
+        if reading.message is not None:
+            return held.whole(text, reading.message) if reading.whole else held.piece(text, reading.message)
+        if self._cumulative:
+            return held.whole(text)
+        return held.delta(text, reading.may_repeat, reading.may_grow)
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether the service's usage has no known count in it."""
+        return bool(self._usage) and openai_usage(self._usage) is None
 
     @property
     def finish_reason(self) -> str | None:
@@ -109,74 +130,14 @@ class ChunkWriter:
         return chunk
 
 
-class _Cumulated:
-    """A text that each payload repeats from the start, and of which only the new part is sent."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._sent = ""
-        self._held = ""
-
-    def new(self, text: str) -> str:
-        whole = text.rstrip(_UNFINISHED)
-        if not whole.startswith(self._sent):
-            if self._sent.startswith(text):  # the last payload often has no text, or less of it
-                return ""
-            raise upstream_error(
-                f"The service changed {self._name} that it had sent already; in cumulative mode each payload "
-                "must begin with the one before. Set the adapter's mode to delta if it sends only new text.",
-                ErrorCode.UPSTREAM_MALFORMED,
-            )
-        added, self._sent = whole[len(self._sent) :], whole
-        self._held = text[len(whole) :]
-        return added
-
-    def rest(self) -> str:
-        held, self._held = self._held, ""
-        return held
-
-
-class _SentText:
-    """The text sent so far, as a length and a hash: some services repeat all of it at the end."""
-
-    def __init__(self) -> None:
-        self._pieces = 0
-        self._length = 0
-        self._hash = blake2b()
-
-    def repeats(self, text: str, whole: bool) -> bool:
-        """Report whether `text` repeats all that has been sent, else add it to that.
-
-        :param whole: the payload is of a kind that may repeat the text.
-        """
-        data = text.encode("utf-8", "surrogatepass")
-        if (
-            whole
-            and self._pieces > 1
-            and len(data) == self._length
-            and blake2b(data).digest() == self._hash.digest()
-        ):
-            return True
-        self._pieces += 1
-        self._length += len(data)
-        self._hash.update(data)
-        return False
-
-
-def _new(cumulated: _Cumulated | None, text: str | None) -> str:
-    if not text:
-        return ""
-    return text if cumulated is None else cumulated.new(text)
-
-
 class _Call:
     """One tool call, as far as it has come."""
 
-    def __init__(self, index: int, identity: str | None) -> None:
+    def __init__(self, index: int, identity: str) -> None:
         self.index = index
         self.identity = identity
         self.named = False
-        self.arguments = _Cumulated("the arguments of a tool call")
+        self.arguments = GrowingText("the arguments of a tool call")
 
 
 class _ToolCalls:
@@ -189,6 +150,7 @@ class _ToolCalls:
         self._cumulative = cumulative
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}  # by the service's index
+        self._by_identity: dict[str, _Call] = {}
 
     @property
     def any(self) -> bool:
@@ -209,7 +171,9 @@ class _ToolCalls:
             arguments = ""
         elif not isinstance(arguments, str):  # Ollama's are an object
             arguments = encode_json(arguments).decode()
-        changed: JSONObject = {"arguments": _new(call.arguments if self._cumulative else None, arguments)}
+        if self._cumulative:
+            arguments = call.arguments.new(arguments)
+        changed: JSONObject = {"arguments": arguments}
         if name is not None and not call.named:
             call.named = True
             changed = {"name": name, **changed}
@@ -227,7 +191,7 @@ class _ToolCalls:
         known = None if index is None else self._by_index.get(index)
         if known is None and index is None:
             if identity is not None:
-                known = next((call for call in self._calls if call.identity == identity), None)
+                known = self._by_identity.get(identity)
             elif name is None and self._calls:
                 known = self._calls[-1]
         # Every parallel call of Gemini and Groq has index 0; a fresh id with a name is another call.
@@ -236,6 +200,7 @@ class _ToolCalls:
             return known, False
         call = _Call(len(self._calls), identity or f"call_{len(self._calls)}")
         self._calls.append(call)
+        self._by_identity.setdefault(call.identity, call)
         if index is not None:
             self._by_index[index] = call
         return call, True

@@ -27,7 +27,8 @@ class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
     # The format of its response.
     format: Format = "auto"
     payload: Literal["auto", "json", "text"] = "auto"
-    mode: Literal["delta", "cumulative"] = "delta"
+    mode: Literal["auto", "delta", "cumulative"] = "auto"
+    keep_blanks: bool | None = None
     events: tuple[Name, ...] | None = None
     skip_events: tuple[Name, ...] = ()
     skip_payloads: tuple[Name, ...] = ()
@@ -36,6 +37,7 @@ class AdapterConfig(Struct, frozen=True, rename="camel", kw_only=True):
 
     # Expressions for what a payload holds; without one, the usual places are searched.
     content: str | None = None
+    replace: str | None = None
     reasoning: str | None = None
     tool_calls: str | None = None
     finish_reason: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -63,6 +63,7 @@ class Dialect:
         self.config = config
         self.models = tuple(dict.fromkeys(config.models))
         self.url, self._target = _service_url(url)
+        self._said: set[str] = set()
         found: list[str] = []
         variables = os.environ if environ is None else environ
         self._headers = [
@@ -88,14 +89,20 @@ class Dialect:
             text = text.replace(secret, "***")
         return text
 
-    def request(self, call: JSONObject, authorization: Sequence[bytes]) -> ServiceRequest:
+    def unsaid(self, remarks: Iterable[str]) -> list[str]:
+        """Return those of `remarks` that are made for the first time."""
+        new = [remark for remark in remarks if remark not in self._said]
+        self._said.update(new)
+        return new
+
+    def request(self, call: JSONObject, client: Sequence[RawHeader]) -> ServiceRequest:
         """Return the request to the service for an OpenAI chat request.
 
-        :param authorization: the client's ``Authorization`` fields.
+        :param client: the header fields of the client's request.
         :raises APIError: 400, a value of the request would lead to another path of the service.
         """
         config = self.config
-        context = Context(call, self._helpers)
+        context = Context(call, self._helpers, client)
         body = {**call, "stream": True} if self._request is None else self._request.fill(context)
         assert isinstance(body, dict)  # as the configured request is
         target = self._target.text(context, _percent)
@@ -106,8 +113,9 @@ class Dialect:
         accept = b"application/x-ndjson" if config.format == "ndjson" else b"text/event-stream"
         headers: dict[bytes, tuple[bytes, bytes]] = {b"accept": (b"Accept", accept)}
         headers[b"accept-encoding"] = (b"Accept-Encoding", b"identity")
-        if config.forward_authorization and authorization:
-            headers[b"authorization"] = (b"Authorization", authorization[0])
+        authorization = next((value for name, value in client if name.lower() == b"authorization"), None)
+        if config.forward_authorization and authorization is not None:
+            headers[b"authorization"] = (b"Authorization", authorization)
         # With Accept the usual pair for event streams, also with GET: some services insist on both.
         headers[b"content-type"] = (b"Content-Type", b"application/json")
         for name, template in self._headers:
@@ -121,20 +129,39 @@ class Dialect:
         return ServiceRequest(b"POST", target.encode("ascii"), list(headers.values()), encode_json(body))
 
     def translation(
-        self, media: bytes, identity: tuple[str, int, str], *, include_usage: bool, max_bytes: int
+        self,
+        media: bytes,
+        identity: tuple[str, int, str],
+        *,
+        include_usage: bool,
+        max_bytes: int,
+        stream: bool = True,
     ) -> Translation:
         """Return the translation of one response.
 
         :param media: its media type, in lower case.
         :param identity: the completion's ``id``, ``created`` and ``model``.
         :param include_usage: whether the chunks report the usage.
-        :param max_bytes: how large one payload may be.
+        :param max_bytes: how large one payload may be, and the response if it is not a stream.
+        :param stream: the chunks go out as they are made; otherwise texts come at the end, when none is
+            replaced any more.
         """
         config = self.config
         return Translation(
             self.reader,
-            PayloadDecoder(config.format, media, max_bytes, text=config.payload == "text"),
-            ChunkWriter(identity, cumulative=config.mode == "cumulative", include_usage=include_usage),
+            PayloadDecoder(
+                config.format,
+                media,
+                max_bytes,
+                text=config.payload == "text",
+                keep_blanks=config.keep_blanks,
+            ),
+            ChunkWriter(
+                identity,
+                cumulative=config.mode == "cumulative",
+                include_usage=include_usage,
+                most_held=None if stream else max_bytes,
+            ),
         )
 
 

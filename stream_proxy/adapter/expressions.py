@@ -2,13 +2,14 @@
 
 The language is that of https://jmespath.org with two more functions: ``from_json(text)``, the value in a
 string of JSON (``null`` if it is none), and ``text(content)``, the text of a message's content, which may be
-a string or a list of parts.
+a string or a list of parts. ``$event`` and ``$headers`` are values that stand beside the one searched.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jmespath
@@ -26,6 +27,18 @@ class ExpressionError(ValueError):
 
 
 class _Functions(functions.Functions):
+    def __init__(self, variables: Mapping[str, JSON] = MappingProxyType({})) -> None:
+        super().__init__()
+        self._variables = variables
+
+    @functions.signature()
+    def _func_variable_event(self) -> JSON:
+        return self._variables.get("event")
+
+    @functions.signature()
+    def _func_variable_headers(self) -> JSON:
+        return self._variables.get("headers")
+
     @functions.signature({"types": []})
     def _func_from_json(self, text: JSON) -> JSON:
         try:
@@ -38,6 +51,12 @@ class _Functions(functions.Functions):
         return content_text(content)
 
 
+#: The values that stand beside the one searched.
+VARIABLES = ("event", "headers")
+# JMESPath (before its version with scopes) has no variables: each is a call of a function without arguments.
+_VARIABLE = re.compile(rf"\$({'|'.join(VARIABLES)})\b")
+_QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""")
+_CALL_PREFIX = "variable_"
 _FUNCTIONS = _Functions()
 _OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
 
@@ -51,15 +70,18 @@ class Expression:
 
     def __init__(self, source: str) -> None:
         self.source = source.strip()
+        called = _with_calls(self.source)
+        #: The names of the values beside the one searched that it refers to.
+        self.variables = frozenset(_VARIABLE.findall("".join(_QUOTED.split(self.source)[::2])))
         try:
-            self._compiled = jmespath.compile(self.source)
+            self._compiled = jmespath.compile(called)
         except EmptyExpressionError:
             raise ExpressionError("is empty; it must be a JMESPath expression") from None
         except LexerError as error:
-            raise self._wrong(error.lexer_position, error.message) from None
+            raise self._wrong(_position(self.source, error.lexer_position), error.message) from None
         except ParseError as error:
             what = "it ends too early" if not error.token_value else f"unexpected {error.token_value!r}"
-            raise self._wrong(error.lex_position, what) from None
+            raise self._wrong(_position(self.source, error.lex_position), what) from None
         except (JMESPathError, RecursionError, ValueError) as error:
             words = " ".join(str(error).split())
             raise ExpressionError(_printable(f"is no JMESPath expression: {words}")) from None
@@ -71,10 +93,16 @@ class Expression:
         if self._compiled.parsed["type"] == "expref":
             raise self._wrong(0, "& only stands before the argument of a function")
 
-    def search(self, value: JSON) -> JSON:
-        """Return the part of `value` that the expression selects; ``None`` where it does not apply."""
+    def search(self, value: JSON, variables: Mapping[str, JSON] | None = None) -> JSON:
+        """Return the part of `value` that the expression selects; ``None`` where it does not apply.
+
+        :param variables: the values of :data:`VARIABLES`.
+        """
+        options = _OPTIONS
+        if self.variables and variables is not None:
+            options = jmespath.Options(custom_functions=_Functions(variables))
         try:
-            found: JSON = self._compiled.search(value, options=_OPTIONS)
+            found: JSON = self._compiled.search(value, options=options)
             return found
         except (JMESPathError, RecursionError, ValueError, TypeError, OverflowError):
             return None  # the length of a number, for example: to its user just a path that leads nowhere
@@ -102,6 +130,20 @@ class Expression:
         if given < wanted or (given > wanted and not variadic):
             at_least = "at least " if variadic else ""
             raise self._wrong(place, f"{name}() takes {at_least}{wanted} arguments, not {given}")
+
+
+def _with_calls(source: str) -> str:
+    """Return `source` with each variable, outside of quotes, as the call that stands for it."""
+    pieces = _QUOTED.split(source)
+    pieces[::2] = [_VARIABLE.sub(rf"{_CALL_PREFIX}\1()", piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _position(source: str, position: int) -> int:
+    """Return the position in `source` of what is at `position` in its form with calls."""
+    return next(
+        (at for at in range(len(source)) if len(_with_calls(source[: at + 1])) > position), len(source)
+    )
 
 
 def _printable(text: str) -> str:

@@ -52,8 +52,9 @@ class AdapterCall(UpstreamCall):
         self._output: StreamOutput | JSONOutput | None = None
 
     def begin(self) -> None:
-        authorization = self.request.requestHeaders.getRawHeaders(b"authorization") or []
-        call = self._dialect.request(self._chat.body, authorization)
+        fields = self.request.requestHeaders.getAllRawHeaders()
+        client = [(name, value) for name, values in fields for value in values]
+        call = self._dialect.request(self._chat.body, client)
         self.ask(call.method, call.target, call.headers, call.body)
 
     @property
@@ -87,6 +88,7 @@ class AdapterCall(UpstreamCall):
             (f"chatcmpl-{uuid4().hex}", int(self.exchange.clock.seconds()), chat.model),
             include_usage=chat.include_usage or not chat.stream,
             max_bytes=most,
+            stream=chat.stream,
         )
         if chat.stream:
             self._output = StreamOutput(self.request, self._headers, response, self.touch)
@@ -143,11 +145,20 @@ class AdapterCall(UpstreamCall):
             if len(self._error_body) >= REFUSAL_BYTES:
                 self._fail_as_service()
             return
-        output.take(translation.end() if piece is None else translation.feed(piece))
+        try:
+            output.take(translation.end() if piece is None else translation.feed(piece))
+        finally:
+            if piece is None or translation.complete:
+                self._warn(translation.remarks())
         if translation.complete:
             output.complete()
             self.drain()
             self.close(Outcome(200, self.sent))
+
+    def _warn(self, remarks: list[str]) -> None:
+        """Log what the rule's configuration seems to have wrong, each remark once for the rule."""
+        for remark in self._dialect.unsaid(remarks):
+            self.exchange.log.warn(f"{self.upstream.url.origin}: {remark}")
 
     def _fail_as_service(self) -> None:
         """Fail with the error that the service reported by its status."""

@@ -50,10 +50,20 @@ class PayloadDecoder:
     :param media: its media type, in lower case.
     :param max_bytes: how large one payload may be.
     :param text: payloads are text, even those that look like JSON.
+    :param keep_blanks: the blank after ``data:`` is part of the payload; ``None``: if the first has none.
     """
 
-    def __init__(self, format: Format, media: bytes, max_bytes: int, *, text: bool = False) -> None:
+    def __init__(
+        self,
+        format: Format,
+        media: bytes,
+        max_bytes: int,
+        *,
+        text: bool = False,
+        keep_blanks: bool | None = None,
+    ) -> None:
         self._text = text
+        self._keep_blanks = keep_blanks
         self._max_bytes = max_bytes
         self._media = _by_media(media)
         self._format = format
@@ -134,7 +144,7 @@ class PayloadDecoder:
 
     def _feed_events(self, data: bytes) -> Iterator[Payload]:
         if self._events is None:
-            self._events = SSEDecoder(max_event_bytes=self._max_bytes)
+            self._events = SSEDecoder(self._max_bytes, keep_blanks=self._keep_blanks)
         for event in self._events.feed(data):
             yield Payload(event.data, event.event)
 

@@ -3,64 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from stream_proxy.adapter.config import AdapterConfig
-from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.payloads import Payload
+from stream_proxy.adapter.reading import Progress, Reading, Selection, is_no
 from stream_proxy.adapter.shapes import search, signals
+from stream_proxy.adapter.shapes.extracted import Extracted
+from stream_proxy.adapter.shapes.fields import with_message
+from stream_proxy.adapter.shapes.finishes import openai_finish
+from stream_proxy.adapter.shapes.kinds import UNNAMED, Kind, kind_of_event, kind_of_payload
 from stream_proxy.aggregate.stream_errors import chat_stream_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import upstream_error
-from stream_proxy.lenient_json import JSON, JSONObject, decode_json, encode_json
+from stream_proxy.lenient_json import JSON, decode_json
 
-_FIELDS = ("content", "reasoning", "tool_calls", "finish_reason", "usage", "error", "done")
 _DONE = "[DONE]"
 _BEGUN_JSON = re.compile(rb"\s*(\{\s*[\"}]|\[\s*[\[{\"])")
-_FINISHES = {
-    "length": (
-        "length",
-        "max_length",
-        "max_output_tokens",
-        "max_tokens",
-        "model_context_window_exceeded",
-        "model_length",
-        "token_limit",
-    ),
-    "tool_calls": ("tool_calls", "tool_use", "function_call", "tool_call"),
-    "content_filter": (
-        "blocklist",
-        "content_filter",
-        "prohibited_content",
-        "recitation",
-        "refusal",
-        "safety",
-        "sensitive",
-        "spii",
-    ),
-}
-_OPENAI_FINISHES = {name: finish for finish, names in _FINISHES.items() for name in names}
-_NO_FINISH = ("", "null", "none", "finish_reason_unspecified")
-
-
-@dataclass(slots=True)
-class Reading:
-    """The content of one payload.
-
-    ``done``: it is the last one. ``plain``: it is no JSON, but the text itself. ``may_repeat``: its text may
-    be the whole text, which came in pieces before. ``announces_end``: its stream marks its end.
-    """
-
-    text: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[JSON] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: JSONObject | None = None
-    done: bool = False
-    plain: bool = False
-    may_repeat: bool = False
-    announces_end: bool = False
+# Kinds whose payloads say nothing about how the response ends.
+_ASIDE = (Kind.STEP, Kind.UNKNOWN)
 
 
 class Reader:
@@ -73,62 +33,69 @@ class Reader:
         self._config = config
         self._skipped = frozenset(config.skip_events)
         self._skipped_data = frozenset(text.strip().encode() for text in config.skip_payloads)
-        self._used = None if config.events is None else frozenset((*config.events, *config.end_events))
+        self._events = frozenset(config.events or ())
+        self._used = None if config.events is None else self._events | set(config.end_events)
         self._marker = (config.end_marker or _DONE).strip()
-        self._expressions: dict[str, Expression] = {}
-        for name in _FIELDS:
-            source = getattr(config, name)
-            if source is not None:
-                try:
-                    self._expressions[name] = Expression(source)
-                except ExpressionError as error:
-                    raise ExpressionError(f"{_camel(name)}: {error}") from None
+        self._given = Selection(config)
+        # What payloads that could be both are: JSON, text, or to be found out.
+        self._wanted = "json" if config.payload == "auto" and "content" in self._given else config.payload
         #: The configuration names a mark at the end of streams: one without it is broken.
-        self.announces_end = bool("done" in self._expressions or config.end_marker or config.end_events)
+        self.announces_end = bool("done" in self._given or config.end_marker or config.end_events)
 
     @property
     def content(self) -> str:
         """Where text is searched, in words."""
-        expression = self._expressions.get("content")
-        return "any place that the adapter knows" if expression is None else expression.source
+        return self._given.source("content") or "any place that the adapter knows"
+
+    def progress(self) -> Progress:
+        """Return the state of a stream that begins."""
+        return Progress(
+            self._given, {"events": self._events, "endEvents": frozenset(self._config.end_events)}
+        )
 
     def is_marker(self, data: bytes) -> bool:
         """Report whether `data` is the mark that ends the stream."""
         return data.strip() == self._marker.encode()
 
-    def read(self, payload: Payload, *, after_text: bool = False) -> Reading | None:
+    def read(self, payload: Payload, progress: Progress) -> Reading | None:
         """Return the content of `payload`, or ``None`` if it is to be skipped.
 
-        :param after_text: the payloads before it were plain text.
         :raises APIError: it reports an error, or is not of the configured kind.
         """
-        used = self._used is None or payload.event == "error" or payload.event in self._used
+        if progress.missing:
+            progress.missing.discard(payload.event)
+        kind = self._kind(payload.event)
+        is_error = kind is Kind.ERROR
+        used = self._used is None or is_error or payload.event in self._used
         if not used or payload.event in self._skipped or payload.data.strip() in self._skipped_data:
             return None
         if self.is_marker(payload.data):
             return Reading(done=True)
-        if self._config.payload == "text" and payload.event != "error":
-            return Reading(payload.data.decode("utf-8", "replace"), done=self._ends(payload))
+        ends = payload.event in self._config.end_events
+        if self._config.payload == "text" and not is_error:
+            return self._read_text(payload, kind, ends)
         if not payload.data.strip():
+            if ends:
+                return Reading(done=True)
             # Blanks among plain text are text; elsewhere an empty event only keeps the stream alive.
-            is_text = after_text and payload.data and payload.event == "message"
+            is_text = progress.after_text and payload.data and kind in (Kind.UNNAMED, Kind.ANSWER)
             return Reading(payload.data.decode("utf-8", "replace"), plain=True) if is_text else None
-        decoded = self._decode(payload, after_text)
+        decoded = _decode(payload, kind, progress.after_text, self._wanted)
         if decoded is None:
-            return None
+            return Reading(done=True) if ends else None
         value, plain = decoded
         if value == self._marker:  # written as a JSON string
             return Reading(done=True)
-        if payload.event == "error":
-            raise chat_stream_error(self._error(value) or value)
-        error = self._error(value)
+        if is_error:
+            raise chat_stream_error(self._error(value, payload.event) or _in_words(value))
+        error = self._error(value, payload.event)
         if error is not None:
             raise chat_stream_error(error)
-        reading = self._extract(value, plain)
-        if "content" not in self._expressions and signals.is_aside(payload.event, value):
-            reading.text = None
-        reading.announces_end = signals.announces_end(value)
-        reading.done = self._ends(payload) or self._is_done(value)
+        reading = self._extract(value, payload.event, progress)
+        reading.plain = plain
+        reading.done = ends or self._is_done(value, payload.event, progress)
+        if ends and payload.event not in self._events:
+            reading.text = reading.reasoning = None  # it may repeat the whole text
         return reading
 
     def error_in(self, body: bytes) -> JSON:
@@ -137,112 +104,150 @@ class Reader:
             value: JSON = decode_json(body)
         except ValueError:
             return None
-        error = self._error(value)
+        error = self._error(value, UNNAMED)
         if error is None and isinstance(value, dict):
             error = next((value[key] for key in ("detail", "message", "msg") if value.get(key)), None)
         return error
 
-    def _decode(self, payload: Payload, after_text: bool) -> tuple[JSON, bool] | None:
-        """Return a payload's JSON and ``False``, or its text and ``True``.
+    def _kind(self, event: str) -> Kind:
+        """Return the kind of an event; one that the configuration names is not silent."""
+        kind = kind_of_event(event)
+        return Kind.ANSWER if kind.is_silent and event in self._events else kind
 
-        ``None``: neither, in an event with a name that the configuration does not mention, such as a ping.
-        """
-        data, kind = payload.data, self._config.payload
-        unknown = self._used is None and payload.event not in ("message", "error")
-        try:
-            value: JSON = decode_json(data)
-        except ValueError:
-            begun = _BEGUN_JSON.match(data) is not None
-            if unknown and not begun and not self._ends(payload):
-                return None
-            must_be_json = kind == "json" or "content" in self._expressions or (begun and not after_text)
-            if payload.event != "error" and must_be_json:
-                raise upstream_error(
-                    "The service sent a payload that is no complete JSON; if its payloads are plain text, "
-                    'set the adapter\'s payload to "text".',
-                    ErrorCode.UPSTREAM_MALFORMED,
-                ) from None
-            return data.decode("utf-8", "replace"), True
-        scalar = not isinstance(value, dict | list | str)  # such as a token that consists of digits
-        if unknown and scalar:
+    def _kind_of(self, event: str, value: JSON) -> Kind:
+        """Return the less telling kind of an event's and its payload's."""
+        kinds = (
+            Kind.UNNAMED if event in self._events else kind_of_event(event, value),
+            kind_of_payload(value) if isinstance(value, dict) else Kind.UNNAMED,
+        )
+        return next((kind for kind in _ASIDE if kind in kinds), Kind.UNNAMED)
+
+    def _read_text(self, payload: Payload, kind: Kind, ends: bool) -> Reading:
+        """Return the content of a payload that is text because the configuration says so."""
+        text = payload.data.decode("utf-8", "replace")
+        if ends and payload.event not in self._events:
+            return Reading(done=True)
+        if kind is Kind.REASONING:
+            return Reading(reasoning=text, done=ends)
+        return Reading(done=ends, aside=True) if kind.is_silent else Reading(text, done=ends)
+
+    def _error(self, value: JSON, event: str) -> JSON:
+        if "error" not in self._given:
+            return search.error_of(value, event)
+        found = self._given.find("error", value, event)
+        if is_no(found):
             return None
-        if kind == "auto" and (scalar or (after_text and not search.is_about_response(value))):
-            return data.decode("utf-8", "replace"), True
-        return value, False
+        return _in_words(value) if found is True else found
 
-    def _error(self, value: JSON) -> JSON:
-        if "error" not in self._expressions:
-            return search.error_of(value)
-        found = self._expressions["error"].search(value)
-        if _is_no(found):
-            return None
-        return value if found is True else found
-
-    def _extract(self, value: JSON, plain: bool) -> Reading:
-        given = self._expressions
-        reading = Reading(plain=plain)
-        if not ({"content", "reasoning", "tool_calls"} <= given.keys()):
-            found = search.extract(value)
+    def _extract(self, value: JSON, event: str, progress: Progress) -> Reading:
+        given = self._given
+        reading = Reading()
+        strings_are_text = progress.strings_are_text is True
+        kind = self._kind_of(event, value)
+        if not given.has_all("content", "reasoning", "tool_calls"):
+            found = search.extract(
+                value, event, trusted=event in self._events, strings_are_text=strings_are_text
+            )
             reading.text, reading.reasoning = found.text, found.reasoning
             reading.tool_calls = found.tool_calls or []
+            if "content" not in given:
+                self._guess(reading, found, value, event)
+                if progress.strings_are_text is None and (found.bare or found.nested):
+                    progress.strings_are_text = found.bare
+            strings_are_text = strings_are_text or (found.found and not found.nested)
+            if found.found:
+                kind = Kind.ANSWER
         if "content" in given:
-            reading.text = _text(given["content"].search(value), "content", given["content"])
+            reading.text = progress.text("content", value, event)
         if "reasoning" in given:
-            reading.reasoning = _text(given["reasoning"].search(value), "reasoning", given["reasoning"])
+            reading.reasoning = progress.text("reasoning", value, event)
         if "tool_calls" in given:
-            calls = given["tool_calls"].search(value)
+            calls = given.find("tool_calls", value, event)
             reading.tool_calls = calls if isinstance(calls, list) else [calls] if calls else []
-        finish = self._find("finish_reason", signals.finish_of, value)
+        self._conclude(reading, value, event, progress, kind, strings_are_text)
+        return reading
+
+    def _guess(self, reading: Reading, found: Extracted, value: JSON, event: str) -> None:
+        """Add to a reading what a payload's shape says about its text."""
+        reading.message, reading.whole = found.message, found.whole
+        reading.only_if_first = found.only_if_first
+        if not reading.text and not reading.reasoning:
+            return
+        reading.may_repeat = lambda: signals.may_repeat(value)
+        if self._config.mode == "auto":
+            reading.may_grow = lambda: signals.may_grow(value, event)
+
+    def _conclude(
+        self,
+        reading: Reading,
+        value: JSON,
+        event: str,
+        progress: Progress,
+        kind: Kind,
+        strings_are_text: bool,
+    ) -> None:
+        """Add to a reading what its payload says about the response as a whole."""
+        given, in_strings = self._given, not strings_are_text
+        reading.aside = kind in _ASIDE
+        if "finish_reason" in given:
+            finish = progress.find("finish_reason", value, event)
+        else:
+            finish = None if reading.aside else signals.finish_of(value, in_strings=in_strings)
         if isinstance(finish, str) and finish.lower() == "error":
             raise upstream_error("The service ended its answer with an error, and did not say which.")
         reading.finish_reason = openai_finish(finish)
-        reading.may_repeat = "content" not in given and signals.may_repeat(value)
-        usage = self._find("usage", signals.usage_of, value)
+        if "usage" in given:
+            usage = progress.find("usage", value, event)
+            progress.uncounted = progress.uncounted or (usage is not None and not isinstance(usage, dict))
+        else:
+            usage = None if kind is Kind.STEP else signals.usage_of(value, in_strings=in_strings)
         reading.usage = usage if isinstance(usage, dict) else None
-        return reading
+        if "replace" in given:
+            found = given.find("replace", value, event)
+            replacement = None if is_no(found) else given.as_text("replace", found)
+        else:
+            replacement = signals.replacement_of(value)
+        reading.replacement = replacement
+        reading.announces_end = not reading.aside and signals.announces_end(value)
 
-    def _find(self, name: str, default: Callable[[JSON], JSON], value: JSON) -> JSON:
-        return self._expressions[name].search(value) if name in self._expressions else default(value)
-
-    def _ends(self, payload: Payload) -> bool:
-        return payload.event in self._config.end_events
-
-    def _is_done(self, value: JSON) -> bool:
-        if "done" in self._expressions:
-            return not _is_no(self._expressions["done"].search(value))
+    def _is_done(self, value: JSON, event: str, progress: Progress) -> bool:
+        if "done" in self._given:
+            return not is_no(progress.find("done", value, event))
         # A configured mark replaces the guess by the payload's shape.
-        return not self.announces_end and signals.ends(value)
+        if self.announces_end or self._kind_of(event, value) in _ASIDE:
+            return False
+        return signals.ends(value)
 
 
-def openai_finish(reason: JSON) -> str | None:
-    """Return OpenAI's finish reason for a service's word; ``"stop"`` for a word that is not known."""
-    if reason is None or reason is False:
+def _decode(payload: Payload, kind: Kind, after_text: bool, wanted: str) -> tuple[JSON, bool] | None:
+    """Return a payload's JSON and ``False``, or its text and ``True``.
+
+    ``None``: neither, in an event with a name that does not stand for text, such as a ping.
+    """
+    data = payload.data
+    unknown = kind.is_silent
+    try:
+        value: JSON = decode_json(data)
+    except ValueError:
+        begun = _BEGUN_JSON.match(data) is not None
+        if unknown and not begun:
+            return None
+        must_be_json = wanted == "json" or (begun and not after_text)
+        if kind is not Kind.ERROR and must_be_json:
+            raise upstream_error(
+                "The service sent a payload that is no complete JSON; if its payloads are plain text, "
+                'set the adapter\'s payload to "text".',
+                ErrorCode.UPSTREAM_MALFORMED,
+            ) from None
+        return data.decode("utf-8", "replace"), True
+    scalar = not isinstance(value, dict | list | str)  # such as a token that consists of digits
+    if unknown and scalar:
         return None
-    word = reason.strip().lower() if isinstance(reason, str) else "stop"
-    return None if word in _NO_FINISH else _OPENAI_FINISHES.get(word, "stop")
+    text = scalar or (after_text and (kind is Kind.ANSWER or not search.is_about_response(value)))
+    if wanted == "auto" and text and not unknown:
+        return data.decode("utf-8", "replace"), True
+    return value, False
 
 
-def _is_no(found: JSON) -> bool:
-    return not found or found == "false"
-
-
-def _text(value: JSON, key: str, expression: Expression) -> str | None:
-    """Return a found value as text: a string verbatim, a list joined, a number as JSON writes it."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        parts = [part for item in value if (part := _text(item, key, expression)) is not None]
-        return "".join(parts) if parts else None
-    if isinstance(value, dict | bool):
-        kind = "an object" if isinstance(value, dict) else "a boolean"
-        raise upstream_error(
-            f"The adapter's {_camel(key)} expression found {kind}, not a text, in the service's payload: "
-            f"{expression.source}",
-            ErrorCode.CONTENT_NOT_FOUND,
-        )
-    return encode_json(value).decode()
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.title() for part in rest)
+def _in_words(value: JSON) -> JSON:
+    return with_message(value) if isinstance(value, dict) else value

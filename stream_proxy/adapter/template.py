@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TypeAlias
 
 from stream_proxy.adapter.expressions import Expression, ExpressionError
 from stream_proxy.adapter.helpers import HELPERS, helper
+from stream_proxy.http.headers import RawHeader
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json
 
 #: The fields of a chat completion request in the OpenAI API reference.
@@ -67,11 +68,32 @@ class TemplateError(ValueError):
         super().__init__(f"{place}: {problem}")
 
 
-class Context(JSONObject):
-    """The value that the expressions of templates read: the request and, where they are used, the helpers."""
+class Headers(JSONObject):
+    """Header fields, whose names are the same in any case."""
 
-    def __init__(self, request: JSONObject, helpers: frozenset[str] = HELPERS) -> None:
+    def get(self, key: str, default: JSON = None) -> JSON:  # type: ignore[override]
+        return super().get(key.lower(), default)
+
+
+class Context(JSONObject):
+    """The value that the expressions of templates read: the request and, where they are used, the helpers.
+
+    :param headers: the client's header fields.
+    """
+
+    def __init__(
+        self,
+        request: JSONObject,
+        helpers: frozenset[str] = HELPERS,
+        headers: Sequence[RawHeader] = (),
+    ) -> None:
         super().__init__(request)
+        fields = Headers()
+        for field, value in headers:
+            key, text = field.decode("latin-1").lower(), value.decode("utf-8", "replace")
+            fields[key] = f"{fields[key]}, {text}" if key in fields else text
+        #: The values beside the request.
+        self.variables: dict[str, JSON] = {"headers": fields}
         for name in helpers:
             self[name] = helper(name, request)
 
@@ -105,13 +127,13 @@ class TextTemplate:
     def value(self, context: Context) -> JSON:
         """Return the value of an expression that stands alone, with its type; else a string."""
         if len(self._pieces) == 1 and isinstance(self._pieces[0], Expression):
-            return self._pieces[0].search(context)
+            return self._pieces[0].search(context, context.variables)
         return self.text(context)
 
     def text(self, context: Context, quote: Callable[[str], str] = str) -> str:
         """Return a string, with each value through `quote`: ``null`` is empty, all but strings are JSON."""
         return "".join(
-            piece if isinstance(piece, str) else quote(_as_text(piece.search(context)))
+            piece if isinstance(piece, str) else quote(_as_text(piece.search(context, context.variables)))
             for piece in self._pieces
         )
 
@@ -228,6 +250,8 @@ def _expression(source: str, place: str) -> Expression:
         expression = Expression(source)
     except ExpressionError as error:
         raise TemplateError(place, str(error)) from None
+    if "event" in expression.variables:
+        raise TemplateError(place, "$event is only known where a payload is read; here there is $headers")
     for name in sorted(expression.leading_fields() - _KNOWN):
         near = difflib.get_close_matches(name, _KNOWN, 1)
         hint = f"; did you mean {near[0]}?" if near else f"; for a field of your clients' own write @.{name}"

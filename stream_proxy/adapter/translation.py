@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
 from stream_proxy.adapter.reader import Reader
+from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
-from stream_proxy.lenient_json import JSON, decode_json, encode_json
-
-_SHAPE_LENGTH = 200
+from stream_proxy.lenient_json import decode_json, encode_json
 
 
 class Translation:
@@ -27,9 +26,9 @@ class Translation:
         self._decoder = decoder
         self._writer = writer
         self._payloads = 0
-        self._last = b""
+        self._progress = reader.progress()
+        self._outlines = Outlines()
         self._structured = False
-        self._plain = False
         self._announced = False
         #: The response is complete; bytes that still come are no part of it.
         self.complete = False
@@ -52,7 +51,7 @@ class Translation:
         yield from self._translate(self._decoder.end())
         if self.complete:
             return
-        if not self._payloads:
+        if not self._payloads and not self._outlines.count:
             raise upstream_error(
                 "The service ended its answer without a single event; nothing was said.",
                 ErrorCode.UPSTREAM_INCOMPLETE,
@@ -64,29 +63,37 @@ class Translation:
             )
         yield from self._finish()
 
+    def remarks(self) -> list[str]:
+        """Return what the configuration seems to have wrong, now that the stream has ended."""
+        self._progress.uncounted = self._progress.uncounted or self._writer.uncounted
+        return self._progress.remarks()
+
     def _translate(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
         for payload in payloads:
             if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
                 raise self._broken()
-            reading = self._reader.read(payload, after_text=self._plain)
+            progress = self._progress
+            reading = self._reader.read(payload, progress)
             if reading is None:
+                self._outline(payload)
                 continue
             self._payloads += 1
             self._announced = self._announced or reading.announces_end
-            self._plain = reading.plain and not self._structured
+            if not reading.aside:
+                progress.after_text = reading.plain and not self._structured
             if reading.plain and self._structured:
                 raise upstream_error(
                     "The service sent a payload that is no JSON among others that are; if it means nothing, "
                     "name it in the adapter's skipPayloads.",
                     ErrorCode.UPSTREAM_MALFORMED,
                 )
-            self._structured = self._structured or not reading.plain
+            self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
                 yield encode_json(chunk)
+            self._outline(payload)
             if reading.done:
                 yield from self._finish()
                 return
-            self._last = payload.data
 
     def _finish(self) -> Iterator[bytes]:
         writer = self._writer
@@ -95,6 +102,11 @@ class Translation:
         self.complete = True
         for chunk in writer.end():
             yield encode_json(chunk)
+
+    def _outline(self, payload: Payload) -> None:
+        data = payload.data
+        if not self._writer.answered and data.strip() and not self._reader.is_marker(data):
+            self._outlines.add(payload.event, data)
 
     def _broken(self) -> APIError:
         if not self._payloads:
@@ -107,17 +119,20 @@ class Translation:
         )
 
     def _not_found(self) -> APIError:
-        if self._payloads == 1:
-            what = f"The service's one payload holds no text in {self._reader.content}"
+        count, place = self._outlines.count, self._reader.content
+        if not count:
+            what = "The service's stream holds nothing but its end"
+        elif count == 1:
+            what = f"The service's one payload holds no text in {place}"
         else:
-            what = f"None of the service's {self._payloads} payloads holds a text in {self._reader.content}"
-        seen = f"; the last one is {_shape(self._last)}" if self._last else ""
-        advice = "Set the adapter's content to where the text is."
+            what = f"None of the service's {count} payloads holds a text in {place}"
+        seen = self._outlines.summary()
+        advice = self._outlines.advice()
         return proxy_error(
             ErrorCode.CONTENT_NOT_FOUND,
-            f"{what}{seen}. {advice}",
+            f"{what}; there came {seen}. {advice}" if seen else f"{what}. {advice}",
             should_retry=False,
-            for_log=f"{what}. {advice}",  # the names of a service's fields are not for a log
+            for_log=what,  # the names of a service's fields are not for a log
         )
 
 
@@ -126,29 +141,3 @@ def _is_json(data: bytes) -> bool:
         return isinstance(decode_json(data), dict | list)
     except ValueError:
         return False
-
-
-def _shape(data: bytes) -> str:
-    """Return an outline of a payload, its keys and types without its values, for an error message."""
-    try:
-        value = decode_json(data)
-    except ValueError:
-        return "plain text"
-    text = _outline(value, 3)
-    return text if len(text) <= _SHAPE_LENGTH else text[:_SHAPE_LENGTH] + "…"
-
-
-def _outline(value: JSON, depth: int) -> str:
-    match value:
-        case dict():
-            if depth == 0:
-                return "{…}"
-            inner = ", ".join(f"{key}: {_outline(member, depth - 1)}" for key, member in value.items())
-            return f"{{{inner}}}"
-        case list():
-            return f"[{_outline(value[0], depth - 1)}]" if value and depth else "[]"
-        case str():
-            return "string"
-        case bool() | None:
-            return encode_json(value).decode()
-    return "number"

@@ -47,11 +47,21 @@ class SSEDecoder:
     :param max_event_bytes: the maximum size of one event: its ``data`` lines with their ends, and the line
         being read.
     :param max_stray_bytes: how much is kept of lines that are not fields.
+    :param keep_blanks: against the standard, the blank after ``data:`` is part of the data, as Spring writes
+        events; ``None``: if the first data has no blank before it.
     """
 
-    def __init__(self, max_event_bytes: int = MAX_HELD_BYTES, max_stray_bytes: int = 64 * 2**10) -> None:
+    def __init__(
+        self,
+        max_event_bytes: int = MAX_HELD_BYTES,
+        max_stray_bytes: int = 64 * 2**10,
+        *,
+        keep_blanks: bool | None = False,
+    ) -> None:
         self.max_event_bytes = max_event_bytes
         self._max_stray_bytes = max_stray_bytes
+        # Where the value begins in a line with "data: "; 0 before that is known.
+        self._data_start = 0 if keep_blanks is None else 5 if keep_blanks else 6
         self._head: bytes | None = b""  # the first bytes while they may be a BOM; None once that is decided
         self._after_cr = False  # the last line ended with CR, to which an LF that follows belongs
         self._line = bytearray()  # the line that has not ended yet
@@ -157,6 +167,7 @@ class SSEDecoder:
         return data.removeprefix(BOM)
 
     def _take_lines(self, lines: list[bytes], events: list[ServerSentEvent], bounded: bool) -> None:
+        data_start = self._data_start or self._learn_blanks(lines)
         for line in lines:
             if bounded and self._held + len(line) > self.max_event_bytes:
                 self._too_large = True
@@ -173,7 +184,7 @@ class SSEDecoder:
                     self._held = 0
                 self._event = ""
             elif line.startswith(b"data:"):
-                value = line[6:] if line.startswith(b"data: ") else line[5:]
+                value = line[data_start:] if line.startswith(b"data: ") else line[5:]
                 self._held += len(line) + 1
                 if self._data is None:
                     self._data = value
@@ -200,6 +211,13 @@ class SSEDecoder:
         if error is not None:
             events.append(ServerSentEvent("error", error))
         self._stray.clear()
+
+    def _learn_blanks(self, lines: list[bytes]) -> int:
+        first = next((line for line in lines if line.startswith(b"data:") and len(line) > 5), None)
+        if first is None:
+            return 6
+        self._data_start = 6 if first.startswith(b"data: ") else 5
+        return self._data_start
 
     def _add_data(self, value: bytes) -> None:
         if not isinstance(self._data, bytearray):  # joining bytes line by line would take quadratic time

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import APIError, SSEDecoder
+from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.service.config import Rule, load_config
@@ -25,8 +26,21 @@ from tests.support.transcripts import Transcript
 from tests.support.wire import JSON, Message, Stream, head, read_request, respond
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "adapter"
-KEYS = {"DIFY_API_KEY": "app-1", "ANTHROPIC_API_KEY": "sk-ant-1", "GEMINI_API_KEY": "AIza1"}
+KEYS = {
+    "DIFY_API_KEY": "app-1",
+    "ANTHROPIC_API_KEY": "sk-ant-1",
+    "GEMINI_API_KEY": "AIza1",
+    "FLOWISE_API_KEY": "flowise-1",
+    "LANGFLOW_API_KEY": "sk-langflow-1",
+    "RAGFLOW_API_KEY": "ragflow-1",
+    "COZE_API_TOKEN": "pat_1",
+    "FASTGPT_API_KEY": "fastgpt-1",
+    "COHERE_API_KEY": "cohere-1",
+    "OPEN_WEBUI_API_KEY": "sk-webui-1",
+}
 ALL = transcripts.ALL
+STREAMED = tuple(transcript for transcript in ALL if transcript.replacement is None)
+REPLACED = tuple(transcript for transcript in ALL if transcript.replacement is not None)
 #: A second question in a conversation, with all that the examples pass on but tools.
 MESSAGES = [
     {"role": "developer", "content": "Be brief."},
@@ -341,6 +355,107 @@ class RequestTests(ExampleTestCase):
         dialog = [{"from": "user", "text": "Why?"}]
         self.assertEqual(body, {"session": {"user": "anonymous", "channel": "openai"}, "dialog": dialog})
 
+    async def test_platforms(self) -> None:
+        """Platforms get the conversation in the form that each takes, and its key."""
+        said = "Why is\nit blue & é?"
+        query = f"developer: Be brief.\n\nuser: Hi\n\nassistant: Hello!\n\nuser: {said}"
+        turns = [("developer", "Be brief."), ("user", "Hi"), ("assistant", "Hello!"), ("user", said)]
+        plain = [{"role": role, "content": text} for role, text in turns]
+        for transcript, target, key, expected in (
+            (
+                transcripts.FLOWISE,
+                "/api/v1/prediction/YOUR-CHATFLOW",
+                ("authorization", "Bearer flowise-1"),
+                {
+                    "question": said,
+                    "history": [
+                        {"role": "userMessage", "content": "Be brief."},
+                        {"role": "userMessage", "content": "Hi"},
+                        {"role": "apiMessage", "content": "Hello!"},
+                    ],
+                    "streaming": True,
+                },
+            ),
+            (
+                transcripts.LANGFLOW,
+                "/api/v1/run/YOUR-FLOW?stream=true",
+                ("x-api-key", "sk-langflow-1"),
+                {"input_value": query, "input_type": "chat", "output_type": "chat", "session_id": "ann"},
+            ),
+            (
+                transcripts.LANGGRAPH,
+                "/runs/stream",
+                None,
+                {"assistant_id": "agent", "input": {"messages": plain}, "stream_mode": ["messages"]},
+            ),
+            (
+                transcripts.RAGFLOW,
+                "/api/v1/chats/YOUR-CHAT/completions",
+                ("authorization", "Bearer ragflow-1"),
+                {"question": query, "stream": True},
+            ),
+            (
+                transcripts.AG_UI,
+                "/agent",
+                None,
+                {
+                    "threadId": "ann",
+                    "runId": "run",
+                    "state": {},
+                    "messages": [{"id": each["role"], **each} for each in plain],
+                    "tools": [],
+                    "context": [],
+                    "forwardedProps": {},
+                },
+            ),
+            (
+                transcripts.AI_SDK,
+                "/api/chat",
+                None,
+                {
+                    "id": "ann",
+                    "messages": [
+                        {"id": role, "role": role, "parts": [{"type": "text", "text": text}]}
+                        for role, text in turns
+                    ],
+                },
+            ),
+            (
+                transcripts.BEDROCK,
+                "/converse-stream",
+                None,
+                {
+                    "modelId": "claude",
+                    "system": [{"text": "Be brief."}],
+                    "messages": [
+                        {"role": role, "content": [{"text": text}]}
+                        for role, text in turns
+                        if role != "developer"
+                    ],
+                    "inferenceConfig": {"maxTokens": 256, "temperature": 0, "topP": 0.9},
+                },
+            ),
+            (transcripts.SPRING, "/chat/stream?message=Why+is%0Ait+blue+%26+%C3%A9%3F", None, None),
+        ):
+            line, headers, body = await self.sent(transcript, FULL)
+            self.assertEqual(line.split()[1], target)
+            self.assertEqual(body, expected, transcript.name)
+            if key is not None:
+                self.assertEqual(headers[key[0]], key[1])
+
+    async def test_named_events(self) -> None:
+        """A field of the client's request is sent on."""
+        requests: list[Message] = []
+
+        async def script(stream: Stream) -> None:
+            requests.append(await read_request(stream))
+            respond(stream, 200, transcripts.NAMED_EVENTS.body, [("Content-Type", transcripts.EVENTS)])
+
+        port = await self.adapter("named-events", script)
+        body = {**SHORT, "model": "assistant"}
+        await self.request(port, body=body, headers=[("X-TEAM", "blue")])
+        self.assertEqual(requests[0].get("x-team"), "blue")
+
     async def test_mock(self) -> None:
         """Model and messages pass as the client wrote them."""
         line, headers, body = await self.sent(transcripts.MOCK, FULL)
@@ -354,7 +469,7 @@ class AnswerTests(ExampleTestCase):
 
     async def test_streamed(self) -> None:
         """A stream has text, reasoning, calls, finish reason, usage on request, and ``[DONE]`` at its end."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             port = await self.adapter(transcript.example, replay(transcript))
             for options, usage in (({"include_usage": True}, transcript.usage), (None, None)):
                 *data, last = await self.stream(port, transcript.model, stream_options=options)
@@ -379,7 +494,8 @@ class AnswerTests(ExampleTestCase):
             completion = response.json()
             self.assertRegex(completion.pop("id"), "^chatcmpl-")
             self.assertIsInstance(completion.pop("created"), int)
-            message: dict[str, Any] = {"role": "assistant", "content": transcript.text}
+            text = transcript.text if transcript.replacement is None else transcript.replacement
+            message: dict[str, Any] = {"role": "assistant", "content": text}
             if transcript.reasoning:
                 message["reasoning_content"] = transcript.reasoning
             if transcript.tool_calls:
@@ -395,6 +511,15 @@ class AnswerTests(ExampleTestCase):
                 },
                 transcript.name,
             )
+
+    async def test_replaced(self) -> None:
+        """A stream whose text is replaced ends with an error that says so."""
+        self.assertTrue(REPLACED)
+        for transcript in REPLACED:
+            port = await self.adapter(transcript.example, replay(transcript))
+            *data, last = await self.stream(port, transcript.model)
+            self.assertRegex(json.loads(last)["error"]["message"], "(replaced|changed) text that")
+            self.assertEqual(told(json.loads(item) for item in data)["text"], transcript.text)
 
     async def test_the_mock_itself(self) -> None:
         """The mock's text is the same through its example as without it."""
@@ -434,7 +559,7 @@ class CutTests(ExampleTestCase):
 
     async def test_after_the_first_chunk(self) -> None:
         """In a stream an error chunk follows the text as the last event; otherwise it is a 502."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             said = transcript.flushes[:-1]
             if len(said) == transcript.silent:
                 continue
@@ -576,11 +701,31 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(files - {"compose"}, {transcript.example for transcript in ALL})
 
 
+class GuessTests(SynchronousTestCase):
+    """The same bodies without a configuration."""
+
+    #: Services whose format nothing can know without being told.
+    UNKNOWN = frozenset({"cumulative", "nested", "nested tools"})
+
+    def test_never_another_text(self) -> None:
+        """Without expressions the text is the right one, or there is an error."""
+        dialect = Dialect("http://service", AdapterConfig())
+        for transcript in STREAMED:
+            try:
+                got = translate(transcript, transcript.flushes, dialect)
+            except APIError as error:
+                self.assertIn(transcript.name, self.UNKNOWN, error)
+            else:
+                self.assertNotIn(transcript.name, self.UNKNOWN)
+                said = (got["text"], got["reasoning"])
+                self.assertEqual(said, (transcript.text or "", transcript.reasoning), transcript.name)
+
+
 class SplitTests(SynchronousTestCase):
     """Bodies cut into reads, or cut off, at any byte; sans-I/O."""
 
     @settings(max_examples=150, deadline=None, derandomize=True)
-    @given(st.sampled_from(ALL), st.data())
+    @given(st.sampled_from(STREAMED), st.data())
     def test_reads(self, transcript: Transcript, data: st.DataObject) -> None:
         """The chunks do not depend on how the body is cut into reads."""
         body = transcript.body
@@ -591,7 +736,7 @@ class SplitTests(SynchronousTestCase):
 
     def test_single_bytes(self) -> None:
         """Reads of one byte each change nothing."""
-        for transcript in ALL:
+        for transcript in STREAMED:
             reads = (bytes([byte]) for byte in transcript.body)
             got = translate(transcript, reads, dialect_of(transcript.example))
             self.assertEqual(got, expected(transcript), transcript.name)

@@ -46,6 +46,27 @@ class ExpressionTests(TestCase):
         self.assertIsNone(Expression("from_json(a)").search({}))
         self.assertEqual(Expression("messages[*].text(content) | [-1]").search(CALL), "Who\nare you?")
 
+    def test_variables(self) -> None:
+        """``$event`` and ``$headers`` are values beside the one searched, also in filters; not in quotes."""
+        beside: dict[str, JSON] = {"event": "token", "headers": {"x-team": "a"}}
+        value: JSON = {"items": [{"kind": "token", "text": "A"}, {"kind": "other", "text": "B"}], "a": 1}
+        for source, found in (
+            ("$event", "token"),
+            ("$event == 'token' && a || null", 1),
+            ("$event=='x'", False),
+            ("items[?kind == $event].text | [0]", "A"),
+            ('$headers."x-team"', "a"),
+            ("$headers.none", None),
+            ("'$event'", "$event"),
+            ("join('-', ['$event', $event])", "$event-token"),
+        ):
+            self.assertEqual(Expression(source).search(value, beside), found, source)
+        self.assertIsNone(Expression("$event").search(value))
+        with self.assertRaisesRegex(ExpressionError, "column 15: it ends too early"):
+            Expression("$event == a.b[")
+        with self.assertRaisesRegex(ExpressionError, "Unknown token"):
+            Expression("$even")
+
     def test_errors(self) -> None:
         """Errors name the column."""
         for source, said in (
@@ -149,6 +170,17 @@ class TemplateTests(TestCase):
                 "fixed": [1, None, True, "x", {"n": None}],
             },
         )
+
+    def test_headers(self) -> None:
+        """``$headers`` are the fields of the client's request, in any case, repeated ones joined."""
+        fields = [(b"X-Team", b"blue"), (b"x-team", b"red"), (b"X-Name", "Zo\u00eb".encode())]
+        context = Context(CALL, headers=fields)
+        template = Template(
+            {"t": '{{$headers."X-TEAM"}}', "n": 'I, {{$headers."x-name"}}', "x": "{{$headers.x}}"}, "r"
+        )
+        self.assertEqual(template.fill(context), {"t": "blue, red", "n": "I, Zo\u00eb"})
+        with self.assertRaisesRegex(TemplateError, r"\$event is only known where a payload is read"):
+            TextTemplate("{{$event}}", "request")
 
     def test_absent(self) -> None:
         """A member whose expression finds nothing is left out."""

@@ -665,6 +665,22 @@ class HostileTests(AdapterTestCase):
 class LogTests(AdapterTestCase):
     """Log lines of calls."""
 
+    async def test_warnings(self) -> None:
+        """What seems wrong in a rule's configuration is one warning, however many calls show it."""
+        lines: list[dict[str, Any]] = []
+        log = RequestLog("warn", observer=cast(Any, lines.append))
+        service = await self.upstream(says(event({"text": "A", "secret": 1}) + event("[DONE]")))
+        port = await self.adapter(service.url, log=log, usage="counts", events=("message", "data"))
+        for stream in (True, False, True):
+            await self.request(port, body={**ASK, "stream": stream})
+        self.assertEqual(
+            [line["log_format"].format(**line) for line in lines],
+            [
+                f"{service.url}: adapter.usage found nothing in a whole stream: counts",
+                f"{service.url}: adapter.events has an event that did not come in a whole stream: data",
+            ],
+        )
+
     async def test_lines(self) -> None:
         """Each call is one line, without text of the client's or the service's."""
         lines: list[dict[str, Any]] = []

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 from stream_proxy import APIError, ChatCompletionsAccumulator, ServerSentEvent
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
-from stream_proxy.adapter.reader import openai_finish
+from stream_proxy.adapter.shapes.finishes import openai_finish
 from stream_proxy.adapter.shapes.search import error_of, extract
-from stream_proxy.adapter.usage import openai_usage
+from stream_proxy.adapter.shapes.usage import openai_usage
 from stream_proxy.lenient_json import JSON
 
 SSE = b"text/event-stream"
@@ -34,8 +34,11 @@ class Answer:
     def __init__(self, *reads: bytes, **keys: Any) -> None:
         media = keys.pop("media", SSE)
         max_bytes = keys.pop("max_bytes", 10_000)
+        stream = keys.pop("stream", True)
         dialect = Dialect("http://service", AdapterConfig(**keys))
-        translation = dialect.translation(media, IDENTITY, include_usage=True, max_bytes=max_bytes)
+        translation = dialect.translation(
+            media, IDENTITY, include_usage=True, max_bytes=max_bytes, stream=stream
+        )
         self.error: APIError | None = None
         self.chunks: list[dict[str, Any]] = []
         try:
@@ -45,6 +48,7 @@ class Answer:
         except APIError as error:
             self.error = error
         self.complete = translation.complete
+        self.remarks = translation.remarks()
 
     def deltas(self, key: str) -> list[Any]:
         """Return the values that deltas have under `key`."""
@@ -332,11 +336,13 @@ class StreamTests(TestCase):
     def test_events(self) -> None:
         """Named events are used or skipped, and one can be the end."""
         body = sse({"text": "a"}, event="piece") + sse({"text": "whole: a"}, event="all")
-        body += sse({"text": "no"}, event="end") + sse({"text": "after"}, event="piece")
-        self.assertEqual(Answer(body, skip_events=("all", "end")).text, "aafter")
-        self.assertEqual(Answer(body, events=("piece",)).text, "aafter")
+        body += sse({"text": "no"}, event="end") + sse({"text": " after"}, event="piece")
+        self.assertEqual(Answer(body, skip_events=("all", "end"), content="text").text, "a after")
+        self.assertEqual(Answer(body, events=("piece",)).text, "a after")
         ended = Answer(body, events=("piece",), end_events=("end",), content="text")
-        self.assertEqual((ended.text, ended.complete), ("ano", True))
+        self.assertEqual((ended.text, ended.complete), ("a", True))
+        both = Answer(body, events=("piece", "end"), end_events=("end",), content="text")
+        self.assertEqual((both.text, both.complete), ("ano", True))
 
     def test_error_event(self) -> None:
         """An event named error is an error, whatever it holds and even if it is not in ``events``."""
@@ -439,8 +445,9 @@ class StreamTests(TestCase):
         assert error is not None
         self.assertEqual(
             error.message,
-            "None of the service's 2 payloads holds a text in data.text; the last one is {k: [true]}. "
-            "Set the adapter's content to where the text is.",
+            "None of the service's 2 payloads holds a text in data.text; there came "
+            "1x {data: {words: string}, n: number}; 1x {k: [true]}. "
+            'Set the adapter\'s content to where the text is, for example "data.words".',
         )
         error = Answer(sse({"data": {"words": "secret"}, "n": 1}), content="data.text").error
         assert error is not None
@@ -532,8 +539,8 @@ class StreamTests(TestCase):
         ):
             cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
             reads = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
-            answer = Answer(*reads, media=media)
-            self.assertEqual(answer.chunks, Answer(body, media=media).chunks)
+            answer = Answer(*reads, media=media, mode="delta")
+            self.assertEqual(answer.chunks, Answer(body, media=media, mode="delta").chunks)
             self.assertEqual(answer.text, "".join(texts))
 
     def test_separators(self) -> None:

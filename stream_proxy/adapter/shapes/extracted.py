@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stream_proxy.lenient_json import JSON
@@ -18,17 +19,31 @@ class Extracted:
     text: str | None = None
     reasoning: str | None = None
     tool_calls: list[JSON] | None = None
+    #: The message to which the text belongs, where it comes in pieces and whole, and whether it is whole.
+    message: str | None = None
+    whole: bool = False
+    #: The text counts only if none came before it.
+    only_if_first: bool = False
+    #: The text was the string in a field that other services fill with JSON.
+    bare: bool = False
+    #: It was found in JSON in a string.
+    nested: bool = False
 
     @property
     def found(self) -> bool:
         """Whether the payload has a place for any of them."""
         return self.text is not None or self.reasoning is not None or self.tool_calls is not None
 
-    def add(self, other: Extracted) -> None:
-        """Append what was extracted from another payload, or another part of this one."""
-        if other.text is not None:
-            self.text = (self.text or "") + other.text
-        if other.reasoning is not None:
-            self.reasoning = (self.reasoning or "") + other.reasoning
-        if other.tool_calls is not None:
-            self.tool_calls = [*(self.tool_calls or ()), *other.tool_calls]
+
+def joined(parts: Sequence[Extracted]) -> Extracted:
+    """Return what several parts of a payload carry together."""
+    texts = [part.text for part in parts if part.text is not None]
+    reasoning = [part.reasoning for part in parts if part.reasoning is not None]
+    calls = [part.tool_calls for part in parts if part.tool_calls is not None]
+    return Extracted(
+        "".join(texts) if texts else None,
+        "".join(reasoning) if reasoning else None,
+        [call for each in calls for call in each] if calls else None,
+        bare=any(part.bare for part in parts),
+        nested=any(part.nested for part in parts),
+    )

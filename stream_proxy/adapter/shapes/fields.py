@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from stream_proxy.adapter.shapes.extracted import Extracted
+from stream_proxy.adapter.shapes.kinds import Kind, kind_of_payload
 from stream_proxy.lenient_json import JSON, JSONObject, decode_json, is_integer
 
 #: How deep payloads are searched.
 MAX_DEPTH = 6
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 # Fields that may hold an error in words.
-_REMARKS = ("message", "msg", "detail", "content", "errorText", "data", "text")
+_REMARKS = (
+    "message",
+    "msg",
+    "detail",
+    "error_message",
+    "error_msg",
+    "errorMessage",
+    "errorText",
+    "err_msg",
+    "errmsg",
+    "statusText",
+    "reason",
+    "description",
+    "content",
+    "error",
+    "data",
+    "text",
+)
+_CODES = ("code", "error_code", "errorCode", "err_code")
+# Roles that a response has. A payload may also repeat messages of others.
+_RESPONSE_ROLES = frozenset({"", "assistant", "ai", "model", "bot"})
+_USERS = frozenset({"user", "human", "customer"})
+_SENDERS = ("role", "sender", "sender_type", "author", "from", "type")
+_SENDER_FIELDS = frozenset(_SENDERS)
 _SUCCESS_CODES = frozenset({"", "0", "200", "ok", "success", "succeed", "succeeded"})
 
 
@@ -40,9 +64,24 @@ def text_of(content: JSON) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    parts = [_part_text(part) if isinstance(part, dict) else part for part in content]
     texts = [part for part in parts if isinstance(part, str)]
     return "".join(texts) if texts else None
+
+
+def _part_text(part: JSONObject) -> JSON:
+    kind = kind_of_payload(part)
+    return part.get("text") if kind in (Kind.ANSWER, Kind.UNNAMED) else None
+
+
+def is_of_others(payload: JSONObject, *, users: bool = False) -> bool:
+    """Report whether a payload is a message of others than the one who responds; `users`: of the user."""
+    if _SENDER_FIELDS.isdisjoint(payload):
+        return False
+    senders = {sender.lower() for key in _SENDERS if isinstance(sender := payload.get(key), str)}
+    if users or senders & _USERS:
+        return bool(senders & _USERS)
+    return str(payload.get("role") or "").lower() not in _RESPONSE_ROLES
 
 
 def message_of(message: JSONObject, text: str | None) -> Extracted:
@@ -83,14 +122,27 @@ def coded_error(code: JSON, message: JSON) -> JSONObject | None:
     return {"code": str(code), "message": message} if is_error_code(code) else None
 
 
-def with_message(payload: JSONObject) -> JSONObject:
-    """Return `payload` with its words under ``message``, where readers of errors look for them."""
-    if any(payload.get(key) for key in ("message", "detail", "msg", "error")):
-        return payload
-    words = first_string(payload, _REMARKS)
-    return payload if words is None else {**payload, "message": words}
+def with_message(error: JSONObject) -> JSONObject:
+    """Return `error` with its words and its code where readers of errors look for them."""
+    code = next((code for key in _CODES if (code := error.get(key)) is not None), None)
+    if code is not None and "code" not in error and is_error_code(code):
+        error = {**error, "code": code}
+    if any(error.get(key) for key in ("message", "detail", "msg")) or isinstance(error.get("error"), dict):
+        return error
+    words = _words_of(error, 0)
+    return error if words is None else {**error, "message": words}
 
 
 def has_remark(payload: JSONObject) -> bool:
     """Report whether `payload` says anything in words."""
-    return first_string(payload, _REMARKS) is not None
+    return _words_of(payload, 0) is not None
+
+
+def _words_of(payload: JSONObject, depth: int) -> str | None:
+    for key in _REMARKS:
+        value = payload.get(key)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, dict) and depth < MAX_DEPTH and (words := _words_of(value, depth + 1)):
+            return words
+    return None

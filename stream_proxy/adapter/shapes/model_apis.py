@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from stream_proxy.adapter.shapes.extracted import Extracted
+from stream_proxy.adapter.shapes.extracted import Extracted, joined
 from stream_proxy.adapter.shapes.fields import (
-    REASONING,
     coded_error,
     first_object,
     first_string,
@@ -12,8 +11,8 @@ from stream_proxy.adapter.shapes.fields import (
     object_at,
     text_of,
 )
+from stream_proxy.adapter.shapes.usage import NAMES as USAGE_NAMES
 from stream_proxy.adapter.shapes.vendor import Vendor, tagged
-from stream_proxy.adapter.usage import NAMES as USAGE_NAMES
 from stream_proxy.lenient_json import JSON, JSONObject
 
 # OpenAI's chat and text completions, and what imitates them
@@ -43,25 +42,15 @@ def _candidates(payload: JSONObject) -> Extracted | None:
     if candidate is None:
         return None
     parts = object_at(candidate, "content").get("parts")
-    found = Extracted("")
+    found = [Extracted("")]
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, dict) and isinstance(text := part.get("text"), str):
-            found.add(Extracted(reasoning=text) if part.get("thought") is True else Extracted(text))
-    return found
+            found.append(Extracted(reasoning=text) if part.get("thought") is True else Extracted(text))
+    return joined(found)
 
 
 def _block_reason(part: JSONObject) -> JSON:
     return "content_filter" if object_at(part, "promptFeedback").get("blockReason") else None
-
-
-# Parts of content that several services send alone
-
-
-def _part(payload: JSONObject) -> Extracted | None:
-    kind = first_string(payload, ("type",)) or ""
-    if kind.startswith(("reasoning", "thinking")):
-        return Extracted(reasoning=first_string(payload, ("content", "text", *REASONING)))
-    return Extracted() if kind.startswith("tool") else None
 
 
 # Anthropic's Messages
@@ -121,7 +110,43 @@ def _eval_counts(part: JSONObject) -> JSONObject | None:
     return {name: count for name, count in part.items() if name in USAGE_NAMES}
 
 
-# MiniMax and Ernie
+# Amazon Bedrock's ConverseStream, as gateways write it in JSON
+
+_CONVERSE_FAILURES = frozenset(
+    (
+        "internalServerException",
+        "modelStreamErrorException",
+        "serviceUnavailableException",
+        "throttlingException",
+        "validationException",
+    )
+)
+
+
+def _converse_event(payload: JSONObject) -> Extracted | None:
+    if "messageStart" in payload or "contentBlockStart" in payload:
+        return Extracted("") if "messageStart" in payload else Extracted()
+    if not isinstance(block := payload.get("contentBlockDelta"), dict):
+        return None
+    delta = object_at(block, "delta")
+    reasoning = first_string(object_at(delta, "reasoningContent"), ("text",))
+    return Extracted(first_string(delta, ("text",)), reasoning)
+
+
+def _converse_finish(part: JSONObject) -> JSON:
+    return object_at(part, "messageStop").get("stopReason")
+
+
+def _converse_error(payload: JSONObject) -> JSON:
+    if _CONVERSE_FAILURES.isdisjoint(payload):
+        return None
+    for name in _CONVERSE_FAILURES:
+        if isinstance(failure := payload.get(name), dict):
+            return {"type": name, **failure}
+    return None
+
+
+# MiniMax, Ernie and Coze workflows
 
 
 def _minimax_error(payload: JSONObject) -> JSON:
@@ -129,8 +154,11 @@ def _minimax_error(payload: JSONObject) -> JSON:
     return coded_error(base.get("status_code"), base.get("status_msg"))
 
 
-def _ernie_error(payload: JSONObject) -> JSON:
-    return coded_error(payload.get("error_code"), payload.get("error_msg"))
+def _coded_error(payload: JSONObject) -> JSON:
+    """Return what Ernie calls ``error_msg``, and the Coze workflow ``error_message``."""
+    if "error_code" not in payload:
+        return None
+    return coded_error(payload.get("error_code"), first_string(payload, ("error_msg", "error_message")))
 
 
 MODEL_APIS = (
@@ -143,7 +171,6 @@ MODEL_APIS = (
     Vendor(
         "Gemini", extract=_candidates, is_delta=lambda payload: "candidates" in payload, finish=_block_reason
     ),
-    Vendor("parts of content", extract=_part),
     Vendor(
         "Anthropic Messages",
         extract=_message_event,
@@ -167,6 +194,14 @@ MODEL_APIS = (
         usage=_eval_counts,
     ),
     Vendor("llama.cpp", finish=lambda part: "length" if part.get("stopped_limit") is True else None),
+    Vendor(
+        "Bedrock ConverseStream",
+        extract=_converse_event,
+        announces_end=lambda payload: "messageStart" in payload or None,
+        is_delta=lambda payload: "contentBlockDelta" in payload,
+        finish=_converse_finish,
+        error=_converse_error,
+    ),
     Vendor("MiniMax", error=_minimax_error),
-    Vendor("Ernie", error=_ernie_error),
+    Vendor("Ernie and Coze workflows", error=_coded_error),
 )

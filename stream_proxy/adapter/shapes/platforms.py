@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from stream_proxy.adapter.shapes.extracted import Extracted
-from stream_proxy.adapter.shapes.fields import first_string, is_error_code, object_at, with_message
+from stream_proxy.adapter.shapes.fields import (
+    coded_error,
+    first_string,
+    is_error_code,
+    is_of_others,
+    message_of,
+    object_at,
+    text_of,
+    with_message,
+)
 from stream_proxy.adapter.shapes.vendor import Vendor, tagged
 from stream_proxy.lenient_json import JSON, JSONObject
 
@@ -54,15 +63,16 @@ def _dify_error(payload: JSONObject) -> JSON:
     return data.get("error") or None if data.get("status") in ("failed", "error") else None
 
 
-# Coze
+def _dify_replacement(payload: JSONObject) -> str | None:
+    return first_string(payload, ("answer",)) if payload.get("event") == "message_replace" else None
 
 
-def _is_coze_aside(event: str, data: JSON) -> bool:
-    """Report whether it is an event that repeats the whole text, or a message other than the answer."""
-    if not event.startswith("conversation."):
-        return False
-    kind = data.get("type") if isinstance(data, dict) else None
-    return event != "conversation.message.delta" or kind not in (None, "answer")
+def _dify_end(payload: JSONObject) -> bool:
+    """Report the end; RAGFlow's agents have an event of that name, with ``data``, for each message."""
+    return payload.get("event") == "message_end" and "data" not in payload
+
+
+# Coze's chats
 
 
 def _coze_error(payload: JSONObject) -> JSON:
@@ -70,7 +80,115 @@ def _coze_error(payload: JSONObject) -> JSON:
     return with_message(last) if is_error_code(last.get("code")) else None
 
 
+# Flowise: each event is {"event", "data"}
+
+
+def _flowise_event(payload: JSONObject) -> Extracted | None:
+    if payload.keys() != {"event", "data"} or payload["event"] != "token":
+        return None
+    data = payload["data"]
+    return Extracted(data, bare=True) if isinstance(data, str) else None
+
+
+def _flowise_usage(part: JSONObject) -> JSONObject | None:
+    return object_at(part, "data") if part.get("event") == "usageMetadata" else None
+
+
+# Langflow: {"event", "data"} as well; a message may come in tokens, whole, or both
+
+
+def _langflow_event(payload: JSONObject) -> Extracted | None:
+    data = payload.get("data")
+    if not isinstance(data, dict):
+        return None
+    message = first_string(data, ("id",))
+    if payload.get("event") == "token" and isinstance(chunk := data.get("chunk"), str):
+        return Extracted(chunk, message=message or "")
+    if payload.get("event") != "add_message":
+        return None
+    if is_of_others(data) or not isinstance(text := data.get("text"), str):
+        return Extracted()
+    return Extracted(text, message=message or "", whole=True)
+
+
+def _langflow_error(payload: JSONObject) -> JSON:
+    data = object_at(payload, "data")
+    return with_message(data) if payload.get("event") == "add_message" and data.get("error") is True else None
+
+
+# RAGFlow: {"code", "data": {"answer", "reference"}}; some versions send pieces, some the whole text so far
+
+
+def _ragflow_event(payload: JSONObject) -> Extracted | None:
+    data = object_at(payload, "data")
+    if "code" not in payload or "reference" not in data or not isinstance(answer := data.get("answer"), str):
+        return None
+    return Extracted(answer, only_if_first=data.get("final") is True)
+
+
+def _ragflow_error(payload: JSONObject) -> JSON:
+    if "code" not in payload:
+        return None
+    answer = first_string(object_at(payload, "data"), ("answer",)) or ""
+    if not answer.startswith("**ERROR**"):
+        return None
+    return coded_error(payload.get("code"), answer.removeprefix("**ERROR**: "))
+
+
+# LangGraph's server: the name of the event is the mode of streaming, with a subgraph's after a bar
+
+_LANGCHAIN_AI = ("ai", "AIMessage", "AIMessageChunk")
+
+
+def _langgraph_event(event: str, payload: JSON) -> Extracted | None:
+    mode = event.partition("|")[0]
+    if not (mode == "messages" or mode.startswith("messages/")):
+        return None
+    if not isinstance(payload, list) or mode not in ("messages", "messages/partial"):
+        return Extracted()
+    messages = [each for each in payload if isinstance(each, dict) and each.get("type") in _LANGCHAIN_AI]
+    if not messages:
+        return Extracted()
+    message = messages[-1]
+    found = message_of(message, text_of(message.get("content")) or "")
+    found.tool_calls = None  # the graph runs its tools itself
+    if mode == "messages/partial":
+        found.message, found.whole = first_string(message, ("id",)) or "", True
+    return found
+
+
 PLATFORMS = (
-    Vendor("Dify", extract=_dify_event, ends=tagged("event", "message_end"), error=_dify_error),
-    Vendor("Coze", is_aside=_is_coze_aside, error=_coze_error),
+    Vendor(
+        "Dify",
+        extract=_dify_event,
+        ends=_dify_end,
+        is_delta=lambda payload: payload.get("event") in ("message", "agent_message", "text_chunk"),
+        replacement=_dify_replacement,
+        error=_dify_error,
+    ),
+    Vendor("Coze", error=_coze_error),
+    Vendor(
+        "Flowise",
+        extract=_flowise_event,
+        ends=lambda payload: payload.get("event") == "end" and payload.get("data") == "[DONE]",
+        usage=_flowise_usage,
+    ),
+    Vendor(
+        "Langflow",
+        extract=_langflow_event,
+        ends=lambda payload: payload.get("event") == "end" and "result" in object_at(payload, "data"),
+        error=_langflow_error,
+    ),
+    Vendor(
+        "RAGFlow",
+        extract=_ragflow_event,
+        ends=lambda payload: payload.get("data") is True and payload.get("code") == 0,
+        error=_ragflow_error,
+    ),
+    Vendor("LangGraph", by_event=_langgraph_event),
+    Vendor(
+        "AG-UI",
+        announces_end=lambda payload: payload.get("type") == "RUN_STARTED" or None,
+        ends=tagged("type", "RUN_FINISHED"),
+    ),
 )

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from stream_proxy.adapter.shapes.extracted import Extracted
-from stream_proxy.adapter.shapes.fields import MAX_DEPTH, embedded_json, message_of, text_of
+from stream_proxy.adapter.shapes.extracted import Extracted, joined
+from stream_proxy.adapter.shapes.fields import (
+    MAX_DEPTH,
+    embedded_json,
+    is_of_others,
+    message_of,
+    text_of,
+)
+from stream_proxy.adapter.shapes.kinds import UNNAMED, Kind, kind_of_event, kind_of_payload
 from stream_proxy.adapter.shapes.signals import has_signal, is_error_envelope, objects_in, stated_error
 from stream_proxy.adapter.shapes.vendors import VENDORS
 from stream_proxy.lenient_json import JSON, JSONObject
 
 # Fields that hold the text itself, those first that are surest.
-_TEXTS = ("delta", "content", "text", "answer", "output_text", "token", "response", "generated_text", "reply")
+_TEXTS = (
+    "delta",
+    "content",
+    "text",
+    "answer",
+    "output_text",
+    "token",
+    "chunk",
+    "response",
+    "generated_text",
+    "reply",
+)
 # Fields in which the text is nested. A string here is JSON if it parses as such, else the text.
 _CONTAINERS = (
     "data",
     "message",
     "delta",
+    "chunk",
     "output",
     "result",
     "response",
@@ -23,25 +42,30 @@ _CONTAINERS = (
     "token",
     "body",
 )
-# Roles that a response has. A payload may also repeat messages of others.
-_RESPONSE_ROLES = frozenset({"", "assistant", "ai", "model", "bot"})
+# Fields beside which a message is words about the payload, such as "success".
+_STATES = frozenset({"code", "event", "progress", "stage", "state", "status", "step", "success"})
+_MARK = "[DONE]"
 _EXTRACT = [vendor.extract for vendor in VENDORS if vendor.extract]
+_BY_EVENT = [vendor.by_event for vendor in VENDORS if vendor.by_event]
 
 
-def extract(payload: JSON, depth: int = 0) -> Extracted:
-    """Return the text, reasoning and tool calls in a payload of any known or common shape."""
-    if depth > MAX_DEPTH:
-        return Extracted()
-    if isinstance(payload, str):
-        return _extract_string(payload, depth)
-    if isinstance(payload, list):
-        return _extract_all(payload, depth)
-    if not isinstance(payload, dict) or str(payload.get("role") or "").lower() not in _RESPONSE_ROLES:
-        return Extracted()
-    for known in _EXTRACT:
-        if (found := known(payload)) is not None:
+def extract(
+    payload: JSON, event: str = UNNAMED, *, trusted: bool = False, strings_are_text: bool = False
+) -> Extracted:
+    """Return the text, reasoning and tool calls in a payload of a known shape under a known name.
+
+    :param event: the name of the event that carried it.
+    :param trusted: the name stands for text, known or not.
+    :param strings_are_text: strings are not searched for JSON in them, since the stream's strings are text.
+    """
+    for row in _BY_EVENT:
+        if (found := row(event, payload)) is not None:
             return found
-    return _search(payload, depth)
+    kind = kind_of_event(event, payload)
+    if kind.is_silent and not trusted:
+        return Extracted()
+    found = _extract(payload, 0, strings_are_text)
+    return _as_reasoning(found) if kind is Kind.REASONING else found
 
 
 def is_about_response(payload: JSON) -> bool:
@@ -49,10 +73,14 @@ def is_about_response(payload: JSON) -> bool:
     return isinstance(payload, dict) and (extract(payload).found or has_signal(payload))
 
 
-def error_of(payload: JSON) -> JSON:
+def error_of(payload: JSON, event: str = UNNAMED) -> JSON:
     """Return the error that a payload reports; one that is a list does so with one of its objects."""
+    if kind_of_event(event, payload) is Kind.STEP:
+        return None
     for each in objects_in(payload):
-        if (error := stated_error(each)) is not None:
+        if (kind := kind_of_payload(each)) is Kind.STEP:
+            continue
+        if (error := stated_error(each, kind)) is not None:
             return error
         if is_error_envelope(each):
             rest = {key: value for key, value in each.items() if key != "message"}
@@ -61,35 +89,71 @@ def error_of(payload: JSON) -> JSON:
     return None
 
 
-def _extract_string(text: str, depth: int) -> Extracted:
+def _extract(payload: JSON, depth: int, strings_are_text: bool) -> Extracted:
+    if depth > MAX_DEPTH:
+        return Extracted()
+    if isinstance(payload, str):
+        return _extract_string(payload, depth, strings_are_text)
+    if isinstance(payload, list):
+        return _extract_all(payload, depth, strings_are_text)
+    if not isinstance(payload, dict) or is_of_others(payload):
+        return Extracted()
+    for known in _EXTRACT:
+        if (found := known(payload)) is not None:
+            return found
+    kind = kind_of_payload(payload)
+    if kind.is_silent or kind is Kind.ERROR:
+        return Extracted()
+    found = _search(payload, depth, strings_are_text)
+    return _as_reasoning(found) if kind is Kind.REASONING else found
+
+
+def _extract_string(text: str, depth: int, strings_are_text: bool) -> Extracted:
     """Return what the JSON in a string holds; the string itself is the text if that is about no response."""
-    inner = embedded_json(text)
-    if inner is None:
-        return Extracted(text)
-    found = extract(inner, depth + 1)
-    return found if found.found or has_signal(inner) else Extracted(text)
+    if text.strip() == _MARK:
+        return Extracted()
+    inner = None if strings_are_text else embedded_json(text)
+    if inner is not None:
+        found = _extract(inner, depth + 1, strings_are_text)
+        if found.found or has_signal(inner, surely=True):
+            found.nested = True
+            return found
+    return Extracted(text, bare=True)
 
 
-def _extract_all(items: list[JSON], depth: int) -> Extracted:
-    whole = Extracted()
-    for item in items:
-        whole.add(extract(item, depth + 1))
-    return whole
+def _extract_all(items: list[JSON], depth: int, strings_are_text: bool) -> Extracted:
+    """Return what a list holds; of a conversation, what comes after the user's last message."""
+    last = 0
+    for position, item in enumerate(items):
+        if isinstance(item, dict) and is_of_others(item, users=True):
+            last = position
+    return joined([_extract(item, depth + 1, strings_are_text) for item in items[last:]])
 
 
-def _search(payload: JSONObject, depth: int) -> Extracted:
+def _search(payload: JSONObject, depth: int, strings_are_text: bool) -> Extracted:
     text = next((text for key in _TEXTS if (text := text_of(payload.get(key))) is not None), None)
+    if text is not None and text.strip() == _MARK:
+        text = None
     found = message_of(payload, text)
     if text is not None:
         return found
     if isinstance(messages := payload.get("messages"), list):
-        found.add(_extract_all(messages, depth))
-        return found
+        return joined([found, _extract_all(messages, depth, strings_are_text)])
     for key in _CONTAINERS:
         value = payload.get(key)
-        if key == "message" and isinstance(value, str) and payload.keys() & {"code", "status", "event"}:
-            continue  # words about the payload, such as "success"
-        if isinstance(value, str | dict | list) and value and (inner := extract(value, depth + 1)).found:
-            found.add(inner)
-            break
+        if key == "message" and isinstance(value, str) and payload.keys() & _STATES:
+            continue
+        if not isinstance(value, str | dict | list) or not value:
+            continue
+        inner = _extract(value, depth + 1, strings_are_text)
+        if inner.found:
+            if not found.found:
+                return inner
+            return joined([found, inner])
     return found
+
+
+def _as_reasoning(found: Extracted) -> Extracted:
+    if found.text is None:
+        return found
+    return joined([Extracted(reasoning=found.text), Extracted(reasoning=found.reasoning)])

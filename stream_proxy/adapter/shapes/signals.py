@@ -14,18 +14,25 @@ from stream_proxy.adapter.shapes.fields import (
     is_success_word,
     with_message,
 )
+from stream_proxy.adapter.shapes.finishes import is_finish
+from stream_proxy.adapter.shapes.kinds import TAGS, Kind, is_delta_name, kind_of_payload
+from stream_proxy.adapter.shapes.usage import openai_usage
 from stream_proxy.adapter.shapes.vendors import VENDORS
 from stream_proxy.lenient_json import JSON, JSONObject, is_integer
 
-_FINISHES = ("finish_reason", "finishReason", "stop_reason", "done_reason", "finish")
+_FINISH_FIELDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "finish")
 _USAGES = ("usage", "usageMetadata", "usage_metadata", "metrics")
 _ENVELOPES = ("delta", "data", "message", "output", "result", "response", "details")
+# Envelopes that may be JSON in a string; a string in the others is text, whatever it looks like.
+_STRINGS = ("data", "message", "output", "result")
+# Fields of services whose texts are pieces, even where one begins with all before it.
+_OF_PIECES = frozenset({"choices", "candidates", "delta", "token", "chunk", "done", "stop"})
 
 # The table by columns: each payload is asked about several.
 _ANNOUNCES_END = [vendor.announces_end for vendor in VENDORS if vendor.announces_end]
 _ENDS = [vendor.ends for vendor in VENDORS if vendor.ends]
 _IS_DELTA = [vendor.is_delta for vendor in VENDORS if vendor.is_delta]
-_IS_ASIDE = [vendor.is_aside for vendor in VENDORS if vendor.is_aside]
+_REPLACEMENT = [vendor.replacement for vendor in VENDORS if vendor.replacement]
 _FINISH = [vendor.finish for vendor in VENDORS if vendor.finish]
 _USAGE = [vendor.usage for vendor in VENDORS if vendor.usage]
 _ERROR = [vendor.error for vendor in VENDORS if vendor.error]
@@ -43,22 +50,41 @@ def ends(payload: JSON) -> bool:
     return isinstance(payload, dict) and any(known(payload) for known in _ENDS)
 
 
-def is_aside(event: str, payload: JSON) -> bool:
-    """Report whether the name of an event says that its text is no part of the response."""
-    return any(known(event, payload) for known in _IS_ASIDE)
+def replacement_of(payload: JSON) -> str | None:
+    """Return the text with which a payload replaces all before it."""
+    if not isinstance(payload, dict):
+        return None
+    return next((text for known in _REPLACEMENT if (text := known(payload)) is not None), None)
+
+
+def may_grow(payload: JSON, event: str) -> bool:
+    """Report whether the text of a payload may be the whole text so far; that of most services is new."""
+    if is_delta_name(event):
+        return False
+    if not isinstance(payload, dict):
+        return True
+    tags = (payload.get(key) for key in TAGS)
+    if payload.keys() & _OF_PIECES or any(isinstance(tag, str) and is_delta_name(tag) for tag in tags):
+        return False
+    return not any(known(payload) for known in _IS_DELTA)
 
 
 def may_repeat(payload: JSON) -> bool:
     """Report whether the text of a payload may be the whole text, which came in pieces before."""
     if not isinstance(payload, dict) or any(known(payload) for known in _IS_DELTA):
         return False
-    return ends(payload) or bool(finish_of(payload)) or payload.get("object") == "chat.completion"
+    if payload.get("final") is True or payload.get("object") == "chat.completion":
+        return True
+    return ends(payload) or bool(finish_of(payload))
 
 
-def finish_of(payload: JSON) -> JSON:
-    """Return the reason why the response ended, in the service's own word."""
-    for part in _parts(payload):
-        for key in _FINISHES:
+def finish_of(payload: JSON, *, in_strings: bool = True) -> JSON:
+    """Return the reason why the response ended, in the service's own word.
+
+    :param in_strings: search for JSON in strings too.
+    """
+    for part in _parts(payload, in_strings):
+        for key in _FINISH_FIELDS:
             if isinstance(reason := part.get(key), str) and reason:
                 return reason
         for known in _FINISH:
@@ -67,9 +93,12 @@ def finish_of(payload: JSON) -> JSON:
     return None
 
 
-def usage_of(payload: JSON) -> JSONObject | None:
-    """Return the token counts, under the service's own names."""
-    parts = list(_parts(payload))
+def usage_of(payload: JSON, *, in_strings: bool = True) -> JSONObject | None:
+    """Return the token counts, under the service's own names.
+
+    :param in_strings: search for JSON in strings too.
+    """
+    parts = list(_parts(payload, in_strings))
     found: JSONObject = {}
     nested = (part[key] for key in ("metadata", "meta") for part in parts if key in part)
     for part in (*parts, *(each for each in nested if isinstance(each, dict))):
@@ -83,13 +112,13 @@ def usage_of(payload: JSON) -> JSONObject | None:
     return found or None
 
 
-def stated_error(payload: JSONObject) -> JSON:
+def stated_error(payload: JSONObject, kind: Kind) -> JSON:
     """Return the error that an object states, as an ``error`` or in a way known of its service."""
     error = payload.get("error")
     if isinstance(error, dict) and error and not _is_fine(error.get("code")):
-        return error
+        return with_message(error)
     if isinstance(error, str) and error:
-        return payload if "message" in payload else error
+        return with_message(payload) if payload.keys() & {"message", "detail", "msg"} else error
     if isinstance(error, list) and error:
         return error[0] if isinstance(error[0], dict | str) else payload
     refused = payload.get("success") is False or payload.get("ok") is False
@@ -98,7 +127,8 @@ def stated_error(payload: JSONObject) -> JSON:
         error is True
         or (is_integer(error) and is_error_code(error))
         or ((refused or failed) and has_remark(payload))
-        or "error" in (payload.get("type"), payload.get("event"), payload.get("object"))
+        or payload.get("object") == "error"
+        or kind is Kind.ERROR
     ):
         return with_message(payload)
     return next((told for known in _ERROR if (told := known(payload)) is not None), None)
@@ -110,12 +140,22 @@ def is_error_envelope(payload: JSONObject) -> bool:
     return is_error_code(payload.get("code")) and not is_success_word(words)
 
 
-def has_signal(payload: JSON) -> bool:
-    """Report whether a payload in which there is no text is about a response all the same."""
+def has_signal(payload: JSON, *, surely: bool = False) -> bool:
+    """Report whether a payload in which there is no text is about a response all the same.
+
+    :param surely: words and names that are no service's do not count, since a model may have written them.
+    """
+    finish, usage = finish_of(payload), usage_of(payload)
+    if surely:
+        finish = is_finish(finish)
+        usage = openai_usage(usage or {})
     return (
         ends(payload)
-        or bool(finish_of(payload) or usage_of(payload))
-        or any(stated_error(each) or is_error_envelope(each) for each in objects_in(payload))
+        or bool(finish or usage)
+        or any(
+            stated_error(each, kind_of_payload(each)) or is_error_envelope(each)
+            for each in objects_in(payload)
+        )
     )
 
 
@@ -129,13 +169,13 @@ def _is_fine(code: JSON) -> bool:
     return code is not None and not isinstance(code, dict | list) and not is_error_code(code)
 
 
-def _parts(payload: JSON, depth: int = 0) -> Iterator[JSONObject]:
+def _parts(payload: JSON, in_strings: bool, depth: int = 0) -> Iterator[JSONObject]:
     """Return the objects of a payload in which services speak of the response as a whole."""
     if isinstance(payload, str):
-        payload = embedded_json(payload)
+        payload = embedded_json(payload) if in_strings else None
     if isinstance(payload, list) and depth == 0:
         for item in payload:
-            yield from _parts(item, depth + 1)
+            yield from _parts(item, in_strings, depth + 1)
     if not isinstance(payload, dict) or depth > MAX_DEPTH:
         return
     for key in ("choices", "candidates"):
@@ -144,4 +184,4 @@ def _parts(payload: JSON, depth: int = 0) -> Iterator[JSONObject]:
     yield payload
     for key in _ENVELOPES:
         if key in payload:
-            yield from _parts(payload[key], depth + 1)
+            yield from _parts(payload[key], in_strings and key in _STRINGS, depth + 1)

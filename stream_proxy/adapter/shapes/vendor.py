@@ -22,14 +22,16 @@ class Vendor:
     _: KW_ONLY
     #: Text, reasoning and tool calls; ``None`` if the payload is not of this service.
     extract: Callable[[JSONObject], Extracted | None] | None = None
+    #: The same by the event's name and data, for payloads that say nothing by themselves.
+    by_event: Callable[[str, JSON], Extracted | None] | None = None
     #: Whether streams with this payload mark their end, so that one without the mark was cut off.
     announces_end: Callable[[JSONObject], bool | None] | None = None
     #: Whether the payload is the last one.
     ends: Callable[[JSONObject], bool] | None = None
     #: Whether the text is new even at the end, where other services repeat the whole of it.
     is_delta: Callable[[JSONObject], bool] | None = None
-    #: Whether the text is no part of the response, by the event's name and data.
-    is_aside: Callable[[str, JSON], bool] | None = None
+    #: A text that replaces all that came before.
+    replacement: Callable[[JSONObject], str | None] | None = None
     #: Why the response ended, where no field with a usual name says so.
     finish: Callable[[JSONObject], JSON] | None = None
     #: Token counts, where no object with a usual name holds them.

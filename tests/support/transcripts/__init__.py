@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from tests.support.transcripts.dify import DIFY, DIFY_AGENT
-from tests.support.transcripts.in_house import CUMULATIVE, MOCK, NESTED, NESTED_TOOLS
+from tests.support.transcripts.in_house import CUMULATIVE, MOCK, NAMED_EVENTS, NESTED, NESTED_TOOLS, SPRING
+from tests.support.transcripts.platforms import (
+    AG_UI,
+    AI_SDK,
+    COZE_WORKFLOW,
+    FASTGPT,
+    FLOWISE,
+    LANGFLOW,
+    LANGFLOW_WHOLE,
+    LANGGRAPH,
+    LANGGRAPH_TUPLE,
+    N8N,
+    OPEN_WEBUI,
+    RAGFLOW,
+    RAGFLOW_CITED,
+    RAGFLOW_PIECES,
+)
 from tests.support.transcripts.transcript import EVENTS, Transcript
-from tests.support.transcripts.vendors import ANTHROPIC, GEMINI, GEMINI_BLOCKED, OLLAMA, OLLAMA_TOOLS
+from tests.support.transcripts.vendors import (
+    ANTHROPIC,
+    BEDROCK,
+    COHERE,
+    GEMINI,
+    GEMINI_BLOCKED,
+    OLLAMA,
+    OLLAMA_TOOLS,
+)
 
 ALL = (
     DIFY,
@@ -19,21 +43,57 @@ ALL = (
     NESTED,
     NESTED_TOOLS,
     MOCK,
+    BEDROCK,
+    COHERE,
+    NAMED_EVENTS,
+    SPRING,
+    AG_UI,
+    AI_SDK,
+    COZE_WORKFLOW,
+    FASTGPT,
+    FLOWISE,
+    LANGFLOW,
+    LANGFLOW_WHOLE,
+    LANGGRAPH,
+    LANGGRAPH_TUPLE,
+    N8N,
+    OPEN_WEBUI,
+    RAGFLOW,
+    RAGFLOW_CITED,
+    RAGFLOW_PIECES,
 )
 
 __all__ = [
+    "AG_UI",
+    "AI_SDK",
     "ALL",
     "ANTHROPIC",
+    "BEDROCK",
+    "COHERE",
+    "COZE_WORKFLOW",
     "CUMULATIVE",
     "DIFY",
     "DIFY_AGENT",
     "EVENTS",
+    "FASTGPT",
+    "FLOWISE",
     "GEMINI",
     "GEMINI_BLOCKED",
+    "LANGFLOW",
+    "LANGFLOW_WHOLE",
+    "LANGGRAPH",
+    "LANGGRAPH_TUPLE",
     "MOCK",
+    "N8N",
+    "NAMED_EVENTS",
     "NESTED",
     "NESTED_TOOLS",
     "OLLAMA",
     "OLLAMA_TOOLS",
+    "OPEN_WEBUI",
+    "RAGFLOW",
+    "RAGFLOW_CITED",
+    "RAGFLOW_PIECES",
+    "SPRING",
     "Transcript",
 ]

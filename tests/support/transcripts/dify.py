@@ -60,4 +60,5 @@ data: {"event": "message_end", "task_id": "9cf1ddd7-f94b-459b-b942-b77b26c59e9b"
     text="It is 22 degrees.",
     usage={"prompt_tokens": 305, "completion_tokens": 97, "total_tokens": 184},
     finish="content_filter",
+    replacement="I must not say that.",
 )

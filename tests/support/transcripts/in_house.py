@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.support.transcripts.transcript import EVENTS, Transcript, call, events
+from tests.support.transcripts.transcript import EVENTS, Transcript, call, events, sse
 
 CUMULATIVE = Transcript(
     name="cumulative",
@@ -115,4 +115,36 @@ data: {"seq":4,"data":{"content":""},"final":true,"finish":"stop","usage":{"inpu
     silent=0,
     text="You asked: why? 🌤",
     usage={"prompt_tokens": 5, "completion_tokens": 39, "total_tokens": 44},
+)
+
+SPRING = Transcript(
+    name="spring",
+    example="spring",
+    model="spring",
+    media=EVENTS,
+    # Spring writes no blank after the colon, so that a token's own blank looks like the one of the standard.
+    flushes=sse("Air", " scatters", " blue:", "\n", "- sky", ("complete", "done"), between=""),
+    silent=0,
+    text="Air scatters blue:\n- sky",
+    usage=None,
+)
+
+NAMED_EVENTS = Transcript(
+    name="named events",
+    example="named-events",
+    model="assistant",
+    media=EVENTS,
+    flushes=sse(
+        ("tool_call", {"name": "search", "arguments": {}}),
+        ("tool_result", "12 hits"),
+        ("thinking", "Let me see"),
+        ("content", "Two lines:"),
+        ("content", "\n"),
+        ("content", '{"done": true}'),
+        ("done", {"sessionId": "s"}),
+    ),
+    silent=2,
+    text='Two lines:\n{"done": true}',
+    reasoning="Let me see",
+    usage=None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +24,12 @@ class Transcript:
     #: The number of flushes before the first with text, reasoning or a tool call.
     silent: int
     text: str | None
-    usage: dict[str, Any]
+    usage: dict[str, Any] | None
     reasoning: str = ""
     tool_calls: tuple[dict[str, Any], ...] = field(default=())
     finish: str = "stop"
+    #: The text that takes the place of all before it: a stream ends with an error, another call gets this.
+    replacement: str | None = None
     #: Whether the service marks the end of its response explicitly.
     announced: bool = True
 
@@ -49,3 +52,21 @@ def lines(text: str) -> tuple[bytes, ...]:
 def call(identity: str, name: str, arguments: str) -> dict[str, Any]:
     """Return a tool call as the chat API has it."""
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def sse(*sent: Any, between: str = " ") -> tuple[bytes, ...]:
+    """Return events out of payloads, or of names and payloads; all but strings are written as JSON."""
+    flushes = []
+    for each in sent:
+        name, payload = each if isinstance(each, tuple) else (None, each)
+        data = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+        head = f"event:{between}{name}\n" if name else ""
+        lines = "".join(f"data:{between}{line}\n" for line in data.split("\n"))
+        flushes.append(f"{head}{lines}\n".encode())
+    return tuple(flushes)
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    """Return OpenAI's usage."""
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.support.transcripts.transcript import EVENTS, Transcript, call, events, lines
+from tests.support.transcripts.transcript import EVENTS, Transcript, call, events, lines, sse, usage
 
 OLLAMA = Transcript(
     name="ollama",
@@ -152,4 +152,92 @@ GEMINI_BLOCKED = Transcript(
     usage={"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7},
     finish="content_filter",
     announced=False,
+)
+
+COHERE = Transcript(
+    name="cohere",
+    example="cohere",
+    model="command-a-03-2025",
+    media=EVENTS,
+    flushes=sse(
+        (
+            "message-start",
+            {"id": "m", "type": "message-start", "delta": {"message": {"role": "assistant", "content": []}}},
+        ),
+        (
+            "content-start",
+            {
+                "type": "content-start",
+                "index": 0,
+                "delta": {"message": {"content": {"type": "thinking", "thinking": ""}}},
+            },
+        ),
+        (
+            "content-delta",
+            {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"thinking": "hm"}}}},
+        ),
+        ("content-end", {"type": "content-end", "index": 0}),
+        ("tool-plan-delta", {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "I look."}}}),
+        (
+            "content-delta",
+            {"type": "content-delta", "index": 1, "delta": {"message": {"content": {"text": "Air "}}}},
+        ),
+        (
+            "content-delta",
+            {"type": "content-delta", "index": 1, "delta": {"message": {"content": {"text": "scatters."}}}},
+        ),
+        (
+            "citation-start",
+            {
+                "type": "citation-start",
+                "index": 0,
+                "delta": {"message": {"citations": {"start": 0, "end": 3, "text": "Air"}}},
+            },
+        ),
+        (
+            "message-end",
+            {
+                "type": "message-end",
+                "delta": {
+                    "finish_reason": "MAX_TOKENS",
+                    "usage": {
+                        "billed_units": {"input_tokens": 1, "output_tokens": 2},
+                        "tokens": {"input_tokens": 17, "output_tokens": 6},
+                    },
+                },
+            },
+        ),
+    ),
+    silent=2,
+    text="Air scatters.",
+    reasoning="hm",
+    usage=usage(17, 6),
+    finish="length",
+)
+
+BEDROCK = Transcript(
+    name="bedrock",
+    example="bedrock",
+    model="claude",
+    media=EVENTS,
+    flushes=sse(
+        {"messageStart": {"role": "assistant"}},
+        {"contentBlockDelta": {"delta": {"reasoningContent": {"text": "hm"}}, "contentBlockIndex": 0}},
+        {"contentBlockStop": {"contentBlockIndex": 0}},
+        {"contentBlockDelta": {"delta": {"text": "Air "}, "contentBlockIndex": 1}},
+        {"contentBlockDelta": {"delta": {"text": "scatters."}, "contentBlockIndex": 1}},
+        {"contentBlockStop": {"contentBlockIndex": 1}},
+        {"messageStop": {"stopReason": "max_tokens"}},
+        {
+            "metadata": {
+                "usage": {"inputTokens": 5, "outputTokens": 4, "totalTokens": 9},
+                "metrics": {"latencyMs": 9},
+            }
+        },
+    ),
+    silent=0,
+    text="Air scatters.",
+    reasoning="hm",
+    usage=usage(5, 4),
+    finish="length",
 )
