@@ -16,7 +16,15 @@ ROOT = Path(__file__).parent.parent
 MERMAID = ROOT / "docs" / "_build" / "mermaid@11" / "package" / "dist"
 _PAGES = {
     "Use": ["configuration", "operating", "errors", "troubleshooting", "adapter", "websockets"],
-    "Details": ["conversion", "reliability", "performance", "comparison", "/SECURITY", "/CHANGELOG"],
+    "Details": [
+        "conversion",
+        "providers",
+        "reliability",
+        "performance",
+        "comparison",
+        "/SECURITY",
+        "/CHANGELOG",
+    ],
     "Develop": ["library", "api", "architecture", "twisted", "/CONTRIBUTING", "/kits/README"],
 }
 

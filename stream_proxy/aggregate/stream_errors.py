@@ -92,6 +92,9 @@ def error_in(value: object) -> ReportedError | None:
     error = value.get("error")
     if error or isinstance(error, dict):
         return chat_stream_error(value)
+    groq = value.get("x_groq")
+    if isinstance(groq, dict) and groq.get("error"):  # why Groq stopped a stream early
+        return chat_stream_error(groq["error"])
     if value.get("choices"):
         return None
     return chat_stream_error(value) if _is_flat_error(value) else None

@@ -324,6 +324,16 @@ class PlaceTests(SynchronousTestCase):
             assert error is not None, value
             self.assertEqual(error.status, status, value)
 
+    def test_groq(self) -> None:
+        """Groq says in ``x_groq`` why a stream was stopped early; the chunk may have choices all the same."""
+        chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+        for error, message in (("over capacity", "over capacity"), ({"message": "m"}, "m")):
+            self.assertEqual(
+                body(error_in({**chunk, "x_groq": {"id": "r", "error": error}}))["message"], message
+            )
+        for groq in (None, "r", {"id": "r"}, {"id": "r", "error": None}, {"error": ""}):
+            self.assertIsNone(error_in({**chunk, "x_groq": groq}))
+
     def test_no_error(self) -> None:
         """Chunks, pings, empty errors and news of success are none."""
         values: list[Any] = [
