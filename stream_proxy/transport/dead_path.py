@@ -107,7 +107,7 @@ class Traveller(Protocol):
 
 
 class PathWatch:
-    """Watch over connections in use, which ends those whose path is dead.
+    """Watch over connections, which ends those whose path is dead.
 
     :param clock: the reactor.
     """

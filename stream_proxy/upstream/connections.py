@@ -39,7 +39,7 @@ class Connections:
         self.slots = slots
         self.connect_seconds = connect_seconds
         self.endpoint = PooledEndpoint(route.requests)
-        #: Watches over the connections in use.
+        #: Watches over the connections.
         self.paths = PathWatch(reactor)
         #: Requests that wait for a slot.
         self.queued: set[Deferred[UpstreamResponse]] = set()

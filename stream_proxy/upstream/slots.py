@@ -76,7 +76,7 @@ class Slots:
 
 
 class Occupant:
-    """Connection that occupies a slot, and has its path watched, as long as it is in use."""
+    """Connection that occupies a slot as long as it is in use, and has its path watched until it ends."""
 
     #: Whether the connection has ended.
     is_gone = False
@@ -95,8 +95,8 @@ class Occupant:
             slot.free()
 
     def watch_path(self, watch: PathWatch) -> None:
-        """Have `watch` end the connection if its path dies before the use ends."""
-        if self._occupied:
+        """Have `watch` end the connection if its path dies; on an idle one nothing is under way."""
+        if self._watch is None and not self.is_gone:
             self._watch = watch
             watch.add(self)
 
@@ -108,9 +108,9 @@ class Occupant:
     def vacate(self) -> None:
         """End the use."""
         self._occupied = False
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.discard(self)
+        if self.is_gone and self._watch is not None:
+            self._watch.discard(self)
+            self._watch = None
         slot, self._slot = self._slot, None
         if slot is not None:
             slot.free()

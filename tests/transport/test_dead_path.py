@@ -216,8 +216,8 @@ class FlowTests(StallTestCase):
         await client.until(b"\x03\xf3")  # 1011
         self.assertFalse(self.paths._timeout.running)
 
-    async def test_unwatched(self) -> None:
-        """An idle connection is not watched; the next request on it is."""
+    async def test_once(self) -> None:
+        """A connection is watched once, whatever its requests, and until it ends."""
 
         async def script(stream: Stream) -> None:
             for _ in range(2):
@@ -226,13 +226,16 @@ class FlowTests(StallTestCase):
                 stream.write(head(200, [("Content-Length", "0")]))
 
         seen: list[int] = []
-        _, port = await self.through(script)
+        upstream, port = await self.through(script)
         client = await self.client(port)
         for _ in range(2):
             client.write(GET)
             await read_response(client)
-            self.assertEqual((self.paths._paths, self.paths._timeout.running), ({}, False))
-        self.assertEqual(seen, [1, 1])
+        self.assertEqual((seen, len(self.paths._paths), self.paths._timeout.running), ([1, 1], 1, True))
+        upstream.connections[0].abort()
+        while self.paths._paths:
+            await turns(1)
+        self.assertFalse(self.paths._timeout.running)
 
     async def test_client(self) -> None:
         """A client whose path is dead is dropped, and its request logged as such."""

@@ -52,6 +52,7 @@ class Occupying(Occupant, Stream):
     """Connection that occupies a slot."""
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.is_gone = True
         self.vacate()
         super().connectionLost(reason)
 
