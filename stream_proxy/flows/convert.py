@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from twisted.python.failure import Failure
 
+from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.errors import APIError
 from stream_proxy.flows.aggregation import Aggregation, JSONAggregation, StreamAggregation
@@ -39,7 +40,7 @@ class Conversion(UpstreamCall):
         self._target = target
         self._fallbacks = fallbacks
         self._heartbeat = Heartbeat(
-            exchange.clock, self.request, self.limits.keep_alive_seconds, self._head_due
+            exchange.clock, self.request, self.limits.keep_alive_seconds, self._head_due, self._stopped
         )
         self._content: ContentDecoder | None = None
         self._body: PacedBody | None = None
@@ -193,6 +194,9 @@ class Conversion(UpstreamCall):
                 self._relay_response(response.headers, held)
         except Exception:
             self.bug(Failure())
+
+    def _stopped(self) -> None:
+        self.fail(service_stopping())
 
     def _complete(self, aggregation: Aggregation) -> None:
         response = self.response
