@@ -95,6 +95,11 @@ class HeartbeatTestCase(LoopbackTestCase):
         return client, stream, begun
 
     @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The log lines of requests."""
+        return [line for line in self.events if "status" in line]
+
+    @property
     def silence(self) -> IDelayedCall:
         """The timer of the upstream's silence."""
         return max(self.clock.getDelayedCalls(), key=lambda call: call.getTime())

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from stream_proxy.flows.fallbacks import REMEMBER_SECONDS
+from stream_proxy.flows.refusals import REMEMBER_SECONDS
 from stream_proxy.request_log import RequestLog
 from tests.support.conversion import CallResponder, RecordedCallsTestCase, stream_body, stream_or_json
 from tests.support.payloads import CHAT_BODY, RESPONSES, RESPONSES_BODY
@@ -165,12 +165,13 @@ class SecondAttemptTests(RecordedCallsTestCase):
             self.assertEqual(len(self.asked), 1)
 
     async def test_stream_refused_in_the_log(self) -> None:
-        """The log states that the response is the upstream's own."""
+        """The log states what is learned, and that the response is the upstream's own."""
         events: list[dict[str, Any]] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
         port = await self.start(refusing('"stream"'), log=log)
         response = await self.request(port, body=CHAT_BODY)
-        (entry,) = events
+        learned, entry = events
+        self.assertIn('"m" refuses streams', learned["message"])
         self.assertEqual((entry["status"], entry["how"], entry["sent"]), (200, "passed", len(response.body)))
 
     async def test_stream_tried_anew(self) -> None:
