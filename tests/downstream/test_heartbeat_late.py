@@ -120,7 +120,10 @@ class LateTests(HeartbeatTestCase):
         self.assertEqual(body["error"]["message"], "not reached")
 
     async def test_own_words(self) -> None:
-        """JSON is relayed in the upstream's words, whatever its coding and type; an error is cut off."""
+        """JSON is relayed in the upstream's words, whatever its coding and type; an error is cut off.
+
+        An error in a 200 is one if the 200 was to be a stream.
+        """
         status, body = REFUSED
         bom = b"\xef\xbb\xbf"
         for said in ([JSON], [EVENTS], []):
@@ -133,7 +136,12 @@ class LateTests(HeartbeatTestCase):
                 for code in (status, 200, 500):
                     fields = [*said, *coding]
                     act = partial(respond, status=code, body=packed, headers=fields)
-                    got, line = await self.late(act, cut=code != 200)
+                    stream = code == 200 and said == [EVENTS]
+                    got, line = await self.late(act, cut=stream or code != 200)
+                    self.assertEqual(got["error"]["message"], "slow")
+                    if stream:
+                        self.assertEqual((line["status"], line["how"]), (502, "converted"))
+                        continue
                     self.assertEqual((got, line["status"], line["how"]), (json.loads(body), code, "passed"))
                     detail = "" if code == 200 else ", 200 had been sent"
                     self.assertEqual((line["detail"], line["problem"]), (detail, ""))

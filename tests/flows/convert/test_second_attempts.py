@@ -139,7 +139,7 @@ class SecondAttemptTests(RecordedCallsTestCase):
         """Audio that cannot be streamed in its format is asked for without; texts are still streamed."""
 
         def responder(stream: Stream, request: Message) -> None:
-            if b'"audio"' in request.body and b'"stream"' in request.body:
+            if b'"wav"' in request.body and b'"stream"' in request.body:
                 error = {"message": "Only 'pcm16' is supported when stream=true", "param": "audio.format"}
                 respond(stream, 400, json.dumps({"error": error}).encode(), [JSON])
             else:
@@ -147,7 +147,9 @@ class SecondAttemptTests(RecordedCallsTestCase):
 
         port = await self.start(responder)
         audio = {**CHAT_BODY, "modalities": ["text", "audio"], "audio": {"voice": "x", "format": "wav"}}
-        for body, streamed in ((audio, [True, None]), (CHAT_BODY, [True]), (audio, [None])):
+        streamable = {**audio, "audio": {"voice": "x", "format": "pcm16"}}
+        calls = ((audio, [True, None]), (CHAT_BODY, [True]), (streamable, [True]), (audio, [None]))
+        for body, streamed in calls:
             self.asked.clear()
             response = await self.request(port, body=body)
             self.assertEqual(response.json(), {"passed": True})
