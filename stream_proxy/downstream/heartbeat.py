@@ -5,7 +5,7 @@ Load balancers, CDNs and clients give up on a connection on which nothing moves.
 
 The openai SDKs take a whole 200 with an error in it for a result without choices, and raise on a response
 that is cut off. So an error after the head is cut off, and its JSON lacks the end, for clients behind a hop
-that hides the cut (stock nginx, Caddy 2.6).
+that hides the cut (Caddy 2.6).
 """
 
 from __future__ import annotations
