@@ -7,7 +7,7 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones
+#   make test-heavy                the slow ones; they need node, npm, nginx, caddy and haproxy as well
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
 #   make check-wheel               install the wheel elsewhere and start it
@@ -43,6 +43,7 @@ BENCH_TOOLS := $(BENCH_VENV)/.stamp-bench
 BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 FUZZ_VENV := .venv-fuzz
 FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
+HEAVY_CLIENTS := heavy_tests/clients/node_modules/.stamp
 DOCS_VENV := .venv-docs
 DOCS_TOOLS := $(DOCS_VENV)/.stamp-docs
 DOCS_BUILD := docs/_build
@@ -50,7 +51,7 @@ DOCS_BUILD := docs/_build
 MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy test-floors autobahn bench fuzz soak docs lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy heavy-needs test-floors autobahn bench fuzz soak docs lint types build check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -64,8 +65,14 @@ run-mock: $(RUNTIME)
 test: $(TOOLS)
 	$(BIN)/python -m tests -j$(JOBS) $(TESTS)
 
-test-heavy: $(TOOLS)
+test-heavy: heavy-needs $(TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
+
+heavy-needs:
+	@missing=; for program in node npm nginx caddy haproxy; do \
+	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; [ -z "$$missing" ] || \
+	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy" >&2; exit 1; }
 
 autobahn: $(TOOLS)
 	$(BIN)/python kits/autobahn/run.py
@@ -107,7 +114,7 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules heavy_tests/clients/node_modules
 
 $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -134,6 +141,10 @@ $(FUZZ_TOOLS): pyproject.toml kits/fuzz/requirements.txt | $(FUZZ_VENV)/bin/pyth
 
 $(DOCS_TOOLS): pyproject.toml | $(DOCS_VENV)/bin/python
 	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
+$(HEAVY_CLIENTS): heavy_tests/clients/package.json
+	npm install --prefix heavy_tests/clients --no-package-lock --no-audit --no-fund
 	@touch $@
 
 # With mermaid in it the site needs no other. Without npm, its pages load mermaid from a CDN.

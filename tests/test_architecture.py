@@ -57,6 +57,7 @@ SANS_IO = {
     "flows.aggregation",
     "flows.call",
     "flows.fallbacks",
+    "flows.refusals",
     "flows.inspection",
     "http",
     "lenient_json",

@@ -28,6 +28,7 @@ from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
 from stream_proxy.transport.dead_path import Path
+from stream_proxy.transport.eager_write import tcp_connection
 from stream_proxy.transport.tuning import handshake_done, has_handshake, is_half_closeable, tune
 
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
@@ -40,6 +41,8 @@ _SPOKEN = {
 }
 #: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
+#: When the service stops: how long a client may take to read why its response breaks off.
+_LAST_WORDS_SECONDS = 1.0
 
 
 class ChannelSite(Protocol):
@@ -79,7 +82,8 @@ class DownstreamChannel(HTTPChannel):
     _head_limit: IDelayedCall | None = None
     _handshake_limit: IDelayedCall | None = None
     _used = False
-    _idle_end: IDelayedCall | None = None
+    _ending: IDelayedCall | None = None
+    _abort_call: IDelayedCall | None = None
     #: Set on a connection that has become a WebSocket: called when the site drains.
     going_away: Callable[[], None] | None = None
     #: The connection is closing: no more requests, or parts of one, are read from it.
@@ -101,7 +105,8 @@ class DownstreamChannel(HTTPChannel):
         self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        for call in (self._lingering, self._head_limit, self._handshake_limit, self._idle_end):
+        calls = (self._lingering, self._head_limit, self._handshake_limit, self._ending, self._abort_call)
+        for call in calls:
             if call is not None and call.active():
                 call.cancel()
         self.outbox.close()
@@ -252,13 +257,17 @@ class DownstreamChannel(HTTPChannel):
     def break_off(self) -> None:
         """Reset the connection after what was written."""
         self._closing = True
-        transport: Any = self.transport
-        if not is_half_closeable(transport):
-            self.abort()
-            return
         self.setTimeout(self.site.timeOut)
-        transport.unregisterProducer()
-        transport.registerProducer(AfterLastWrite(transport, self.abort), False)
+        self.transport.unregisterProducer()
+        # Under TLS, what this turn wrote reaches the connection only in the next one.
+        self._ending = self.callLater(0, self._reset_after_writes)
+
+    def _reset_after_writes(self) -> None:
+        connection = tcp_connection(self.transport)
+        if connection is None:
+            self.abort()
+        else:
+            connection.registerProducer(AfterLastWrite(connection, self.abort), False)
 
     def timeoutConnection(self) -> None:
         if self._is_taking:
@@ -321,6 +330,15 @@ class DownstreamChannel(HTTPChannel):
         """Drop the connection."""
         self.transport.abortConnection()
 
+    def stop(self) -> None:
+        """Drop the connection because the service stops, after telling a client whose response has begun."""
+        stopping = getattr(self.requests[0], "stopping", None) if self.requests else None
+        if stopping is None:
+            self.abort()
+        else:
+            stopping()
+            self._abort_call = self.callLater(_LAST_WORDS_SECONDS, self.abort)
+
     def turn_away(self, error: APIError) -> None:
         """Answer the first request with `error`."""
         self._turned_away = error
@@ -340,15 +358,15 @@ class DownstreamChannel(HTTPChannel):
             self.abort()
         elif not self.line_mode:
             self.persistent = False
-        elif not self._closing and self._idle_end is None:
+        elif not self._closing and self._ending is None:
             if self._used:
-                self._idle_end = self.callLater(0, self._end_idle_next_turn)
+                self._ending = self.callLater(0, self._end_idle_next_turn)
             else:
-                self._idle_end = self.callLater(_BEGIN_SECONDS, self._end_idle)
+                self._ending = self.callLater(_BEGIN_SECONDS, self._end_idle)
 
     def _end_idle_next_turn(self) -> None:
         # The rest of the turn in which the drain began need not have read anything; the next one has.
-        self._idle_end = self.callLater(0, self._end_idle)
+        self._ending = self.callLater(0, self._end_idle)
 
     def _end_idle(self) -> None:
         if self.line_mode and not self._in_head:

@@ -2,6 +2,10 @@
 
 Load balancers, CDNs and clients give up on a connection on which nothing moves. JSON may begin with blanks
 (RFC 8259 section 2), so they can have some; the status, though, is gone with the head.
+
+The openai SDKs take a whole 200 with an error in it for a result without choices, and raise on a response
+that is cut off. So an error after the head is cut off, and its JSON lacks the end, for clients behind a hop
+that hides the cut (Caddy 2.6).
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from stream_proxy.downstream.response import respond, respond_error, start_response
+from stream_proxy.downstream.closing import unfinished
+from stream_proxy.downstream.request import ProxyRequest
+from stream_proxy.downstream.response import break_off, respond, respond_error, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.request_log import Outcome
@@ -33,15 +39,22 @@ class Heartbeat:
     :param seconds: seconds until the head, and then between blanks; 0: never.
     :param due: called once when it is time for the head. It calls :meth:`begin`, or :meth:`stop` if the
         request is answered in another way.
+    :param stopped: called after the head if the service stops; it calls :meth:`fail`.
     """
 
     def __init__(
-        self, clock: IReactorTime, request: Request, seconds: float, due: Callable[[], None]
+        self,
+        clock: IReactorTime,
+        request: Request,
+        seconds: float,
+        due: Callable[[], None],
+        stopped: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._request = request
         self._seconds = seconds
         self._due: Callable[[], None] | None = due
+        self._stopped: Callable[[], None] | None = stopped
         self._call: IDelayedCall | None = None
         self._paused = False
         #: Whether the head is out.
@@ -56,7 +69,9 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Stop the heartbeat."""
-        self._due = None
+        self._due = self._stopped = None
+        if self.begun and isinstance(self._request, ProxyRequest):
+            self._request.stopping = None
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -64,23 +79,27 @@ class Heartbeat:
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
         """Send the head of a response of unknown length, and the first blank."""
         self.begun = True
+        if isinstance(self._request, ProxyRequest):
+            self._request.stopping = self._stopped
         fields = [pair for pair in headers if pair[0].lower() != b"x-accel-buffering"]
         start_response(self._request, status, reason, [*fields, *_HEAD])
         self._request.registerProducer(self, True)
         self._blank()
 
     def respond(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
-        """Send the response, or the rest of it."""
-        if self.begun:
-            self._finish(body)
-        else:
+        """Send the response, or the rest of it; one that is no success is cut off after the head."""
+        if not self.begun:
             self.sent = len(body)
             respond(self._request, status, reason, headers, body)
+        elif 200 <= status < 300:
+            self._finish(body)
+        else:
+            self._cut(body)
 
     def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
-        """Send an error, or its envelope as the body of the head that went out."""
+        """Send an error, or cut the response whose head went out with its envelope."""
         if self.begun:
-            self._finish(error.envelope())
+            self._cut(error.envelope())
         else:
             self.sent = len(error.envelope())
             if self._request.channel is not None:
@@ -122,3 +141,12 @@ class Heartbeat:
             request.write(body)
             request.unregisterProducer()
             request.finish()
+
+    def _cut(self, body: bytes) -> None:
+        body = unfinished(body)
+        self.sent += len(body)
+        request = self._request
+        if request.channel is not None:
+            request.write(body)
+            request.unregisterProducer()
+            break_off(request)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.resource import IResource
 
 from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.downstream.request_body import RequestBody
+
+
+def ends_by_itself(request: server.Request) -> bool:
+    """Report whether clients see where a response ends even if they expect the connection to close.
+
+    After ``Connection: close``, Node's fetch without undici's fix of May 2026 (nodejs/undici#5273) takes the
+    close for the end of a response in chunks, so that one which was cut off looks complete.
+    """
+    bodiless = request.method == b"HEAD" or request.code in NO_BODY_CODES
+    return bodiless or request.responseHeaders.hasHeader(b"Content-Length")
 
 
 class ProxyRequest(server.Request):
@@ -23,6 +35,8 @@ class ProxyRequest(server.Request):
     body: RequestBody | None = None
     #: The resource has been rendered, and logs the request from now on.
     rendered = False
+    #: Called when the service stops, to end a response whose head went out before there was one.
+    stopping: Callable[[], None] | None = None
     _resource: IResource | None = None
 
     def gotLength(self, length: int | None) -> None:
@@ -66,6 +80,6 @@ class ProxyRequest(server.Request):
         if not self.startedWriting and self.channel is not None:
             if self.body is not None and not self.body.ended:
                 self.channel.persistent = False  # or the rest of the body would be read as the next request
-            if not self.channel.persistent:
+            if not self.channel.persistent and ends_by_itself(self):
                 self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         super().write(data)

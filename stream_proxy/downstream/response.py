@@ -9,6 +9,7 @@ from twisted.web import server
 from twisted.web.http_headers import Headers
 
 from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.downstream.request import ends_by_itself
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
@@ -25,11 +26,11 @@ def start_response(
     fields = Headers()
     for name, value in headers:
         fields.addRawHeader(name, value)
-    if close:
-        fields.setRawHeaders(b"Connection", close)
     request.responseHeaders = fields
     request.defaultContentType = None
     request.setResponseCode(status, reason)
+    if close and ends_by_itself(request):
+        fields.setRawHeaders(b"Connection", close)
 
 
 def respond(

@@ -125,9 +125,9 @@ class ProxySite(server.Site):
         return gone.addCallback(done)
 
     def abort(self) -> None:
-        """Drop every connection."""
+        """Drop every connection, those whose response has begun early within a second."""
         for channel in [*self.channels, *self.turned_away]:
-            channel.abort()
+            channel.stop()
 
     def channel_made(self, channel: DownstreamChannel) -> None:
         """Count a connection, which may be one too many."""

@@ -85,8 +85,10 @@ def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
     call = Call(kind, fields, model[:256])
     if kind is Kind.RESPONSES:
         return None if bytes(fields.get("background", b"")).strip() == b"true" else call
-    if _object(fields.get("audio")) is not None:
-        call = replace(call, model=b"audio " + call.model)  # a refusal of its format is none of its texts
+    audio = _object(fields.get("audio"))
+    if audio is not None:  # a refusal of its format is one neither of texts nor of another format
+        format = bytes(audio.get("format", b"")).strip()[:16]
+        call = replace(call, model=b"audio %b %b" % (format, call.model))
     n = _decoded(fields.get("n"))
     return replace(call, n=n) if isinstance(n, int) and not isinstance(n, bool) and n > 1 else call
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from twisted.python.failure import Failure
 
+from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.errors import APIError
 from stream_proxy.flows.aggregation import Aggregation, JSONAggregation, StreamAggregation
@@ -39,7 +40,7 @@ class Conversion(UpstreamCall):
         self._target = target
         self._fallbacks = fallbacks
         self._heartbeat = Heartbeat(
-            exchange.clock, self.request, self.limits.keep_alive_seconds, self._head_due
+            exchange.clock, self.request, self.limits.keep_alive_seconds, self._head_due, self._stopped
         )
         self._content: ContentDecoder | None = None
         self._body: PacedBody | None = None
@@ -54,14 +55,16 @@ class Conversion(UpstreamCall):
         return super().sent if self._relay is not None else self._heartbeat.sent
 
     def responded(self, response: UpstreamResponse) -> None:
-        self._fallbacks.responded(response.status)
-        if not (self._fallbacks.streams or self._heartbeat.begun):
+        thorough = self._fallbacks.suspect is not None
+        if not (self._fallbacks.streams or self._heartbeat.begun or thorough):
             self._relay_response(response.headers)
             return
         codings = content_codings(response.values(b"content-encoding"))
         self._content = decoder_for(codings, self.limits.max_decoded_bytes)
         media = media_type(response.values(b"content-type"))
-        self._stage = Inspection(response.status, media, codings, readable=self._content is not None)
+        self._stage = Inspection(
+            response.status, media, codings, readable=self._content is not None, thorough=thorough
+        )
         self._body = PacedBody(self.exchange.clock, response, self._read, self._body_ended, self.broken)
         response.start(self._body)
 
@@ -138,7 +141,10 @@ class Conversion(UpstreamCall):
             self._stop_reading()
             self.drain()
             self._ask()
-        elif kind is BodyKind.EVENTS or self._heartbeat.begun:
+            return
+        if kind is not BodyKind.EVENTS and inspection.succeeded(kind):
+            self._fallbacks.succeeded()
+        if kind is BodyKind.EVENTS or self._heartbeat.begun:
             self._aggregate(inspection, kind, ended=ended)
         else:
             self._relay_response(inspection.headers(kind, response.headers), inspection.held)
@@ -194,9 +200,14 @@ class Conversion(UpstreamCall):
         except Exception:
             self.bug(Failure())
 
+    def _stopped(self) -> None:
+        self.fail(service_stopping())
+
     def _complete(self, aggregation: Aggregation) -> None:
         response = self.response
         assert response is not None
+        if isinstance(aggregation, StreamAggregation):
+            self._fallbacks.succeeded()
         headers = converted_response_headers(response.headers)
         self._heartbeat.respond(response.status, response.reason, headers, aggregation.result_bytes())
         self.drain()

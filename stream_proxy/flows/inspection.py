@@ -21,10 +21,14 @@ class Inspection:
     :param media: the media type, in lower case and without parameters; empty if there is none.
     :param codings: the names of the content codings.
     :param readable: whether these can be decoded; if not, the body cannot be looked at.
+    :param thorough: look at JSON until it is clear whether it is an error.
     """
 
-    def __init__(self, status: int, media: bytes, codings: list[bytes], *, readable: bool) -> None:
+    def __init__(
+        self, status: int, media: bytes, codings: list[bytes], *, readable: bool, thorough: bool = False
+    ) -> None:
         self._media = media
+        self._thorough = thorough
         #: The body so far, as it came, in case it is to be relayed.
         self.held: list[bytes] = []
         self._status = status
@@ -76,10 +80,16 @@ class Inspection:
         if kind is BodyKind.JSON:
             if self.success and self._media == b"text/event-stream":
                 return self._mislabelled(ended, whole)
-            return BodyKind.JSON
+            return BodyKind.JSON if whole or not self._thorough else None
         if self.success and (kind is BodyKind.EVENTS or self._media == b"text/event-stream"):
             return BodyKind.EVENTS
         return BodyKind.OTHER
+
+    def succeeded(self, kind: BodyKind) -> bool:
+        """Report whether a response that is no stream is, as far as can be seen, what was asked for."""
+        if not (self.success and self._readable):
+            return self.success
+        return kind is BodyKind.JSON and find_error(self.beginning) is None
 
     def _mislabelled(self, ended: bool, whole: bool) -> BodyKind | None:
         """Return what a body is that begins as JSON under the type of an event stream.

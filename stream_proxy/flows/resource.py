@@ -15,7 +15,8 @@ from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.flows.call import IncludeUsage, Kind, call_to_convert, convertible_kind
 from stream_proxy.flows.convert import Conversion
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.fallbacks import Fallbacks, RefusalMemory
+from stream_proxy.flows.fallbacks import Fallbacks
+from stream_proxy.flows.refusals import RefusalMemory
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.flows.websocket import WebSocketRelay
@@ -45,7 +46,11 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         super().__init__(parse_upstream_url(upstream_url), **options)
         self.include_usage: IncludeUsage = include_usage
-        self.memory = RefusalMemory(self.clock.seconds)
+        origin = self.upstream.url.origin
+        log = self.log
+        self.memory = RefusalMemory(
+            self.clock.seconds, learned=lambda line: log.info(f"learned of {origin}: {line}")
+        )
 
     def render(self, request: Request) -> int:
         """Take `request` over; the response comes later, whatever happens."""

@@ -143,6 +143,8 @@ class RuleService:
             self.site.resource = change.served.resource
             self.site.change_limits(change.served.limits)
             old.resource.close()
+        elif isinstance(self.served.resource, ProxyResource):
+            self.served.resource.memory.forget()
 
     def abort(self) -> None:
         """Abort the requests that are running."""

@@ -313,6 +313,34 @@ class WorkersAdminTests(AdminTests):
     workers = 2
 
 
+class RefusalTests(ReloadTestCase):
+    """What the upstream refused, after a reload."""
+
+    async def test_refusals(self) -> None:
+        """What the upstream refused is tried anew, also where nothing in the configuration has changed."""
+        asked: list[bool] = []
+
+        async def script(stream: Stream) -> None:
+            while True:
+                request = await read_request(stream)
+                asked.append("stream" in request.json())
+                if asked[-1]:
+                    respond(stream, 400, b'{"error": {"param": "stream"}}')
+                else:
+                    respond(stream, 200, b"{}")
+
+        port = free_port()
+        rule = {"listenPort": port, "upstreamUrl": (await self.upstream(script)).url}
+        process = await self.begin(rule)
+        for _ in range(2):
+            for expected in ([True, False], [False]):
+                asked.clear()
+                self.assertEqual((await self.request(port, "POST", CHAT, CHAT_BODY)).body, b"{}")
+                self.assertEqual(asked, expected)
+            await self.reload(process, rule)
+        self.assertEqual(len(re.findall("refuses streams", process.output)), 2)
+
+
 class CertificateTests(ReloadTestCase):
     """Certificates of ``ssl:`` listeners."""
 

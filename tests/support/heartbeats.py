@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -94,6 +95,11 @@ class HeartbeatTestCase(LoopbackTestCase):
         return client, stream, begun
 
     @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The log lines of requests."""
+        return [line for line in self.events if "status" in line]
+
+    @property
     def silence(self) -> IDelayedCall:
         """The timer of the upstream's silence."""
         return max(self.clock.getDelayedCalls(), key=lambda call: call.getTime())
@@ -114,6 +120,18 @@ class HeartbeatTestCase(LoopbackTestCase):
         await client.until(b"\r\n")
         self.assertEqual(self.clock.getDelayedCalls(), [])
         return message.json()
+
+    async def cut(self, client: Stream) -> Any:
+        """Read chunks until the connection is cut; return the JSON that only lacks its last brace."""
+        rest, body = await client.rest(), b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            self.assertGreater(length, 0, "the response was ended properly")
+            body, rest = body + rest[:length], rest[length + 2 :]
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertRaises(ValueError, json.loads, body)
+        return json.loads(body + b"}")
 
     def assert_hello(self, body: Any) -> None:
         """Fail unless this is the completion that `HELLO` makes."""

@@ -158,6 +158,7 @@ class DrainTests(ConnectionsTestCase):
 
     def answered(self, request: Request) -> None:
         """Respond."""
+        request.setHeader(b"Content-Length", b"2")
         request.write(b"ok")
         request.finish()
 

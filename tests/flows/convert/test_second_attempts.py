@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from stream_proxy.flows.fallbacks import REMEMBER_SECONDS
+from stream_proxy.flows.refusals import REMEMBER_SECONDS
 from stream_proxy.request_log import RequestLog
 from tests.support.conversion import CallResponder, RecordedCallsTestCase, stream_body, stream_or_json
 from tests.support.payloads import CHAT_BODY, RESPONSES, RESPONSES_BODY
@@ -139,7 +139,7 @@ class SecondAttemptTests(RecordedCallsTestCase):
         """Audio that cannot be streamed in its format is asked for without; texts are still streamed."""
 
         def responder(stream: Stream, request: Message) -> None:
-            if b'"audio"' in request.body and b'"stream"' in request.body:
+            if b'"wav"' in request.body and b'"stream"' in request.body:
                 error = {"message": "Only 'pcm16' is supported when stream=true", "param": "audio.format"}
                 respond(stream, 400, json.dumps({"error": error}).encode(), [JSON])
             else:
@@ -147,7 +147,9 @@ class SecondAttemptTests(RecordedCallsTestCase):
 
         port = await self.start(responder)
         audio = {**CHAT_BODY, "modalities": ["text", "audio"], "audio": {"voice": "x", "format": "wav"}}
-        for body, streamed in ((audio, [True, None]), (CHAT_BODY, [True]), (audio, [None])):
+        streamable = {**audio, "audio": {"voice": "x", "format": "pcm16"}}
+        calls = ((audio, [True, None]), (CHAT_BODY, [True]), (streamable, [True]), (audio, [None]))
+        for body, streamed in calls:
             self.asked.clear()
             response = await self.request(port, body=body)
             self.assertEqual(response.json(), {"passed": True})
@@ -165,12 +167,13 @@ class SecondAttemptTests(RecordedCallsTestCase):
             self.assertEqual(len(self.asked), 1)
 
     async def test_stream_refused_in_the_log(self) -> None:
-        """The log states that the response is the upstream's own."""
+        """The log states what is learned, and that the response is the upstream's own."""
         events: list[dict[str, Any]] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
         port = await self.start(refusing('"stream"'), log=log)
         response = await self.request(port, body=CHAT_BODY)
-        (entry,) = events
+        learned, entry = events
+        self.assertIn('"m" refuses streams', learned["message"])
         self.assertEqual((entry["status"], entry["how"], entry["sent"]), (200, "passed", len(response.body)))
 
     async def test_stream_tried_anew(self) -> None:

@@ -46,6 +46,19 @@ class ConnectionTests(RelayTestCase):
             self.assertEqual((response.body, response.all("connection")), (b"ok", ["close"]), value)
             await client.gone()
 
+    async def test_close_is_announced_with_a_length_only(self) -> None:
+        """A response in chunks, which may still be cut off, does not announce the close that follows it."""
+        for response, announced in (
+            (head(200, [("Transfer-Encoding", "chunked")]) + b"2\r\nok\r\n0\r\n\r\n", []),
+            (head(200, [("Content-Length", "2")]) + b"ok", ["close"]),
+            (head(204), ["close"]),
+        ):
+            _, port = await self.between(response)
+            client = await self.client(port)
+            client.write(b"GET /v1/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            self.assertEqual((await read_response(client)).all("connection"), announced)
+            await client.gone()
+
     async def test_upstream_asks_to_close(self) -> None:
         """An upstream connection whose response said ``close``, in any case and position, is not reused."""
         for value in ["close", "Close", "x, close", "CLOSE ,x"]:
