@@ -121,13 +121,13 @@ class ArgumentReader:
         self._left = _MOST_READ
 
     def read(self, arguments: Arguments) -> str:
-        """Return the first reading of `arguments` that is JSON, or else the fragments, joined."""
+        """Return the fragments, joined, or if that is no JSON the first reading that is an object."""
         joined = arguments.getvalue()
         if _is_json(joined) or len(joined) > self._left:
             return joined
         self._left -= len(joined)
         for reading in arguments.readings():
-            if reading is not None and _is_json(reading):
+            if reading is not None and is_object(reading):
                 return reading
         return _without_empty_object(joined) or joined
 
