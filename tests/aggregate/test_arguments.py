@@ -53,7 +53,7 @@ def read(*fragments: str) -> str:
 
 def complete(*fragments: str) -> bool:
     arguments = Arguments()
-    arguments.extend(list(fragments))
+    arguments.extend([json.dumps(fragment)[1:-1].encode() for fragment in fragments])
     return arguments.complete
 
 
@@ -275,7 +275,7 @@ class CompletenessTests(SynchronousTestCase):
         """What is read in one response is bounded; beyond that, fragments are just joined."""
         self.patch(module, "_MOST_READ", 3 * len(OSLO))
         arguments = Arguments()
-        arguments.extend([OSLO, OSLO])
+        arguments.extend([json.dumps(OSLO)[1:-1].encode()] * 2)
         reader = ArgumentReader()
         self.assertEqual([reader.read(arguments) for _ in range(2)], [OSLO, OSLO + OSLO])
         whole = Arguments()
