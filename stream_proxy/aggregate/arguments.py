@@ -23,6 +23,8 @@ _SPARE = 65_536
 _MOST_COMPARED = 65_536
 _EMPTY_OBJECT = re.compile(r"\s*\{\s*\}\s*")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_string = msgspec.json.Decoder(str).decode
+_strings = msgspec.json.Decoder(list[str]).decode
 _any_value = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -32,26 +34,29 @@ class Arguments:
     All fragments are kept, as only the end tells what they were meant to be.
     """
 
-    __slots__ = ("_current", "_fragments", "_parsed", "_scanned", "_size", "_wholes")
+    __slots__ = ("_current", "_parsed", "_parts", "_scanned", "_size", "_wholes")
 
     def __init__(self) -> None:
-        self._fragments: list[str] = []
-        self._scanned = 0  # how many fragments the following members know of
+        self._parts: list[str | list[bytes]] = []  # fragments, and runs of them as they stood in JSON strings
+        self._scanned = 0  # how many parts the following members know of
         self._size = self._parsed = 0  # characters: of these fragments, and parsed
         self._wholes: list[str] = []  # the complete objects
         self._current: list[str] = []  # the fragments since the last of them
 
     def write(self, fragment: str) -> None:
         """Add a fragment."""
-        self._fragments.append(fragment)
+        self._parts.append(fragment)
 
-    def extend(self, fragments: list[str]) -> None:
-        """Add fragments."""
-        self._fragments += fragments
+    def extend(self, escaped: list[bytes]) -> None:
+        """Add fragments, each as it stands between the quotes of a JSON string."""
+        self._parts.append(escaped)
 
     def getvalue(self) -> str:
         """Return the fragments, joined."""
-        return "".join(self._fragments)
+        # Decoding all of a run at once is much faster, and mostly enough.
+        return "".join(
+            [part if isinstance(part, str) else _string(b'"%b"' % b"".join(part)) for part in self._parts]
+        )
 
     @property
     def complete(self) -> bool:
@@ -70,10 +75,20 @@ class Arguments:
         yield _without_empty_object(self.getvalue())
         yield self._folded()
 
+    def _flatten(self, start: int) -> list[str]:
+        """Return the fragments from a part on, one by one."""
+        fragments: list[str] = []
+        for part in self._parts[start:]:
+            if isinstance(part, str):
+                fragments.append(part)
+            else:
+                fragments += _strings(b'["%b"]' % b'","'.join(part))
+        return fragments
+
     def _scan(self) -> None:
         """Sort the fragments that came since the last scan; together the scans take linear time."""
-        new = self._fragments[self._scanned :]
-        self._scanned = len(self._fragments)
+        new = self._flatten(self._scanned)
+        self._scanned = len(self._parts)
         for fragment in new:
             self._size += len(fragment)
             blank = not fragment or fragment.isspace()
@@ -91,7 +106,7 @@ class Arguments:
         """Return what the fragments make if those that hold all before them replace it."""
         parts: list[str] = []
         length = 0
-        for fragment in dropwhile(_is_nothing, self._fragments):
+        for fragment in dropwhile(_is_nothing, self._flatten(0)):
             # As only a fragment of that length is compared with the whole, this takes linear time.
             if len(fragment) >= length and fragment.startswith("".join(parts)):
                 parts, length = [fragment], len(fragment)
@@ -121,13 +136,13 @@ class ArgumentReader:
         self._left = _MOST_READ
 
     def read(self, arguments: Arguments) -> str:
-        """Return the first reading of `arguments` that is JSON, or else the fragments, joined."""
+        """Return the fragments, joined, or if that is no JSON the first reading that is an object."""
         joined = arguments.getvalue()
         if _is_json(joined) or len(joined) > self._left:
             return joined
         self._left -= len(joined)
         for reading in arguments.readings():
-            if reading is not None and _is_json(reading):
+            if reading is not None and is_object(reading):
                 return reading
         return _without_empty_object(joined) or joined
 

@@ -104,11 +104,14 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._choices[index].add_text(delta)
         self._fed += fed
 
-    def add_arguments(self, index: int, call: int, texts: list[str], fed: int) -> None:
-        """Add the fragments of a call's arguments, one from each of several chunks; see `add_text`."""
+    def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
+        """Add the fragments of a call's arguments, one from each of several chunks; see `add_text`.
+
+        :param escaped: the fragments, each as it stands between the quotes of a JSON string.
+        """
         arguments = self.arguments_at(index, call)
         if arguments is not None:
-            arguments.extend(texts)
+            arguments.extend(escaped)
         self._fed += fed
 
     def _add(self, chunk: Object) -> None:

@@ -41,7 +41,6 @@ _WORTHWHILE_PART = 4
 _PATIENCE = 8
 _MAX_DOUBLINGS = 8
 _decode_string = msgspec.json.Decoder(str).decode
-_decode_strings = msgspec.json.Decoder(list[str]).decode
 
 
 class _BackOff:
@@ -196,5 +195,4 @@ class ChatRuns:
             text = _decode_string(b'"%b"' % b"".join(texts))
             self._accumulator.add_text(index, {self._path.key: text}, size)
         else:  # where one fragment ends and the next begins matters to arguments
-            fragments = _decode_strings(b'["%b"]' % b'","'.join(texts))
-            self._accumulator.add_arguments(index, call, fragments, size)
+            self._accumulator.add_arguments(index, call, texts, size)

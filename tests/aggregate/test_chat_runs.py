@@ -71,9 +71,9 @@ class Counting(ChatCompletionsAccumulator):
         self.joined += 1
         super().add_text(index, delta, fed)
 
-    def add_arguments(self, index: int, call: int, texts: list[str], fed: int) -> None:
+    def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
         self.joined += 1
-        super().add_arguments(index, call, texts, fed)
+        super().add_arguments(index, call, escaped, fed)
 
 
 def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:

@@ -356,14 +356,29 @@ class CostTests(SynchronousTestCase):
 
 
 KEYS = st.sampled_from(
-    ["content", "tool_calls", "thinking", "index", "id", "type", "name", "function", "text", "status", "x"]
+    [
+        *(
+            "content",
+            "tool_calls",
+            "thinking",
+            "index",
+            "id",
+            "type",
+            "name",
+            "function",
+            "text",
+            "status",
+            "x",
+        ),
+        *("arguments", "reasoning_details", "thinking_blocks", "summary", "signature", "data", "custom"),
+    ]
 )
 JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-1, 3)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "a", "text", "\ud83d"]),
+    | st.sampled_from(["", "a", "text", "\ud83d", "{}", '{"a":', "1}"]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=15,
 )

@@ -132,6 +132,12 @@ KEYS = st.sampled_from(
         "item",
         "output_index",
         "text",
+        "arguments",
+        "function_call",
+        "reasoning_details",
+        "thinking_blocks",
+        "token_id",
+        "x_groq",
     ]
 )
 WORDS = st.sampled_from(
