@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
 from stream_proxy.downstream.request_body import RequestBody
-from stream_proxy.downstream.response import respond_error
+from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
@@ -158,7 +158,11 @@ class Exchange:
         self.log.bug(failure)
         flow = self._flow
         # Respond first: a flow that is cancelled has ended, and nobody would respond after that.
-        if not self._ended and not self.request.startedWriting:
+        if self._ended:
+            return
+        if self.request.startedWriting:
+            break_off(self.request)
+        else:
             self.fail(internal_error())
         if flow is not None:
             flow.cancel()

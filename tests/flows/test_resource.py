@@ -7,10 +7,11 @@ from typing import Any
 from twisted.web.resource import Resource
 
 from stream_proxy import ProxySite
+from stream_proxy.downstream.response import start_response
 from stream_proxy.flows import resource
 from stream_proxy.flows.relay import Relay
 from tests.support.loopback import LoopbackTestCase, reactor, turns
-from tests.support.wire import Stream, head, read_head, read_response
+from tests.support.wire import Stream, head, read_head, read_response, send_request
 
 
 class BrokenFlow(Relay):
@@ -18,6 +19,15 @@ class BrokenFlow(Relay):
 
     def start(self) -> None:
         super().start()
+        raise ZeroDivisionError("a bug")
+
+
+class BegunFlow(Relay):
+    """A flow whose bug shows only after its response has begun."""
+
+    def start(self) -> None:
+        start_response(self.request, 200, None, [(b"Content-Length", b"9")])
+        self.request.write(b"begun")
         raise ZeroDivisionError("a bug")
 
 
@@ -31,6 +41,14 @@ class BugTests(LoopbackTestCase):
         response = await self.request(port, "GET", "/v1/models")
         self.assertEqual(response.status, 500)
         self.assertEqual(response.json()["error"]["type"], "internal_error")
+
+    async def test_flow_that_has_begun(self) -> None:
+        """A bug after the head of a response breaks the response off."""
+        self.patch_relay(BegunFlow)
+        client = await self.client(await self.proxy(await self.mock()))
+        send_request(client, "GET", "/v1/models")
+        response = await read_response(client)
+        self.assertEqual((response.body, response.complete), (b"begun", False))
 
     def patch_relay(self, relay: Any) -> None:
         """Make the resource use `relay`."""
