@@ -49,7 +49,9 @@ class ErrorCode(Enum):
     UPSTREAM_STATUS = 502, "The upstream's status is not a success, and its body holds no error to pass on."
     UPSTREAM_ERROR = 502, "The upstream reported an error and gave neither a code nor a type."
     CONTENT_NOT_FOUND = 502, "The adapter found no text in the service's payloads."
-    RESPONSE_TOO_LARGE = 502, "The aggregate, or one event of it, is larger than `maxResponseBytes`."
+    RESPONSE_TOO_LARGE = 502, "The aggregate is larger than `maxResponseBytes`."
+    RESPONSE_TOO_MANY_VALUES = 502, "The response, or one event of it, has more than `maxResponseValues`."
+    EVENT_TOO_LARGE = 502, "An event of the response is larger than `maxEventBytes`."
     DECODED_TOO_LARGE = (502, "The response decodes to more than `maxDecodedBytes`, or than any text would.")
 
     # The client's request
@@ -70,6 +72,7 @@ class ErrorCode(Enum):
     REQUEST_HEAD_TIMEOUT = 408, "The request head was not complete within `requestHeadSeconds`."
     REQUEST_BODY_TIMEOUT = 408, "The request body was not complete within `requestBodySeconds`."
     REQUEST_TOO_LARGE = 413, "The request body is larger than `maxRequestBytes`."
+    REQUEST_TOO_MANY_VALUES = 413, "The request body has more JSON values than `maxRequestValues`."
     REQUEST_HEAD_TOO_LARGE = 431, "The request head is larger than `maxHeaderBytes`."
     TOO_MANY_HEADERS = 431, "The request has more header fields than `maxHeaderCount`."
     CLIENT_STALLED = 502, "The client read nothing of its response for `timeoutSeconds`."
