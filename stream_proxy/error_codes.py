@@ -60,6 +60,7 @@ class ErrorCode(Enum):
     INVALID_TARGET = 400, "The request target is no path or URL, or leads above the upstream's URL."
     INVALID_HANDSHAKE = 400, "The client's WebSocket handshake is malformed."
     INVALID_JSON = 400, "The body for the adapter is not a JSON object."
+    REQUEST_NESTED_TOO_DEEP = 400, "Arrays and objects of the body for the adapter are nested too deep."
     INVALID_TYPE = 400, "A parameter for the adapter has the wrong JSON type."
     INVALID_VALUE = 400, "A parameter for the adapter has a value that it cannot serve."
     MISSING_REQUIRED_PARAMETER = 400, "A parameter that the adapter needs is missing."

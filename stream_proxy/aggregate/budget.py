@@ -7,9 +7,9 @@ from typing import Any
 
 from stream_proxy.aggregate.arrays import Entries
 from stream_proxy.aggregate.merge import Object
+from stream_proxy.json_bounds import response_too_many_values
 from stream_proxy.lenient_json import count_separators, values_exceed
 from stream_proxy.limits import MAX_VALUES
-from stream_proxy.size_errors import response_too_many_values
 
 #: Events up to this size are merged without looking at the work that this is.
 LIGHT_BYTES = 16_384

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.errors import APIError
+from stream_proxy.json_bounds import event_too_large
 from stream_proxy.lenient_json import BOM, decode_json
 from stream_proxy.limits import MAX_EVENT_BYTES
-from stream_proxy.size_errors import event_too_large
 
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
 _SKIPPED = (b"id:", b"retry:", b":")

@@ -525,7 +525,7 @@ class StreamTests(TestCase):
         ):
             error = Answer(body, media=media, max_bytes=100).error
             assert error is not None
-            self.assertIn("maxResponseBytes", error.message)
+            self.assertIn("maxEventBytes", error.message)
 
     @given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
     def test_any_splitting(self, texts: list[str], data: st.DataObject) -> None:

@@ -245,6 +245,18 @@ class ErrorTests(ConversionTestCase):
             response = await self.asked(streamed(HELLO), body=more, headers=[JSON], limits=limits)
             self.assert_error(response, 413, "invalid_request_error", "maxRequestBytes")
 
+    async def test_too_many_request_values(self) -> None:
+        """So it is with its values: they are counted outside of strings, before anything is decoded."""
+        text = '"[,],{:}' * 100
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
+        for limit, status in ((9, 200), (8, 413)):
+            limits = Limits(max_request_values=limit)
+            response = await self.asked(streamed(HELLO), body=body, headers=[JSON], limits=limits)
+            self.assertEqual(response.status, status)
+        self.assert_error(response, 413, "invalid_request_error", "maxRequestValues")
+        self.assertEqual(response.json()["error"]["code"], "request_too_many_values")
+        self.assertEqual(response.all("x-should-retry"), ["false"])
+
     async def test_silence(self) -> None:
         """Silence is a 504, before the head and inside the stream."""
         limits = Limits(timeout_seconds=0.1)
