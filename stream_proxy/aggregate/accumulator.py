@@ -37,7 +37,7 @@ class EventAccumulator(ABC):
 
         :raises APIError: the upstream reported an error, sent invalid JSON, or exceeded the bound.
         """
-        if self._result is None and self._failure is None:
+        if event.data and self._result is None and self._failure is None:
             try:
                 if len(event.data) > self._max_values:  # a byte is no more than a value
                     self._budget.check_json(event.data)
