@@ -170,23 +170,8 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if "x_groq" in top:
             for choice in top["choices"]:  # Groq labels the deltas of reasoning, but no whole message
                 choice["message"].pop("channel", None)
-        self._place_usage(top)
+        _place_usage(top, [choice.usage() for choice in self._choices.values()])
         return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
-
-    def _place_usage(self, top: Object) -> None:
-        """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
-        usages = [choice.usage() for choice in self._choices.values()]
-        groq = top.get("x_groq")
-        if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usages.append(groq["usage"])
-            top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
-            if not top["x_groq"]:
-                del top["x_groq"]
-        objects = [usage for usage in usages if isinstance(usage, dict)]
-        if objects and top.get("usage") is None:
-            top["usage"] = {}
-            for usage in objects:
-                overlay(top["usage"], usage)
 
     def _measure(self) -> None:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
@@ -237,3 +222,18 @@ class ChatCompletionsAccumulator(EventAccumulator):
     def _release(self) -> None:
         self._top = {}
         self._choices = {}
+
+
+def _place_usage(top: Object, usages: list[object]) -> None:
+    """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
+    groq = top.get("x_groq")
+    if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+        usages = [*usages, groq["usage"]]
+        top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
+        if not top["x_groq"]:
+            del top["x_groq"]
+    objects = [usage for usage in usages if isinstance(usage, dict)]
+    if objects and top.get("usage") is None:
+        top["usage"] = {}
+        for usage in objects:
+            overlay(top["usage"], usage)

@@ -167,7 +167,7 @@ class DownstreamChannel(HTTPChannel):
         self._next_turn = None
         self.paused = False
         self.dataReceived(b"")
-        if not (self.paused or self._closing or self._handlingRequest or self._waitingForTransport):
+        if not (self.paused or self._closing or self._waitingForTransport):
             self._networkProducer.resumeProducing()
 
     def _watch_head(self) -> None:

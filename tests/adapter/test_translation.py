@@ -37,7 +37,7 @@ class Answer:
         stream = keys.pop("stream", True)
         dialect = Dialect("http://service", AdapterConfig(**keys))
         translation = dialect.translation(
-            media, IDENTITY, include_usage=True, max_bytes=max_bytes, stream=stream
+            media, IDENTITY, include_usage=True, max_bytes=max_bytes, max_event_bytes=max_bytes, stream=stream
         )
         self.error: APIError | None = None
         self.chunks: list[dict[str, Any]] = []

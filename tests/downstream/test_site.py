@@ -117,7 +117,7 @@ class IdleTests(LoopbackTestCase):
         for body in (b"", b"abc"):
             answered: list[bytes] = []
             channel, transport, clock = self.channel(Answer())
-            head = b"POST /%d HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+            head = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
             flood = b"".join(head % (number, len(body)) + body for number in range(5))
             channel.dataReceived(flood[:-4])
             self.assertEqual((len(answered), transport.producerState), (1, "paused"))
@@ -132,6 +132,22 @@ class IdleTests(LoopbackTestCase):
                 [call for call in clock.getDelayedCalls() if call.getTime() == clock.seconds()], []
             )
 
+    def test_waiting_in_turn(self) -> None:
+        """While a request whose turn has come waits for its response, the connection is read: it may end."""
+
+        class Wait(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> int | bytes:
+                return NOT_DONE_YET if request.uri == b"/1" else b"ok"
+
+        channel, transport, clock = self.channel(Wait())
+        requests = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(3)]
+        channel.dataReceived(b"".join(requests))
+        self.assertEqual(transport.producerState, "paused")
+        clock.advance(0)
+        self.assertEqual((len(channel.requests), transport.producerState), (1, "producing"))
+
     def test_turns_end(self) -> None:
         """Nothing of what waits for its turn is left when the connection closes or is lost."""
 
@@ -142,11 +158,13 @@ class IdleTests(LoopbackTestCase):
                 answered.append(request.uri)
                 return b"ok"
 
-        last = b"GET /1 HTTP/1.1\r\nConnection: close\r\n\r\n"
+        last = b"GET /1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         for requests, lost, count in ((last, False, 2), (b"", True, 1), (b"\0 \r\n\r\n", False, 1)):
             answered: list[bytes] = []
             channel, transport, clock = self.channel(Close())
-            channel.dataReceived(b"GET /0 HTTP/1.1\r\n\r\n" + requests + b"GET /2 HTTP/1.1\r\n\r\n")
+            channel.dataReceived(
+                b"GET /0 HTTP/1.1\r\nHost: x\r\n\r\n" + requests + b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
             if lost:
                 channel.connectionLost(Failure(ConnectionDone()))
                 self.assertEqual(clock.getDelayedCalls(), [])
