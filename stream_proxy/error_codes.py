@@ -49,7 +49,9 @@ class ErrorCode(Enum):
     UPSTREAM_STATUS = 502, "The upstream's status is not a success, and its body holds no error to pass on."
     UPSTREAM_ERROR = 502, "The upstream reported an error and gave neither a code nor a type."
     CONTENT_NOT_FOUND = 502, "The adapter found no text in the service's payloads."
-    RESPONSE_TOO_LARGE = 502, "The aggregate, or one event of it, is larger than `maxResponseBytes`."
+    RESPONSE_TOO_LARGE = 502, "The aggregate is larger than `maxResponseBytes`."
+    RESPONSE_TOO_MANY_VALUES = 502, "The response, or one event of it, has more than `maxResponseValues`."
+    EVENT_TOO_LARGE = 502, "An event of the response is larger than `maxEventBytes`."
     DECODED_TOO_LARGE = (502, "The response decodes to more than `maxDecodedBytes`, or than any text would.")
 
     # The client's request
@@ -58,6 +60,7 @@ class ErrorCode(Enum):
     INVALID_TARGET = 400, "The request target is no path or URL, or leads above the upstream's URL."
     INVALID_HANDSHAKE = 400, "The client's WebSocket handshake is malformed."
     INVALID_JSON = 400, "The body for the adapter is not a JSON object."
+    REQUEST_NESTED_TOO_DEEP = 400, "Arrays and objects of the body for the adapter are nested too deep."
     INVALID_TYPE = 400, "A parameter for the adapter has the wrong JSON type."
     INVALID_VALUE = 400, "A parameter for the adapter has a value that it cannot serve."
     MISSING_REQUIRED_PARAMETER = 400, "A parameter that the adapter needs is missing."
@@ -70,6 +73,7 @@ class ErrorCode(Enum):
     REQUEST_HEAD_TIMEOUT = 408, "The request head was not complete within `requestHeadSeconds`."
     REQUEST_BODY_TIMEOUT = 408, "The request body was not complete within `requestBodySeconds`."
     REQUEST_TOO_LARGE = 413, "The request body is larger than `maxRequestBytes`."
+    REQUEST_TOO_MANY_VALUES = 413, "The request body has more JSON values than `maxRequestValues`."
     REQUEST_HEAD_TOO_LARGE = 431, "The request head is larger than `maxHeaderBytes`."
     TOO_MANY_HEADERS = 431, "The request has more header fields than `maxHeaderCount`."
     CLIENT_STALLED = 502, "The client read nothing of its response for `timeoutSeconds`."

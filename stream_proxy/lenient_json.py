@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any, TypeAlias, TypeGuard
 
 import msgspec
@@ -13,6 +15,15 @@ JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | Non
 JSONObject: TypeAlias = dict[str, JSON]
 #: The byte order mark of UTF-8, which some servers put before JSON and event streams.
 BOM = b"\xef\xbb\xbf"
+
+#: The largest integer that every reader of JSON has exactly. Beyond 2**61 - 1, which all hash to the same as
+#: their remainders, numbers make no keys of a dict: with chosen ones each would be compared with all others.
+EXACT = 2**53
+#: Bytes that stand before a value; a text of JSON has no more values than these, and one.
+_SEPARATORS = b",:[{"
+_PART_BYTES = 65_536
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -35,6 +46,45 @@ def decode_json(data: bytes) -> Any:
         return _LENIENT.decode(data.decode("utf-8", "replace"))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def values_exceed(data: bytes, most: int) -> bool:
+    """Report whether `data` has more than `most` values, by the count of ``,``, ``:``, ``[`` and ``{``.
+
+    Nothing is decoded: it is decoding that makes 25 bytes and more of two.
+    """
+    if len(data) <= most or count_separators(data) <= most:
+        return False
+    return any(count > most for count in accumulate(map(count_separators, _outside_strings(data))))
+
+
+def nested_deeper(data: bytes, most: int) -> bool:
+    """Report whether arrays and objects in `data` are nested more than `most` deep, if it is JSON."""
+    if data.count(b"[") + data.count(b"{") <= most:
+        return False
+    brackets = b"".join(part.translate(_BRACKETS, _NO_BRACKETS) for part in _outside_strings(data))
+    for _ in range(most):
+        shorter = brackets.replace(b"[]", b"")  # a level less
+        if len(shorter) == len(brackets):
+            return False  # no level is left, or the brackets do not match
+        brackets = shorter
+    return bool(brackets)
+
+
+def count_separators(data: bytes) -> int:
+    """Return how many bytes of `data` separate values, where they are not part of a string."""
+    return len(data) - len(data.translate(None, _SEPARATORS))
+
+
+def _outside_strings(data: bytes) -> Iterator[bytes]:
+    """Yield JSON without the contents of its strings, a part at a time: the pieces take memory, too."""
+    if b'\\"' in data:  # escapes hide where strings end
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    inside = False
+    for at in range(0, len(data), _PART_BYTES):
+        pieces = data[at : at + _PART_BYTES].split(b'"')
+        yield b"".join(pieces[inside::2])
+        inside ^= len(pieces) % 2 == 0
 
 
 def decode_members(data: bytes, *, verbatim: bool = False) -> dict[str, msgspec.Raw]:

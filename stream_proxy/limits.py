@@ -8,7 +8,13 @@ from msgspec import Meta, Struct
 
 #: The most that one call may make the proxy hold in memory, unless it is configured otherwise.
 MAX_HELD_BYTES = 256 * 2**20
-
+#: The largest event that is read, unless it is configured otherwise: reading one is a single step.
+MAX_EVENT_BYTES = 16 * 2**20
+#: The most values that one response, event or request is decoded with, unless it is configured otherwise. A
+#: value of two bytes takes up to 70 in memory; half a million are decoded in some 30 ms.
+MAX_VALUES = 500_000
+#: The same for a request: a conversation of a million tokens has some 50,000.
+MAX_REQUEST_VALUES = 200_000
 Seconds = Annotated[float, Meta(gt=0)]
 NoSeconds = Annotated[float, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -27,7 +33,10 @@ class Limits(Struct, frozen=True, rename="camel", kw_only=True):
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_header_count: Count = 500
     max_request_bytes: Bytes = 100 * 2**20
+    max_request_values: Count = MAX_REQUEST_VALUES
     max_response_bytes: Bytes = MAX_HELD_BYTES
+    max_response_values: Count = MAX_VALUES
+    max_event_bytes: Bytes = MAX_EVENT_BYTES
     max_decoded_bytes: Bytes = MAX_HELD_BYTES
     max_connections: Count = 10_000
     max_upstream_connections: Count = 10_000

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
 
 #: Modules at the top that every package may import.
-GROUND = {"environment", "error_codes", "errors", "lenient_json", "limits", "request_log"}
+GROUND = {"environment", "error_codes", "errors", "lenient_json", "limits", "request_log", "json_bounds"}
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "environment": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lenient_json": set(),
     "limits": set(),
     "request_log": set(),
+    "json_bounds": set(),
     "aggregate": set(),
     "http": set(),
     "transport": set(),
@@ -62,6 +63,7 @@ SANS_IO = {
     "http",
     "lenient_json",
     "limits",
+    "json_bounds",
     "upstream.egress",
     "websocket.frames",
     "websocket.handshake_rules",

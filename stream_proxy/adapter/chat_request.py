@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, invalid_request, proxy_error
+from stream_proxy.json_bounds import MAX_DEPTH, check_request
 from stream_proxy.lenient_json import JSONObject, decode_json
+from stream_proxy.limits import MAX_REQUEST_VALUES
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,12 @@ class ChatRequest:
     include_usage: bool
 
 
-def parse_chat(data: bytes, models: Sequence[str]) -> ChatRequest:
+def parse_chat(data: bytes, models: Sequence[str], max_values: int = MAX_REQUEST_VALUES) -> ChatRequest:
     """Parse the body of a chat completion request for one of `models`.
 
-    :raises APIError: 400 for a malformed request, 404 for an unknown model.
+    :raises APIError: 400 for a malformed request, 404 for an unknown model, 413 for too many values.
     """
+    check_request(data, max_values, most_deep=MAX_DEPTH)
     try:
         body = decode_json(data)
     except ValueError:

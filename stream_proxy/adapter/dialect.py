@@ -24,6 +24,7 @@ from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
 from stream_proxy.http.target import has_dots
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json
+from stream_proxy.limits import MAX_EVENT_BYTES, MAX_VALUES
 
 # Scheme and host, in which expressions are not allowed, and the rest.
 _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
@@ -136,15 +137,19 @@ class Dialect:
         include_usage: bool,
         max_bytes: int,
         stream: bool = True,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_values: int = MAX_VALUES,
     ) -> Translation:
         """Return the translation of one response.
 
         :param media: its media type, in lower case.
         :param identity: the completion's ``id``, ``created`` and ``model``.
         :param include_usage: whether the chunks report the usage.
-        :param max_bytes: how large one payload may be, and the response if it is not a stream.
+        :param max_bytes: how large the response may be if it is not a stream.
         :param stream: the chunks go out as they are made; otherwise texts come at the end, when none is
             replaced any more.
+        :param max_event_bytes: how large one payload may be.
+        :param max_values: how many values the response may have.
         """
         config = self.config
         return Translation(
@@ -152,7 +157,7 @@ class Dialect:
             PayloadDecoder(
                 config.format,
                 media,
-                max_bytes,
+                max_event_bytes,
                 text=config.payload == "text",
                 keep_blanks=config.keep_blanks,
             ),
@@ -162,6 +167,7 @@ class Dialect:
                 include_usage=include_usage,
                 most_held=None if stream else max_bytes,
             ),
+            max_values,
         )
 
 

@@ -82,18 +82,20 @@ class AdapterCall(UpstreamCall):
         response.start(self)
 
     def _translate(self, response: UpstreamResponse) -> None:
-        chat, most = self._chat, self.limits.max_response_bytes
+        chat = self._chat
         self._translation = self._dialect.translation(
             media_type(response.values(b"content-type")),
             (f"chatcmpl-{uuid4().hex}", int(self.exchange.clock.seconds()), chat.model),
             include_usage=chat.include_usage or not chat.stream,
-            max_bytes=most,
+            max_bytes=self.limits.max_response_bytes,
             stream=chat.stream,
+            max_event_bytes=self.limits.max_event_bytes,
+            max_values=self.limits.max_response_values,
         )
         if chat.stream:
             self._output = StreamOutput(self.request, self._headers, response, self.touch)
         else:
-            self._output = JSONOutput(self.request, self._headers, most)
+            self._output = JSONOutput(self.request, self._headers, self.limits)
 
     def body_received(self, data: bytes) -> None:
         """Take a part of the service's body, as it came."""

@@ -13,6 +13,7 @@ from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.downstream.response import break_off, respond, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.limits import Limits
 from stream_proxy.upstream.response import UpstreamResponse
 
 _STREAM_HEAD = (
@@ -110,16 +111,18 @@ class JSONOutput:
 
     :param request: the client's request.
     :param headers: fields beside those of the JSON.
-    :param max_bytes: the largest completion.
+    :param limits: those of the rule.
     """
 
     begun = False
     paused = False
 
-    def __init__(self, request: Request, headers: Iterable[RawHeader], max_bytes: int) -> None:
+    def __init__(self, request: Request, headers: Iterable[RawHeader], limits: Limits) -> None:
         self._request = request
         self._headers = headers
-        self._completion = ChatCompletionsAccumulator(max_bytes=max_bytes)
+        self._completion = ChatCompletionsAccumulator(
+            max_bytes=limits.max_response_bytes, max_values=limits.max_response_values
+        )
         #: Bytes of the body that went out.
         self.sent = 0
 

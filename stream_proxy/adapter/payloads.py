@@ -8,8 +8,9 @@ from typing import Literal
 
 from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.error_codes import ErrorCode
-from stream_proxy.errors import response_too_large, upstream_error
+from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.http.body_kind import BodyKind, sniff
+from stream_proxy.json_bounds import check_payload, event_too_large
 from stream_proxy.lenient_json import BOM, decode_json
 
 Format = Literal["auto", "sse", "ndjson", "json"]
@@ -136,8 +137,9 @@ class PayloadDecoder:
         line, end, _ = bytes(self._held).lstrip(_BLANK).partition(b"\n")
         if end or ended:
             try:
+                check_payload(line)
                 decode_json(line)
-            except ValueError:
+            except (APIError, ValueError):
                 self._format = "ndjson" if self._media == "ndjson" else "json"
             else:
                 self._format = "ndjson"
@@ -159,14 +161,14 @@ class PayloadDecoder:
             line = line.strip(_BLANK)
             if line:
                 if len(line) > self._max_bytes:
-                    raise response_too_large(self._max_bytes)
+                    raise event_too_large(self._max_bytes)
                 yield Payload(line)
         self._hold(rest)
 
     def _hold(self, data: bytes) -> None:
         self._held += data
         if len(self._held) > self._max_bytes:
-            raise response_too_large(self._max_bytes)
+            raise event_too_large(self._max_bytes)
 
 
 def _is_cut(data: bytes) -> bool:
@@ -174,7 +176,10 @@ def _is_cut(data: bytes) -> bool:
     if not data.lstrip(_BLANK).startswith((b"{", b"[")):
         return False
     try:
+        check_payload(data)
         decode_json(data)
+    except APIError:
+        return False  # whole or not, it is too much
     except ValueError:
         return True
     return False

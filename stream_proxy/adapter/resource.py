@@ -79,7 +79,7 @@ class AdapterResource(UpstreamResource):
 
     def _chat(self, exchange: Exchange, body: bytes) -> None:
         try:
-            chat = parse_chat(body, self.dialect.models)
+            chat = parse_chat(body, self.dialect.models, self.limits.max_request_values)
         except APIError as error:
             exchange.fail(error)
             return

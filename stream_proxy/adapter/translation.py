@@ -10,7 +10,9 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
+from stream_proxy.json_bounds import check_payload
 from stream_proxy.lenient_json import decode_json, encode_json
+from stream_proxy.limits import MAX_VALUES
 
 
 class Translation:
@@ -19,9 +21,13 @@ class Translation:
     :param decoder: cuts the body into payloads.
     :param reader: finds what a payload holds.
     :param writer: writes that as chunks.
+    :param max_values: how many values the response may have.
     """
 
-    def __init__(self, reader: Reader, decoder: PayloadDecoder, writer: ChunkWriter) -> None:
+    def __init__(
+        self, reader: Reader, decoder: PayloadDecoder, writer: ChunkWriter, max_values: int = MAX_VALUES
+    ) -> None:
+        self._max_values = max_values
         self._reader = reader
         self._decoder = decoder
         self._writer = writer
@@ -70,6 +76,7 @@ class Translation:
 
     def _translate(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
         for payload in payloads:
+            check_payload(payload.data, self._max_values)
             if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
                 raise self._broken()
             progress = self._progress

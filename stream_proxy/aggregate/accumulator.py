@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from stream_proxy.aggregate.budget import ValueBudget
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, IncompleteStreamError, upstream_error
 from stream_proxy.lenient_json import decode_json
+from stream_proxy.limits import MAX_VALUES
 
 
 class EventAccumulator(ABC):
@@ -19,7 +21,9 @@ class EventAccumulator(ABC):
     there is a result or an error, neither has an effect.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_values: int = MAX_VALUES) -> None:
+        self._max_values = max_values
+        self._budget = ValueBudget(max_values)
         self._result: bytes | None = None
         self._failure: APIError | None = None
 
@@ -33,8 +37,10 @@ class EventAccumulator(ABC):
 
         :raises APIError: the upstream reported an error, sent invalid JSON, or exceeded the bound.
         """
-        if self._result is None and self._failure is None:
+        if event.data and self._result is None and self._failure is None:
             try:
+                if len(event.data) > self._max_values:  # a byte is no more than a value
+                    self._budget.check_json(event.data)
                 self._process(event)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from stream_proxy.aggregate.budget import LIGHT_BYTES
 from stream_proxy.aggregate.choice import PADDING, Choice
 from stream_proxy.aggregate.merge import Object, overlay
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error, error_in, is_ping, names_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
-from stream_proxy.lenient_json import decode_json, encode_json
-from stream_proxy.limits import MAX_HELD_BYTES
+from stream_proxy.lenient_json import EXACT, decode_json, encode_json
+from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 
 # The first value that is not empty wins; those in Azure's first chunk are empty.
 _FIRST_WINS = frozenset({"id", "created", "model"})
@@ -34,10 +35,11 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
     :param n: the number of choices that the request asked for.
     :param max_bytes: the maximum size of the result as JSON.
+    :param max_values: the maximum number of values of the result, and of one event.
     """
 
-    def __init__(self, *, n: int = 1, max_bytes: int = MAX_HELD_BYTES) -> None:
-        super().__init__()
+    def __init__(self, *, n: int = 1, max_bytes: int = MAX_HELD_BYTES, max_values: int = MAX_VALUES) -> None:
+        super().__init__(max_values)
         self._n = n
         self._max_bytes = max_bytes
         self._top: Object = {}
@@ -45,6 +47,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._seen_choices = False
         self._fed = 0
         self._measure_at = max_bytes
+        self._check_at = self._budget.room
 
     def _process(self, event: ServerSentEvent) -> None:
         data = event.data
@@ -73,8 +76,14 @@ class ChatCompletionsAccumulator(EventAccumulator):
             return
         if "choices" not in chunk and is_ping(chunk, event.event):
             return
+        size = len(data)
+        if size > LIGHT_BYTES:
+            self._budget.check_chunk(chunk)
         self._add(chunk)
-        self._fed += len(data)
+        self._fed += size
+        if self._fed > self._check_at:
+            messages = [choice.message for choice in self._choices.values()]
+            self._check_at += self._budget.check(messages, lambda: encode_json(self._completion()))
         if self._fed > self._measure_at:
             self._measure()
 
@@ -103,6 +112,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         """
         self._choices[index].add_text(delta)
         self._fed += fed
+        self._check_at += fed  # a text is one value, however long
 
     def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
         """Add the fragments of a call's arguments, one from each of several chunks; see `add_text`.
@@ -113,6 +123,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if arguments is not None:
             arguments.extend(escaped)
         self._fed += fed
+        self._check_at += fed
 
     def _add(self, chunk: Object) -> None:
         error = error_in(chunk)
@@ -142,10 +153,11 @@ class ChatCompletionsAccumulator(EventAccumulator):
             if not isinstance(entry, dict):
                 continue
             index = entry.get("index")
-            if type(index) is not int:
+            if type(index) is not int or not -EXACT <= index <= EXACT:
                 index = position
             choice = self._choices.get(index)
             if choice is None:
+                self._budget.check_choices(len(self._choices) + 1)
                 choice = self._choices[index] = Choice()
             choice.add(entry)
 
@@ -158,23 +170,8 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if "x_groq" in top:
             for choice in top["choices"]:  # Groq labels the deltas of reasoning, but no whole message
                 choice["message"].pop("channel", None)
-        self._place_usage(top)
+        _place_usage(top, [choice.usage() for choice in self._choices.values()])
         return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
-
-    def _place_usage(self, top: Object) -> None:
-        """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
-        usages = [choice.usage() for choice in self._choices.values()]
-        groq = top.get("x_groq")
-        if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-            usages.append(groq["usage"])
-            top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
-            if not top["x_groq"]:
-                del top["x_groq"]
-        objects = [usage for usage in usages if isinstance(usage, dict)]
-        if objects and top.get("usage") is None:
-            top["usage"] = {}
-            for usage in objects:
-                overlay(top["usage"], usage)
 
     def _measure(self) -> None:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
@@ -196,6 +193,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         result = encode_json(self._completion(ArgumentReader()))
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
+        self._budget.check_json(result)
         self._result = result
         self._release()
 
@@ -224,3 +222,18 @@ class ChatCompletionsAccumulator(EventAccumulator):
     def _release(self) -> None:
         self._top = {}
         self._choices = {}
+
+
+def _place_usage(top: Object, usages: list[object]) -> None:
+    """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
+    groq = top.get("x_groq")
+    if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+        usages = [*usages, groq["usage"]]
+        top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
+        if not top["x_groq"]:
+            del top["x_groq"]
+    objects = [usage for usage in usages if isinstance(usage, dict)]
+    if objects and top.get("usage") is None:
+        top["usage"] = {}
+        for usage in objects:
+            overlay(top["usage"], usage)

@@ -114,6 +114,11 @@ class ResponseItems:
         self._loose_id: object = None
         self._run: TextRun | None = None
 
+    @property
+    def count(self) -> int:
+        """The number of items, and of messages that are none yet."""
+        return len(self._items) + len(self._loose)
+
     def continues(self, kind: str, data: bytes) -> bool:
         """Take an event if it continues the text of the one before, and report whether it does."""
         run = self._run

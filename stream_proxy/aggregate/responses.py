@@ -17,7 +17,7 @@ from stream_proxy.aggregate.stream_errors import ERROR_KEYS, error_in, names_err
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
-from stream_proxy.limits import MAX_HELD_BYTES
+from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 
 _COMPLETED = "response.completed"
 _FAILED = "response.failed"
@@ -37,10 +37,11 @@ class ResponseAccumulator(EventAccumulator):
     it with ``store: false``. Then it is filled with the items, or else the texts, that the stream finished.
 
     :param max_bytes: the maximum size of the result, and of what is held before the terminal event, in bytes.
+    :param max_values: the maximum number of values of one event, and of the result.
     """
 
-    def __init__(self, *, max_bytes: int = MAX_HELD_BYTES) -> None:
-        super().__init__()
+    def __init__(self, *, max_bytes: int = MAX_HELD_BYTES, max_values: int = MAX_VALUES) -> None:
+        super().__init__(max_values)
         self._max_bytes = max_bytes
         self._items = ResponseItems()
 
@@ -86,6 +87,7 @@ class ResponseAccumulator(EventAccumulator):
             raise _reported(data)
 
     def _bound(self) -> None:
+        self._budget.check_nodes(self._items.count)
         if self._items.held > self._max_bytes:
             raise response_too_large(self._max_bytes)
 

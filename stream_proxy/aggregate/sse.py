@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_proxy.aggregate.stream_errors import find_error
-from stream_proxy.errors import APIError, response_too_large
+from stream_proxy.errors import APIError
+from stream_proxy.json_bounds import event_too_large
 from stream_proxy.lenient_json import BOM, decode_json
-from stream_proxy.limits import MAX_HELD_BYTES
+from stream_proxy.limits import MAX_EVENT_BYTES
 
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
 _SKIPPED = (b"id:", b"retry:", b":")
@@ -32,10 +33,10 @@ class ServerSentEvent:
 
 
 class EventTooLargeError(APIError, ValueError):
-    """An event longer than ``max_event_bytes``; as an `APIError` it is the 502 for a response too large."""
+    """An event longer than ``max_event_bytes``; as an `APIError` it is the 502 for that."""
 
     def __init__(self, limit: int) -> None:
-        cause = response_too_large(limit)
+        cause = event_too_large(limit)
         super().__init__(
             cause.status, cause.message, cause.type, code=cause.code, should_retry=cause.should_retry
         )
@@ -53,7 +54,7 @@ class SSEDecoder:
 
     def __init__(
         self,
-        max_event_bytes: int = MAX_HELD_BYTES,
+        max_event_bytes: int = MAX_EVENT_BYTES,
         max_stray_bytes: int = 64 * 2**10,
         *,
         keep_blanks: bool | None = False,

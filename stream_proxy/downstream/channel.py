@@ -84,6 +84,8 @@ class DownstreamChannel(HTTPChannel):
     _used = False
     _ending: IDelayedCall | None = None
     _abort_call: IDelayedCall | None = None
+    #: Set while requests that came with an answered one wait for the next turn of the reactor.
+    _next_turn: IDelayedCall | None = None
     #: Set on a connection that has become a WebSocket: called when the site drains.
     going_away: Callable[[], None] | None = None
     #: The connection is closing: no more requests, or parts of one, are read from it.
@@ -105,7 +107,14 @@ class DownstreamChannel(HTTPChannel):
         self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        calls = (self._lingering, self._head_limit, self._handshake_limit, self._ending, self._abort_call)
+        calls = (
+            self._lingering,
+            self._head_limit,
+            self._handshake_limit,
+            self._ending,
+            self._abort_call,
+            self._next_turn,
+        )
         for call in calls:
             if call is not None and call.active():
                 call.cancel()
@@ -126,7 +135,9 @@ class DownstreamChannel(HTTPChannel):
             self._refuse(self._turned_away)
         else:
             super().dataReceived(data)
-            if not self._busyReceiving:
+            if self.paused and not self._busyReceiving:
+                self._end_turn()
+            elif not self._busyReceiving:
                 self._watch_head()
 
     def _handshake_late(self) -> None:
@@ -135,6 +146,29 @@ class DownstreamChannel(HTTPChannel):
             seconds = self.site.limits.request_head_seconds
             self.site.tell(self, "dropped", 408, f"The TLS handshake took longer than {seconds:g} seconds.")
             self.abort()
+
+    # Requests that are answered at once do not keep other clients waiting, however many come in one read.
+
+    def requestDone(self, request: server.Request) -> None:
+        self.paused = self._busyReceiving  # more may have come: it is for the next turn
+        super().requestDone(request)
+
+    def _end_turn(self) -> None:
+        """Leave what has come for the next turn, if there is any."""
+        if self._buffer and not self._closing:
+            self._networkProducer.pauseProducing()
+            if self._next_turn is None:
+                self._next_turn = self.callLater(0, self._begin_turn)
+        else:
+            self.paused = False
+            self._watch_head()
+
+    def _begin_turn(self) -> None:
+        self._next_turn = None
+        self.paused = False
+        self.dataReceived(b"")
+        if not (self.paused or self._closing or self._waitingForTransport):
+            self._networkProducer.resumeProducing()
 
     def _watch_head(self) -> None:
         """Bound the time of a head that has begun; one that came in one piece needs no timer."""

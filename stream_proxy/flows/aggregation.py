@@ -13,9 +13,7 @@ from stream_proxy.errors import APIError, compressed_data_cut, response_too_larg
 from stream_proxy.flows.call import Call, Kind
 from stream_proxy.http.content_coding import ContentDecoder
 from stream_proxy.lenient_json import BOM
-
-#: Room in an event for what it holds beside its part of the result.
-_EVENT_OVERHEAD = 65_536
+from stream_proxy.limits import Limits
 
 
 class Aggregation(Protocol):
@@ -46,18 +44,21 @@ class StreamAggregation:
     """Aggregation of an event stream.
 
     :param call: the call that the stream answers.
-    :param max_bytes: the largest result.
+    :param limits: those of the rule.
     """
 
-    def __init__(self, call: Call, max_bytes: int) -> None:
-        self._events = SSEDecoder(max_event_bytes=max_bytes + _EVENT_OVERHEAD)
+    def __init__(self, call: Call, limits: Limits) -> None:
+        max_bytes, max_values = limits.max_response_bytes, limits.max_response_values
+        self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes)
         self._runs: ChatRuns | None = None
         self._accumulator: EventAccumulator
         if call.kind is Kind.CHAT:
-            chat = self._accumulator = ChatCompletionsAccumulator(n=call.n, max_bytes=max_bytes)
+            chat = self._accumulator = ChatCompletionsAccumulator(
+                n=call.n, max_bytes=max_bytes, max_values=max_values
+            )
             self._runs = ChatRuns(self._events, chat)
         else:
-            self._accumulator = ResponseAccumulator(max_bytes=max_bytes)
+            self._accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
 
     @property
     def complete(self) -> bool:

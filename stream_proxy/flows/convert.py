@@ -161,14 +161,13 @@ class Conversion(UpstreamCall):
         """Put one JSON together out of what has come and what will."""
         if self._content is None or kind is BodyKind.OTHER:
             raise inspection.unusable()
-        limit = self.limits.max_response_bytes
         aggregation: Aggregation
         if kind is BodyKind.EVENTS:
             self.mode = "converted"
-            aggregation = StreamAggregation(self._fallbacks.call, limit)
+            aggregation = StreamAggregation(self._fallbacks.call, self.limits)
         else:
             self.mode = "passed"
-            aggregation = JSONAggregation(self._content, limit)
+            aggregation = JSONAggregation(self._content, self.limits.max_response_bytes)
         self._stage = aggregation
         aggregation.feed(inspection.seen)
         if ended and not aggregation.complete:

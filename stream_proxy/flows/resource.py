@@ -12,6 +12,7 @@ from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Request
 
 from stream_proxy.downstream.request_body import RequestBody
+from stream_proxy.errors import APIError
 from stream_proxy.flows.call import IncludeUsage, Kind, call_to_convert, convertible_kind
 from stream_proxy.flows.convert import Conversion
 from stream_proxy.flows.exchange import Exchange
@@ -23,6 +24,7 @@ from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.http.headers import request_headers
 from stream_proxy.http.upgrade import wants_websocket
 from stream_proxy.http.url import parse_upstream_url
+from stream_proxy.json_bounds import check_request
 
 
 class ProxyResource(UpstreamResource):
@@ -73,6 +75,11 @@ class ProxyResource(UpstreamResource):
             exchange.run(Relay(exchange, target, request_headers(fields), _body(request, self.clock)))
 
     def _decide(self, exchange: Exchange, kind: Kind, target: bytes, body: bytes) -> None:
+        try:
+            check_request(body, self.limits.max_request_values)
+        except APIError as error:
+            exchange.fail(error)
+            return
         call = call_to_convert(kind, target, body)
         if call is None:
             exchange.run(Relay(exchange, target, request_headers(exchange.fields), body))

@@ -37,7 +37,7 @@ class Answer:
         stream = keys.pop("stream", True)
         dialect = Dialect("http://service", AdapterConfig(**keys))
         translation = dialect.translation(
-            media, IDENTITY, include_usage=True, max_bytes=max_bytes, stream=stream
+            media, IDENTITY, include_usage=True, max_bytes=max_bytes, max_event_bytes=max_bytes, stream=stream
         )
         self.error: APIError | None = None
         self.chunks: list[dict[str, Any]] = []
@@ -525,7 +525,7 @@ class StreamTests(TestCase):
         ):
             error = Answer(body, media=media, max_bytes=100).error
             assert error is not None
-            self.assertIn("maxResponseBytes", error.message)
+            self.assertIn("maxEventBytes", error.message)
 
     @given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
     def test_any_splitting(self, texts: list[str], data: st.DataObject) -> None:

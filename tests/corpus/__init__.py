@@ -16,11 +16,11 @@ from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.flows.aggregation import StreamAggregation
 from stream_proxy.flows.call import Kind, call_to_convert
+from stream_proxy.limits import Limits
 
 HERE = Path(__file__).parent
 ANY = "$ANY"
 _TARGETS = {"chat": b"/v1/chat/completions", "responses": b"/v1/responses"}
-_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def replayed(entry: Entry, reads: list[bytes], *, cut: bool = False) -> tuple[in
     kind = next(kind for kind in Kind if target.endswith(kind.value))
     call = call_to_convert(kind, target, entry.request)
     assert call is not None, f"{entry.name}: the request is not converted"
-    aggregation = StreamAggregation(call, _MAX_BYTES)
+    aggregation = StreamAggregation(call, Limits())
     try:
         for read in reads:
             aggregation.feed(read)

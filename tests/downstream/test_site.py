@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _IdentityTransferDecoder
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -101,6 +103,75 @@ class IdleTests(LoopbackTestCase):
         channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         clock.advance(CLIENT_IDLE_SECONDS)
         self.assertEqual(dropped, [None])
+
+    def test_turn_by_turn(self) -> None:
+        """Of requests that come at once and are answered at once, each has a turn of the reactor."""
+
+        class Answer(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> bytes:
+                answered.append(request.uri)
+                return b"ok"
+
+        for body in (b"", b"abc"):
+            answered: list[bytes] = []
+            channel, transport, clock = self.channel(Answer())
+            head = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            flood = b"".join(head % (number, len(body)) + body for number in range(5))
+            channel.dataReceived(flood[:-4])
+            self.assertEqual((len(answered), transport.producerState), (1, "paused"))
+            for count in (2, 3, 4):
+                clock.calls.pop(0).func()  # advance would run all the turns
+                self.assertEqual(len(answered), count)
+            clock.advance(0)
+            self.assertEqual(transport.producerState, "producing")
+            channel.dataReceived(flood[-4:])
+            self.assertEqual(answered, [b"/%d" % number for number in range(5)])
+            self.assertEqual(
+                [call for call in clock.getDelayedCalls() if call.getTime() == clock.seconds()], []
+            )
+
+    def test_waiting_in_turn(self) -> None:
+        """While a request whose turn has come waits for its response, the connection is read: it may end."""
+
+        class Wait(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> int | bytes:
+                return NOT_DONE_YET if request.uri == b"/1" else b"ok"
+
+        channel, transport, clock = self.channel(Wait())
+        requests = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(3)]
+        channel.dataReceived(b"".join(requests))
+        self.assertEqual(transport.producerState, "paused")
+        clock.advance(0)
+        self.assertEqual((len(channel.requests), transport.producerState), (1, "producing"))
+
+    def test_turns_end(self) -> None:
+        """Nothing of what waits for its turn is left when the connection closes or is lost."""
+
+        class Close(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> bytes:
+                answered.append(request.uri)
+                return b"ok"
+
+        last = b"GET /1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        for requests, lost, count in ((last, False, 2), (b"", True, 1), (b"\0 \r\n\r\n", False, 1)):
+            answered: list[bytes] = []
+            channel, transport, clock = self.channel(Close())
+            channel.dataReceived(
+                b"GET /0 HTTP/1.1\r\nHost: x\r\n\r\n" + requests + b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+            if lost:
+                channel.connectionLost(Failure(ConnectionDone()))
+                self.assertEqual(clock.getDelayedCalls(), [])
+            clock.advance(0)
+            clock.advance(0)
+            self.assertEqual(len(answered), count)
+            self.assertEqual(transport.disconnecting, not lost)
 
     def lingering(self) -> tuple[DownstreamChannel, list[str], Clock]:
         """Return a connection that was half-closed after a response before the end of its upload."""

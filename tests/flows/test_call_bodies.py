@@ -29,6 +29,30 @@ json_values = st.recursive(
 )
 
 
+#: Names as clients may write them, and other spellings of them.
+NAMES = ("model", "stream", "n", "background", "audio", "m\\u006fdel", "str\\u0065am", "\\u006E", "Model", "")
+VALUES = ("true", "false", "null", "0", "2", '"m"', "[]", '{"stream":true}', "{}")
+members = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=6)
+
+
+class MemberTests(TestCase):
+    """The members of a body by which it is decided whether to convert it."""
+
+    @given(members, st.sampled_from(("", " ", "\n\t")))
+    @example([("stream", "true"), ("model", '"m"'), ("str\\u0065am", "false")], "")
+    @example([("stream", "false"), ("model", '"m"'), ("str\\u0065am", "true")], "")
+    def test_as_json_reads_them(self, members: list[tuple[str, str]], blank: str) -> None:
+        """Names may hold escapes, and of equal names the last counts, as for every reader of JSON."""
+        inner = ",".join(f'{blank}"{name}"{blank}:{blank}{value}{blank}' for name, value in members)
+        body = f"{{{inner}}}".encode()
+        plain = json.loads(body)
+        call = call_to_convert(Kind.RESPONSES, RESPONSES, body)
+        converted = "model" in plain and (plain.get("stream") is None or plain["stream"] is False)
+        self.assertEqual(call is not None, converted and plain.get("background") is not True)
+        if call is not None:
+            self.assertEqual(json.loads(call.body(include_usage=False)), {**plain, "stream": True})
+
+
 class BodyTests(TestCase):
     """Bodies that ask for a stream."""
 

@@ -195,7 +195,7 @@ class ErrorTests(ConversionTestCase):
         self.assertEqual(response.all("x-should-retry"), ["false"])
 
     async def test_response_too_large(self) -> None:
-        """The limit applies to a Response, and to a single event that does not end."""
+        """The limit applies to a Response."""
         raw = b'{"id":"r","output":[1]}'
         data = b'data: {"type": "response.completed", "response": ' + raw + b"}\n\n"
         for size, status in ((len(raw), 200), (len(raw) - 1, 502)):
@@ -203,14 +203,38 @@ class ErrorTests(ConversionTestCase):
                 streamed(data), target=RESPONSES, limits=Limits(max_response_bytes=size)
             )
             self.assertEqual(response.status, status)
+
+    async def test_event_too_large(self) -> None:
+        """An event beyond its own limit is a 502 that names it, even one that does not end."""
         for target in (CHAT, RESPONSES):
-            response = await self.asked(
-                streamed(b"data: " + b"x" * 200_000, end=False),
-                target=target,
-                limits=Limits(max_response_bytes=1000),
-            )
-            self.assert_error(response, 502, "upstream_error", "maxResponseBytes")
-            self.assertEqual(response.all("x-should-retry"), ["false"])
+            for data in (b"x" * 200_000, b"x" * 1001 + b"\n\n"):
+                response = await self.asked(
+                    streamed(b"data: " + data, end=False),
+                    target=target,
+                    limits=Limits(max_event_bytes=1000),
+                )
+                self.assert_error(response, 502, "upstream_error", "maxEventBytes")
+                self.assertEqual(response.all("x-should-retry"), ["false"])
+
+    async def test_too_many_values(self) -> None:
+        """A response with more values than the limit is a 502 that names it and forbids a retry."""
+        document = {"choices": [{"index": 0, "delta": {"a": [[]] * 50}, "finish_reason": "stop"}]}
+        answered = await self.asked(streamed(event(json.dumps(document)) + DONE))
+        response = {"type": "response.completed", "response": {"output": [1], "a": [[]] * 50}}
+        cases = (
+            (CHAT, event(json.dumps(document)) + DONE, json.dumps(answered.json())),
+            (RESPONSES, event(json.dumps(response)), json.dumps(response)),
+        )
+        for target, data, counted in cases:
+            most = sum(map(counted.count, ",:[{"))
+            for limit, status in ((most, 200), (most - 1, 502)):
+                got = await self.asked(
+                    streamed(data), target=target, limits=Limits(max_response_values=limit)
+                )
+                self.assertEqual(got.status, status, (target, limit))
+            self.assert_error(got, 502, "upstream_error", "maxResponseValues")
+            self.assertEqual(got.json()["error"]["code"], "response_too_many_values")
+            self.assertEqual(got.all("x-should-retry"), ["false"])
 
     async def test_request_too_large(self) -> None:
         """A body of exactly the limit is accepted; one more byte is a 413, streaming or not."""
@@ -220,6 +244,18 @@ class ErrorTests(ConversionTestCase):
         for more in (body + b" ", json.dumps({**CHAT_BODY, "stream": True}).encode()):
             response = await self.asked(streamed(HELLO), body=more, headers=[JSON], limits=limits)
             self.assert_error(response, 413, "invalid_request_error", "maxRequestBytes")
+
+    async def test_too_many_request_values(self) -> None:
+        """So it is with its values: they are counted outside of strings, before anything is decoded."""
+        text = '"[,],{:}' * 100
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
+        for limit, status in ((9, 200), (8, 413)):
+            limits = Limits(max_request_values=limit)
+            response = await self.asked(streamed(HELLO), body=body, headers=[JSON], limits=limits)
+            self.assertEqual(response.status, status)
+        self.assert_error(response, 413, "invalid_request_error", "maxRequestValues")
+        self.assertEqual(response.json()["error"]["code"], "request_too_many_values")
+        self.assertEqual(response.all("x-should-retry"), ["false"])
 
     async def test_silence(self) -> None:
         """Silence is a 504, before the head and inside the stream."""

@@ -1,0 +1,1 @@
+"""Measurement of what hostile upstreams, clients and services cost."""
