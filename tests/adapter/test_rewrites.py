@@ -145,7 +145,13 @@ class ReplacementTests(TestCase):
         """What is held for a call without a stream is bounded."""
         for keys in ({}, {"mode": "cumulative"}):
             pieces = ["abcdefghij" * (number if keys else 1) for number in range(1, 30)]
-            answer = Answer(sse(*({"text": text} for text in pieces)), stream=False, max_bytes=200, **keys)
+            answer = Answer(
+                sse(*({"text": text} for text in pieces)),
+                stream=False,
+                max_bytes=200,
+                max_event_bytes=1_000,
+                **keys,
+            )
             assert answer.error is not None
             self.assertIn("maxResponseBytes", answer.error.message)
 

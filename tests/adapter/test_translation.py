@@ -34,10 +34,16 @@ class Answer:
     def __init__(self, *reads: bytes, **keys: Any) -> None:
         media = keys.pop("media", SSE)
         max_bytes = keys.pop("max_bytes", 10_000)
+        max_event_bytes = keys.pop("max_event_bytes", max_bytes)
         stream = keys.pop("stream", True)
         dialect = Dialect("http://service", AdapterConfig(**keys))
         translation = dialect.translation(
-            media, IDENTITY, include_usage=True, max_bytes=max_bytes, max_event_bytes=max_bytes, stream=stream
+            media,
+            IDENTITY,
+            include_usage=True,
+            max_bytes=max_bytes,
+            max_event_bytes=max_event_bytes,
+            stream=stream,
         )
         self.error: APIError | None = None
         self.chunks: list[dict[str, Any]] = []

@@ -25,7 +25,8 @@ Step = Callable[[], Awaitable[object]]
 NOTHING = "The client took nothing for 600 seconds."
 
 
-LARGE = chunk({"content": "x" * 16 * MIB}, "stop") + DONE
+#: Two events, because one may be no larger than maxEventBytes.
+LARGE = chunk({"content": "x" * 8 * MIB}) + chunk({"content": "x" * 8 * MIB}, "stop") + DONE
 
 
 ASK = {**CHAT_BODY, "model": "gpt-3.5-turbo"}
