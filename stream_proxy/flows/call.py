@@ -11,11 +11,17 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.lenient_json import decode_members, encode_json
+from stream_proxy.lenient_json import decode_members, encode_json, is_integer
 
 _DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
 _FALSE = (b"false", b"null")
+
+#: Statuses of errors that may be about the stream, or about an option that only a stream has.
+FALLBACK_STATUSES = (400, 422)
+
+IncludeUsage = Literal["auto", "always", "never"]
 
 
 class Kind(Enum):
@@ -62,15 +68,14 @@ def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader])
     kind = next((kind for kind in Kind if path.endswith(kind.value)), None)
     if kind is None:
         return None
-    content_type = b""
+    content_types: list[bytes] = []
     for name, value in headers:
         lower = name.lower()
         if lower == b"content-type":
-            content_type = value
+            content_types = [value]  # the last one counts
         elif lower == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             return None
-    media_type = content_type.partition(b";")[0].strip().lower()
-    return kind if media_type == b"application/json" else None
+    return kind if media_type(content_types) == b"application/json" else None
 
 
 def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
@@ -90,12 +95,12 @@ def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
         format = bytes(audio.get("format", b"")).strip()[:16]
         call = replace(call, model=b"audio %b %b" % (format, call.model))
     n = _decoded(fields.get("n"))
-    return replace(call, n=n) if isinstance(n, int) and not isinstance(n, bool) and n > 1 else call
+    return replace(call, n=n) if is_integer(n) and n > 1 else call
 
 
 def refuses_include_usage(status: int, body: bytes) -> bool:
     """Report whether an error is about ``stream_options.include_usage``."""
-    return status in (400, 422) and (b"stream_options" in body or b"include_usage" in body)
+    return status in FALLBACK_STATUSES and (b"stream_options" in body or b"include_usage" in body)
 
 
 def refuses_stream(status: int, body: bytes) -> bool:
@@ -141,6 +146,3 @@ def _decoded(data: Raw | None) -> object:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
-
-
-IncludeUsage = Literal["auto", "always", "never"]

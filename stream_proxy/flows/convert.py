@@ -10,9 +10,10 @@ from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.errors import APIError
 from stream_proxy.flows.aggregation import Aggregation, JSONAggregation, StreamAggregation
+from stream_proxy.flows.call import FALLBACK_STATUSES
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.fallbacks import Fallbacks
-from stream_proxy.flows.inspection import FALLBACK_STATUSES, Inspection
+from stream_proxy.flows.inspection import Inspection
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import BodyKind, media_type

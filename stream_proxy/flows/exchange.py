@@ -17,7 +17,7 @@ from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
-from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.headers import RawHeader, raw_headers
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
 from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
@@ -63,9 +63,7 @@ class Exchange:
         self.resource = resource
         self.request = request
         #: The client's header fields, as they came.
-        self.fields: list[RawHeader] = [
-            (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
-        ]
+        self.fields = raw_headers(request.requestHeaders.getAllRawHeaders())
         #: Fields of every response of the proxy's own.
         self.own_headers = resource.access.cors(self.fields) if cors else []
         self._mode = mode

@@ -5,13 +5,12 @@ from __future__ import annotations
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, status_error
+from stream_proxy.flows.call import FALLBACK_STATUSES
 from stream_proxy.http.body_kind import BodyKind, sniff
 from stream_proxy.http.headers import RawHeader
 
 #: The part of a body that is looked at before it is decided what the response is.
 PEEK_BYTES = 65_536
-#: Statuses of errors that may be about the stream, or about an option that only a stream has.
-FALLBACK_STATUSES = (400, 422)
 
 
 class Inspection:

@@ -13,6 +13,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from stream_proxy.http.headers import raw_headers
 from stream_proxy.http.upgrade import wants_websocket
 from stream_proxy.mock.chat import chunks, completion
 from stream_proxy.mock.checks import optional, wants_stream
@@ -243,9 +244,7 @@ def _message_handler(request: Request, control: Control) -> MessageHandler | Non
     kind = request.path.rstrip(b"/").rpartition(b"/")[2]
     if kind not in (b"realtime", b"echo"):
         return None
-    headers = [
-        (name, value) for name, values in request.requestHeaders.getAllRawHeaders() for value in values
-    ]
+    headers = raw_headers(request.requestHeaders.getAllRawHeaders())
     if not wants_websocket(request.method, headers):
         upgrade = (("Upgrade", "websocket"),)
         raise MockError(426, "Here is a WebSocket: send its handshake.", headers=upgrade)
