@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
@@ -23,6 +23,7 @@ from stream_proxy.downstream.response import break_off, respond, respond_error, 
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.request_log import Outcome
+from stream_proxy.transport.timers import Timeout
 
 _BLANK = b" "
 _HEAD = (
@@ -50,12 +51,11 @@ class Heartbeat:
         due: Callable[[], None],
         stopped: Callable[[], None],
     ) -> None:
-        self._clock = clock
         self._request = request
         self._seconds = seconds
         self._due: Callable[[], None] | None = due
         self._stopped: Callable[[], None] | None = stopped
-        self._call: IDelayedCall | None = None
+        self._timeout = Timeout(clock)
         self._paused = False
         #: Whether the head is out.
         self.begun = False
@@ -65,16 +65,14 @@ class Heartbeat:
     def start(self) -> None:
         """Start the clock."""
         if self._seconds > 0:
-            self._call = self._clock.callLater(self._seconds, self._tick)
+            self._timeout.start(self._seconds, self._tick)
 
     def stop(self) -> None:
         """Stop the heartbeat."""
         self._due = self._stopped = None
         if self.begun and isinstance(self._request, ProxyRequest):
             self._request.stopping = None
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._timeout.stop()
 
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
         """Send the head of a response of unknown length, and the first blank."""
@@ -123,7 +121,7 @@ class Heartbeat:
         """Do nothing: the flow hears of a lost client from its request."""
 
     def _tick(self) -> None:
-        self._call = self._clock.callLater(self._seconds, self._tick)
+        self._timeout.start(self._seconds, self._tick)
         if not self.begun:
             if self._due is not None:
                 self._due()

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.transport.eager_write import tcp_connection, unsent
+from stream_proxy.transport.timers import Timeout
 
 #: Looks at the connections within the time that a stall may take, and the longest time between two.
 _LOOKS = 4
@@ -116,21 +117,18 @@ class StallWatch:
         self.seconds = seconds
         self._clock = clock
         self._connections = connections
-        self._call: IDelayedCall | None = None
+        self._timeout = Timeout(clock)
 
     def start(self) -> None:
         """Start to watch, unless that is under way."""
-        if self._call is None:
-            self._call = self._clock.callLater(min(self.seconds / _LOOKS, _LONGEST_SECONDS), self._look)
+        if not self._timeout.running:
+            self._timeout.start(min(self.seconds / _LOOKS, _LONGEST_SECONDS), self._look)
 
     def stop(self) -> None:
         """Stop to watch."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._timeout.stop()
 
     def _look(self) -> None:
-        self._call = None
         self.start()
         now = self._clock.seconds()
         for connection in list(self._connections):

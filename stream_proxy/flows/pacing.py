@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
+from stream_proxy.transport.timers import Timeout
 from stream_proxy.upstream.response import UpstreamResponse
 
 #: Bytes beyond those that came that are worked on before other connections are served: a little more than one
@@ -39,14 +40,13 @@ class PacedBody:
         ended: Callable[[APIError | None], None],
         failed: Callable[[Failure], None],
     ) -> None:
-        self._clock = clock
         self._response = response
         self._work = work
         self._ended = ended
         self._failed = failed
         self._reads: deque[Iterator[int]] = deque()
         self._left = TURN_BYTES
-        self._call: IDelayedCall | None = None
+        self._next_turn = Timeout(clock)
         self._running = False
         self._stopped = False
         self._over = False
@@ -56,9 +56,7 @@ class PacedBody:
         """Take no more steps: the body goes to another sink, or to none."""
         self._stopped = True
         self._reads.clear()
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._next_turn.stop()
 
     def body_received(self, data: bytes) -> None:
         """Queue the work on a read."""
@@ -73,7 +71,7 @@ class PacedBody:
         self._go()
 
     def _go(self) -> None:
-        if self._stopped or self._running or self._call is not None:
+        if self._stopped or self._running or self._next_turn.running:
             return
         self._running = True
         try:
@@ -88,7 +86,7 @@ class PacedBody:
         while self._reads:
             if self._left <= 0:
                 self._response.pause()
-                self._call = self._clock.callLater(0, self._turn)
+                self._next_turn.start(0, self._turn)
                 return
             step = next(self._reads[0], None)
             if self._stopped:
@@ -102,8 +100,7 @@ class PacedBody:
             self._ended(self._error)
 
     def _turn(self) -> None:
-        self._call = None
         self._left = TURN_BYTES
         self._go()
-        if not self._stopped and self._call is None:
+        if not (self._stopped or self._next_turn.running):
             self._response.resume()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import ResponseDone
@@ -14,6 +14,7 @@ from twisted.web.iweb import IResponse
 
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.transport.timers import Timeout
 from stream_proxy.upstream.failures import body_failure
 
 #: Seconds in which an upstream may end a body that is not needed, so that its connection can be reused.
@@ -127,7 +128,8 @@ class Drain:
     ) -> None:
         self._response = response
         self._done = done
-        self._call: IDelayedCall = clock.callLater(DRAIN_SECONDS, self.stop)
+        self._timeout = Timeout(clock)
+        self._timeout.start(DRAIN_SECONDS, self.stop)
         response.sink = self
         response.resume()
 
@@ -138,7 +140,6 @@ class Drain:
         self.stop()
 
     def stop(self) -> None:
-        if self._call.active():
-            self._call.cancel()
+        self._timeout.stop()
         self._response.abort()
         self._done(self)

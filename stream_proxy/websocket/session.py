@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
@@ -21,6 +21,7 @@ from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.downstream.response import is_taking
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.eager_write import send_promptly
+from stream_proxy.transport.timers import Timeout
 from stream_proxy.websocket.frames import Close
 from stream_proxy.websocket.side import Connection, Side
 from stream_proxy.websocket.upstream_handshake import UpstreamHandshake
@@ -54,7 +55,6 @@ class Session:
         upstream: UpstreamHandshake,
         ended: Callable[[Outcome], None],
     ) -> None:
-        self._clock = clock
         self._request = request
         self._client: Side[HTTPChannel] = Side(request.channel, masked=False)
         self._upstream = Side(upstream, masked=True)
@@ -62,7 +62,7 @@ class Session:
         #: The close code and the problem, for the log.
         self._code: int | None = None
         self._problem: str | None = None
-        self._timer: IDelayedCall | None = None
+        self._timeout = Timeout(clock)
 
     def start(self) -> None:
         """Take over both connections, and what has already come on them."""
@@ -102,7 +102,7 @@ class Session:
 
     def drop(self) -> None:
         """Drop both connections."""
-        self._stop_waiting()
+        self._timeout.stop()
         self._upstream.abort()
         self._client.abort()
 
@@ -148,9 +148,9 @@ class Session:
         if alone or (client.close_sent is not None and upstream.close_sent is not None):
             # Not at once: closing a connection with unread bytes of the peer resets it, which could destroy
             # our last frames on their way.
-            self._wait(END_SECONDS, self._finish)
+            self._timeout.start(END_SECONDS, self._finish)
         else:
-            self._wait(CLOSE_SECONDS, self._unanswered)
+            self._timeout.start(CLOSE_SECONDS, self._unanswered)
 
     def _unanswered(self) -> None:
         """Return a close frame that had no reply to its sender."""
@@ -159,37 +159,24 @@ class Session:
         self._finish()
 
     def _finish(self) -> None:
-        self._wait(FLUSH_SECONDS, self._flushed)
+        self._timeout.start(FLUSH_SECONDS, self._flushed)
         self._client.hang_up()
         self._upstream.hang_up()
 
     def _flushed(self) -> None:
         if not self._client.gone and is_taking(self._request):
-            self._wait(FLUSH_SECONDS, self._flushed)  # the channel drops clients that take nothing
+            self._timeout.start(FLUSH_SECONDS, self._flushed)  # the channel drops clients that take nothing
         else:
             self.drop()
 
     def _end(self) -> None:
-        self._stop_waiting()
+        self._timeout.stop()
         up, down = self._client.frames, self._upstream.frames
         detail = (
             f"close {self._code or _VANISHED}, "
             f"{up.messages} messages {up.octets} bytes up, {down.messages} messages {down.octets} bytes down"
         )
         self._ended(Outcome(101, down.octets, self._problem, detail))
-
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._timer = self._clock.callLater(seconds, self._waited, then)
-
-    def _waited(self, then: Callable[[], None]) -> None:
-        self._timer = None
-        then()
-
-    def _stop_waiting(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
 
 
 def _take_over(
