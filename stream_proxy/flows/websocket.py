@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from stream_proxy.downstream.response import break_off
-from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake, without_frames
+from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import raw_headers, request_headers, response_headers
@@ -130,12 +130,7 @@ class WebSocketRelay(UpstreamCall):
         if isinstance(failure.value, HandshakeError):
             origin = self.upstream.url.origin
             failure = Failure(handshake_unusable(origin, failure.value))
-        known = self.upstream.explained(failure)
-        if known is not failure and failure.value is not None:
-            # The frames that connected hold this flow.
-            failure.cleanFailure()
-            without_frames(failure.value)
-        super()._failed(known)
+        super()._failed(self.upstream.explained(failure))
 
     def _too_slow(self) -> None:
         seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin

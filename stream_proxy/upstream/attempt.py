@@ -13,12 +13,11 @@ from twisted.web.http import NOT_MODIFIED, PROXY_AUTH_REQUIRED
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 
-from stream_proxy.errors import without_frames
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import raw_headers, response_headers
 from stream_proxy.upstream.connection import UpstreamProtocol
 from stream_proxy.upstream.connections import Connections
-from stream_proxy.upstream.failures import ConnectLimitError, ProxyRefusedError, request_failure
+from stream_proxy.upstream.failures import ConnectLimitError, ProxyRefusedError, replaced, request_failure
 from stream_proxy.upstream.pool import unwrapped
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.slots import Slot
@@ -82,18 +81,13 @@ class Attempt:
             self._asking.cancel()
 
     def _failed(self, failure: Failure) -> None:
-        route, raised = self._connections.route, failure.value
         if self._cancelled:
-            known = Failure(CancelledError())
+            failure = replaced(failure, CancelledError())
         else:
-            known = request_failure(failure, route.answers, self._connections.connect_seconds)
-        if known is not failure:
-            # Its frames hold the connection and the request, and these hold it.
-            failure.cleanFailure()
-            if raised is not None:
-                without_frames(raised)
+            peer, seconds = self._connections.route.answers, self._connections.connect_seconds
+            failure = request_failure(failure, peer, seconds)
         if not self._responded.called:
-            self._responded.errback(known)
+            self._responded.errback(failure)
 
     def _send(self, agent: IAgent | None, origin: str) -> Deferred[IResponse]:
         if agent is None:

@@ -29,7 +29,7 @@ from twisted.web._newclient import (
 )
 
 from stream_proxy.error_codes import ErrorCode
-from stream_proxy.errors import APIError, proxy_error, upstream_error
+from stream_proxy.errors import APIError, proxy_error, upstream_error, without_frames
 from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.upstream.egress import EgressProxy
 from stream_proxy.upstream.pem import openssl_words
@@ -209,7 +209,18 @@ def request_failure(failure: Failure, peer: Peer, connect_seconds: float) -> Fai
     A failure that is not known here is returned as it is.
     """
     error = _explain(failure.value, peer, connect_seconds)
-    return failure if error is None else Failure(error)
+    return failure if error is None else replaced(failure, error)
+
+
+def replaced(failure: Failure, error: Exception) -> Failure:
+    """Return the Failure of `error`, in place of one whose frames are of no use any more.
+
+    These hold the connection, the request and the flow, and these in turn hold the failure.
+    """
+    failure.cleanFailure()
+    if failure.value is not None:
+        without_frames(failure.value)
+    return Failure(error)
 
 
 def body_failure(failure: Failure, origin: str) -> APIError:
