@@ -47,8 +47,8 @@ class ResponseAccumulator(EventAccumulator):
 
     def _process(self, event: ServerSentEvent) -> None:
         kind, data = event.event, event.data
-        if kind in ITEM_EVENTS and self._items.continues(kind, data):
-            self._bound()
+        if self._items.continues(kind, data):  # nearly every event, and no new item
+            self._bound_bytes()
             return
         named = kind.startswith("response.")
         if named and kind not in _NEEDED and not names_error(kind):
@@ -88,6 +88,9 @@ class ResponseAccumulator(EventAccumulator):
 
     def _bound(self) -> None:
         self._budget.check_nodes(self._items.count)
+        self._bound_bytes()
+
+    def _bound_bytes(self) -> None:
         if self._items.held > self._max_bytes:
             raise response_too_large(self._max_bytes)
 
