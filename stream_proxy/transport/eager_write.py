@@ -1,64 +1,201 @@
-"""Eager writes, which go out at the end of their reactor turn without first polling for room."""
+"""Eager writes, which go out at the end of their turn, or earlier, without first polling for room.
+
+Twisted keeps each write until its next poll, which takes two system calls and a turn of the reactor, although
+there nearly always is room. Subclasses of its connections ask the kernel first. Only what it does not take is
+left to Twisted's own buffers, in whose order and state everything stays at every moment. So closing,
+half-closing, producers and errors are Twisted's: an error met here is met again by its next attempt, and
+never reaches a protocol from within a write.
+
+A connection that exists takes such a subclass for its class (they add no layout), which costs no memory.
+"""
 
 from __future__ import annotations
 
-from weakref import ref
+from collections.abc import Iterable
+from typing import Final
 
+from twisted.internet import unix
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.tcp import Connection
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.tcp import Client, Connection, Server
+
+from stream_proxy.transport.turn import Turn, turn_of
+from stream_proxy.transport.ways import plain_ways, uses
+
+#: The most bytes of one read, and of one read while a large body comes.
+READ_BYTES: Final = Connection.bufferSize
+LARGE_READ_BYTES: Final = 2**18
 
 
-class _Prompt:
-    """Replacement for one transport's ``startWriting``."""
+class _EagerWrites(Connection):
+    """Connection that sends when its turn ends, or as soon as much was written."""
 
-    __slots__ = ("_clock", "_transport", "_waiting")
+    _turn: Turn
+    #: It will be flushed when the turn ends.
+    _queued = False
 
-    def __init__(self, transport: Connection) -> None:
-        # The transport holds this; with a strong reference back, only the cycle collector would free them.
-        self._transport = ref(transport)
-        self._clock = IReactorTime(transport.reactor)
-        self._waiting = False
+    def write(self, data: bytes) -> None:
+        if self.TLS or not isinstance(data, bytes):
+            Connection.write(self, data)
+        elif data and self.connected and not self._writeDisconnected:
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if self._tempDataLen > self.bufferSize:
+                if not self.dataBuffer:
+                    self._send()
+                FileDescriptor._maybePauseProducer(self)
+            elif not self._queued and not self.dataBuffer:
+                self._queued = True
+                self._turn.add(self)
 
-    def start_writing(self) -> None:
-        transport = self._transport()
-        if transport is not None and not self._waiting:
-            self._waiting = True
-            self._clock.callLater(0, self._flush, transport)
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        for data in iovec:
+            self.write(data)
 
-    def at_once(self) -> None:
-        """Send now, for transports that are written to once in a turn and so need not wait for its end."""
-        transport = self._transport()
-        if transport is None:
+    def startWriting(self) -> None:
+        if self.dataBuffer:
+            FileDescriptor.startWriting(self)
+        elif not self._queued:
+            # This may be loseConnection, which sets `disconnecting` only after this call.
+            self._queued = True
+            self._turn.add(self)
+
+    def flush(self) -> None:
+        """Send what was written. What is to be done once everything is sent, Twisted does after a poll."""
+        self._queued = False
+        if not self.connected:
             return
-        if len(transport.dataBuffer) > transport.offset:
-            # With a backlog this may be loseConnection, which sets `disconnecting` only after this call.
-            FileDescriptor.startWriting(transport)
-        else:
-            self._flush(transport)
+        if self._tempDataLen and not self.dataBuffer:
+            self._send()
+        if self.disconnecting or self._writeDisconnecting or self._is_awaited:
+            FileDescriptor.startWriting(self)
 
-    def _flush(self, transport: Connection) -> None:
-        self._waiting = False
-        if not transport.connected or transport.fileno() < 0:
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether a producer waits to be asked for more."""
+        return self.producer is not None and (self.producerPaused or not self.streamingProducer)
+
+    def _send(self) -> None:
+        """Send what was written since there was last a backlog; what finds no room becomes one."""
+        if self._aborting:
             return
-        # Closing is left to the reactor; so are errors, which its own attempt to write meets again.
-        busy = transport.disconnecting or not unsent(transport)
-        if busy or transport.doWrite() or unsent(transport):
-            FileDescriptor.startWriting(transport)
+        written, self._tempDataBuffer, self._tempDataLen = self._tempDataBuffer, [], 0
+        data = written[0] if len(written) == 1 else b"".join(written)
+        sent = self._offer(data)
+        if sent < len(data):
+            self.dataBuffer = data
+            self.offset = sent
+            FileDescriptor.startWriting(self)
+
+    def _offer(self, data: bytes) -> int:
+        """Return how many bytes the kernel took."""
+        try:
+            return self.socket.send(data)
+        except OSError:
+            return 0
 
 
-def send_promptly(transport: object, *, at_once: bool = False) -> None:
-    """Let `transport`, a TCP connection, send without polling first.
+class _EagerReads(Connection):
+    """Connection that puts each read into a bracket, and reads more at once where that was allowed."""
 
-    Everything that one turn wrote is sent together at its end; with `at_once`, each write by itself.
+    _turn: Turn
+    #: The most that may be read at once, and what the next read asks for.
+    _most_bytes = _read_bytes = READ_BYTES
 
-    Twisted polls for room after each write, which takes two system calls and a turn of the reactor, although
-    there nearly always is room. Where there is none, the rest waits for the poll as usual.
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
+        size = self._read_bytes
+        try:
+            data = self.socket.recv(size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        if len(data) < size:
+            if size != READ_BYTES:
+                self._read_bytes = READ_BYTES
+        elif size != self._most_bytes:
+            self._read_bytes = self._most_bytes
+        turn = self._turn
+        turn.begin()
+        try:
+            self.protocol.dataReceived(data)
+        finally:
+            turn.end()
+        return None
+
+    def allow_large_reads(self, allowed: bool) -> None:
+        """Ask for more at once as long as reads are full, or stop doing so."""
+        self._most_bytes = LARGE_READ_BYTES if allowed else READ_BYTES
+        self._read_bytes = READ_BYTES
+
+
+class _EagerServer(_EagerWrites, _EagerReads, Server):
+    """Client's TCP connection."""
+
+
+class _EagerClient(_EagerWrites, _EagerReads, Client):
+    """TCP connection to an upstream."""
+
+
+class _EagerUNIX(_EagerWrites):
+    """UNIX connection, whose bytes may carry descriptors along."""
+
+    def _offer(self, data: bytes) -> int:
+        sent = self.writeSomeData(data)
+        return sent if isinstance(sent, int) else 0
+
+    def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
+        self._turn.begin()
+        try:
+            return super()._dataReceived(data)
+        finally:
+            self._turn.end()
+
+
+class _EagerUNIXServer(_EagerUNIX, unix.Server):
+    """Client's UNIX connection."""
+
+
+class _EagerUNIXClient(_EagerUNIX, unix.Client):
+    """UNIX connection to an upstream."""
+
+
+_EAGER: Final[dict[type[Connection], type[_EagerWrites]]] = {
+    Server: _EagerServer,
+    Client: _EagerClient,
+    unix.Server: _EagerUNIXServer,
+    unix.Client: _EagerUNIXClient,
+}
+#: Whether Twisted's connections have the insides that the subclasses rely on.
+FITS: Final = uses(
+    FileDescriptor.write, "_writeDisconnected", "_tempDataBuffer", "_tempDataLen", "_maybePauseProducer"
+) and uses(
+    FileDescriptor.doWrite, "dataBuffer", "offset", "_tempDataBuffer", "_tempDataLen", "_writeDisconnecting"
+)
+
+
+def send_promptly(transport: object) -> None:
+    """Let the connection below `transport`, if there is one that Twisted made, send without polling first."""
+    inner = tcp_connection(transport)
+    eager = _EAGER.get(type(inner)) if inner is not None else None
+    if inner is not None and eager is not None and FITS and not plain_ways():
+        inner.__class__ = eager
+        assert isinstance(inner, _EagerWrites)
+        inner._turn = turn_of(IReactorTime(inner.reactor))
+
+
+def allow_large_reads(transport: object, allowed: bool) -> None:
+    """Let `transport` read up to 256 KiB at once as long as reads are full, or no longer.
+
+    It is for bodies that are passed on as they are: other work would take too long in one turn.
     """
     inner = tcp_connection(transport)
-    if inner is not None:
-        prompt = _Prompt(inner)
-        inner.startWriting = prompt.at_once if at_once else prompt.start_writing  # type: ignore[method-assign]
+    if isinstance(inner, _EagerReads):
+        inner.allow_large_reads(allowed)
 
 
 def tcp_connection(transport: object) -> Connection | None:

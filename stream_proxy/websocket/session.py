@@ -71,9 +71,8 @@ class Session:
         assert channel is not None and connection is not None
         from_client = _take_over(channel, partial(self._relay, client, upstream), self.shut_down)
         from_upstream = connection.take_over(partial(self._relay, upstream, client), self._upstream_lost)
-        # Each read is written by itself, so there is no point in waiting for more to send along.
-        send_promptly(channel.transport, at_once=True)
-        send_promptly(connection.transport, at_once=True)
+        send_promptly(channel.transport)
+        send_promptly(connection.transport)
         client.consume(upstream)
         upstream.consume(client)
         client.resumeProducing()

@@ -20,6 +20,7 @@ from twisted.internet import tcp, unix
 from twisted.internet._sslverify import ClientTLSOptions, _verifyCB
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
@@ -40,6 +41,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from zope.interface import implementer
+
+from stream_proxy.transport import eager_write
 
 reactor: Any = _reactor
 
@@ -169,15 +172,29 @@ class ConnectionTests(TestCase):
         self.assertEqual(self.peer.recv(10), b"abc")
 
     def test_connection_writing(self) -> None:
-        """A write calls the instance's ``startWriting``, and ``doWrite`` its ``writeSomeData``."""
+        """A write calls ``startWriting``, as does ``loseConnection``; ``doWrite`` calls ``writeSomeData``."""
         called: list[Any] = []
         self.connection.startWriting = lambda: called.append("start")
         send = self.connection.writeSomeData
         self.connection.writeSomeData = _noting(called, send, result=True)
         self.connection.write(b"abc")
         self.assertEqual(called, ["start"])
+        self.assertEqual(self.connection._tempDataBuffer, [b"abc"])
         self.connection.doWrite()
         self.assertEqual(called, ["start", 3])
+        self.connection.loseConnection()
+        self.assertEqual(called, ["start", 3, "start"])
+
+    def test_connection_class(self) -> None:
+        """The connections that a reactor makes may take a subclass for their class."""
+        self.assertTrue(eager_write.FITS)
+        for flag in ("_writeDisconnected", "_writeDisconnecting", "_aborting"):
+            self.assertIs(getattr(self.connection, flag), False)
+        for made, eager in eager_write._EAGER.items():
+            connection: Any = made.__new__(made)
+            connection.__class__ = eager
+            self.assertTrue(IHalfCloseableDescriptor.providedBy(connection))
+        self.assertIn("_dataReceived", unix.Server.doRead.__code__.co_names)
 
 
 @implementer(IBodyProducer)

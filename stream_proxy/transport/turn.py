@@ -1,0 +1,88 @@
+"""Turn of the reactor, at whose end each connection sends once what was written to it.
+
+A read of one connection often leads to several writes, to the same connection or to others. Connections that
+:func:`~stream_proxy.transport.eager_write.send_promptly` has prepared put their own reads into a bracket::
+
+    turn.begin()
+    try:
+        protocol.dataReceived(data)
+    finally:
+        turn.end()
+
+so that a protocol on one of them has nothing to do: what it writes while it handles a read is sent when
+``dataReceived`` returns, in one piece for each connection and without another turn of the reactor. Other code
+that writes much (a delayed call, for example) may use a bracket of its own; brackets nest, and the outermost
+one sends. Without a bracket, one delayed call of 0 seconds sends for all that have something to send.
+
+A :class:`Turn` belongs to its reactor, which carries it: see :func:`turn_of`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+_log = Logger()
+#: The attribute of a reactor that holds its turn.
+_ATTRIBUTE = "_stream_proxy_turn"
+
+
+class Sender(Protocol):
+    """Connection that holds what was written to it until its turn ends."""
+
+    def flush(self) -> None:
+        """Send it. What this writes to other connections is sent at the same end."""
+
+
+class Turn:
+    """Turn of one reactor. Make none: ask :func:`turn_of`."""
+
+    __slots__ = ("_clock", "_depth", "_scheduled", "_senders")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._depth = 0
+        self._scheduled = False
+        self._senders: list[Sender] = []
+
+    def begin(self) -> None:
+        """Open a bracket. Whoever does closes it with :meth:`end`, whatever is raised."""
+        self._depth += 1
+
+    def end(self) -> None:
+        """Close the bracket; at the end of the outermost one, everything is sent."""
+        self._depth -= 1
+        if self._senders and not self._depth:
+            self._flush()
+
+    def add(self, sender: Sender) -> None:
+        """Have `sender` flushed once at the end of this turn. It must not be added again before that."""
+        self._senders.append(sender)
+        if not self._depth and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._end_late)
+
+    def _end_late(self) -> None:
+        self._scheduled = False
+        self._flush()
+
+    def _flush(self) -> None:
+        self._depth += 1  # a TLS connection that is flushed adds the one below it to the list
+        for sender in self._senders:
+            try:
+                sender.flush()
+            except Exception:  # it must not keep the others from sending
+                _log.failure("Writing to a connection failed")
+        self._senders.clear()
+        self._depth -= 1
+
+
+def turn_of(reactor: IReactorTime) -> Turn:
+    """Return the turn of `reactor`, always the same one."""
+    turn: Turn | None = getattr(reactor, _ATTRIBUTE, None)
+    if turn is None:
+        turn = Turn(reactor)
+        setattr(reactor, _ATTRIBUTE, turn)
+    return turn
