@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import signal
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from kits.benchmarks.goals import TUNED
 from kits.benchmarks.registry import all_contestants, chosen_contestants
-from kits.benchmarks.report import render, write_json
+from kits.benchmarks.report import render
 from kits.benchmarks.runner import Runner
 from kits.benchmarks.workloads import PACED_EVENTS, QUICK_PACED_EVENTS, WORKLOADS, chosen_workloads
 
 QUICK_WORKLOADS = "convert,responses,stream,stream-paced,small,ws-text,ws-pipe"
-QUICK_CONTESTANTS = "aiohttp,nginx,product"
+QUICK_CONTESTANTS = "aiohttp,aiohttp-tuned,nginx,product"
 
 
 def main() -> None:
@@ -25,6 +29,9 @@ def main() -> None:
         "--contestants",
         metavar="NAMES",
         help="a comma-separated list; product@DIRECTORY is another checkout's",
+    )
+    parser.add_argument(
+        "--reference", metavar="NAME", default=TUNED, help="the contestant that is 1 (%(default)s)"
     )
     parser.add_argument("--rounds", type=int, help="how often each is measured (5; quick: 3)")
     parser.add_argument("--cpu", type=float, help="CPU seconds of each measurement (1; quick: 0.3)")
@@ -59,9 +66,18 @@ def main() -> None:
         paced_events=QUICK_PACED_EVENTS if quick else PACED_EVENTS,
     )
     results = runner.run(rounds)
-    print(render(results, workloads, [one.name for one in contestants]))
-    asked = {"rounds": rounds, "cpu_seconds": cpu_seconds, "quick": quick, "connections": options.connections}
-    path = write_json(results, Path(__file__).parent / "results", asked)
+    now = datetime.now(UTC)
+    results.about = {
+        "time": now.isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "rounds": rounds,
+        "cpu_seconds": cpu_seconds,
+        "connections": options.connections,
+    }
+    path = Path(__file__).parent / "results" / f"{now:%Y%m%d-%H%M%S}.json"
+    results.write(path)
+    print(render(results, workloads, [one.name for one in contestants], options.reference))
     print(f"\n{path}")
 
 

@@ -1,6 +1,8 @@
 """Aggregating proxy in a hundred lines of aiohttp: the obvious alternative to this product.
 
-    python aiohttp_proxy.py PORT=UPSTREAM_URL…
+    python aiohttp_proxy.py [--tuned] PORT=UPSTREAM_URL…
+
+`--tuned` runs the same lines on uvloop, with orjson instead of ``json``.
 
 Chat completions and Responses without ``stream`` are requested as streams and aggregated. Everything else is
 relayed as it arrives, WebSockets too.
@@ -11,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from aiohttp import (
@@ -43,26 +46,39 @@ HANDSHAKE = {
 CONVERTED = ("/chat/completions", "/responses")
 
 
+@dataclass(frozen=True)
+class Codec:
+    """How JSON is read and written."""
+
+    loads: Callable[[bytes], Any]
+    dumps: Callable[[Any], bytes]
+
+
+def standard() -> Codec:
+    """Return the codec of the standard library."""
+    return Codec(json.loads, lambda value: json.dumps(value).encode())
+
+
 def forwarded(headers: Any, *dropped: str) -> list[tuple[str, str]]:
     """Return the end-to-end headers."""
     return [(name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP.union(dropped)]
 
 
-async def events(response: ClientResponse) -> AsyncIterator[Any]:
+async def events(response: ClientResponse, loads: Callable[[bytes], Any]) -> AsyncIterator[Any]:
     """Yield the decoded data of each event of a response."""
     async for line in response.content:
         if line.startswith(b"data:"):
             data = line[5:].strip()
             if data == b"[DONE]":
                 return
-            yield json.loads(data)
+            yield loads(data)
 
 
-async def aggregate_chat(response: ClientResponse) -> dict[str, Any]:
+async def aggregate_chat(chunks: AsyncIterator[Any]) -> dict[str, Any]:
     """Aggregate the chunks of a stream into one ``chat.completion``."""
     result: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
-    async for chunk in events(response):
+    async for chunk in chunks:
         for name, value in chunk.items():
             if name != "choices" and value is not None:
                 result[name] = value
@@ -97,9 +113,9 @@ def merge(message: dict[str, Any], delta: dict[str, Any]) -> None:
             message[name] = value
 
 
-async def aggregate_responses(response: ClientResponse) -> Any:
+async def aggregate_responses(stream: AsyncIterator[Any]) -> Any:
     """Return the Response in the last event of a stream."""
-    async for event in events(response):
+    async for event in stream:
         if event["type"] in ("response.completed", "response.failed", "response.incomplete"):
             return event["response"]
     raise web.HTTPBadGateway(text="the stream ended too early")
@@ -108,9 +124,10 @@ async def aggregate_responses(response: ClientResponse) -> Any:
 class Proxy:
     """One port and the upstream behind it."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, session: ClientSession, codec: Codec) -> None:
         self.upstream = upstream
-        self.session: ClientSession
+        self.session = session
+        self.codec = codec
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Respond to any request."""
@@ -118,7 +135,7 @@ class Proxy:
             return await self.websocket(request)
         if request.method == "POST" and request.path.endswith(CONVERTED):
             body = await request.read()
-            data = json.loads(body)
+            data = self.codec.loads(body)
             if not data.get("stream"):
                 return await self.convert(request, data)
             return await self.relay(request, body)
@@ -130,15 +147,17 @@ class Proxy:
         chat = request.path.endswith("/chat/completions")
         if chat:
             data["stream_options"] = {"include_usage": True}
-        headers = forwarded(request.headers, "content-length", "content-type")
-        async with self.session.post(self.upstream + request.path_qs, headers=headers, json=data) as response:
+        headers = forwarded(request.headers, "content-length")
+        url, body = self.upstream + request.path_qs, self.codec.dumps(data)
+        async with self.session.post(url, headers=headers, data=body) as response:
             if response.content_type != "text/event-stream":
                 kept = forwarded(response.headers, "content-length")
                 return web.Response(status=response.status, headers=kept, body=await response.read())
-            result = await (aggregate_chat if chat else aggregate_responses)(response)
-            return web.json_response(
-                result, headers=forwarded(response.headers, "content-length", "content-type")
-            )
+            stream = events(response, self.codec.loads)
+            result = await (aggregate_chat if chat else aggregate_responses)(stream)
+            headers = forwarded(response.headers, "content-length", "content-type")
+            body = self.codec.dumps(result)
+            return web.Response(headers=headers, body=body, content_type="application/json")
 
     async def relay(self, request: web.Request, body: Any) -> web.StreamResponse:
         """Forward the request, and relay the response as it arrives."""
@@ -197,15 +216,14 @@ async def pump(source: Side, target: Side) -> None:
     await target.close(code=source.close_code or 1001)
 
 
-async def main(rules: list[str]) -> None:
+async def main(rules: list[str], codec: Codec) -> None:
     """Serve until killed."""
     timeout = ClientTimeout(total=None, sock_read=600, sock_connect=10)
     connector = TCPConnector(limit=0)
     async with ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
         for rule in rules:
             port, _, upstream = rule.partition("=")
-            proxy = Proxy(upstream)
-            proxy.session = session
+            proxy = Proxy(upstream, session, codec)
             app = web.Application(client_max_size=100 * 2**20)
             app.router.add_route("*", "/{path:.*}", proxy.handle)
             runner = web.AppRunner(app, access_log=None)
@@ -215,4 +233,11 @@ async def main(rules: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments[0] == "--tuned":
+        import orjson
+        import uvloop
+
+        uvloop.run(main(arguments[1:], Codec(orjson.loads, orjson.dumps)))
+    else:
+        asyncio.run(main(arguments, standard()))

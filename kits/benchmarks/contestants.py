@@ -91,15 +91,28 @@ def free_ports() -> dict[str, int]:
 
 
 class AiohttpProxy(Started):
-    """The hundred lines of aiohttp that everything is compared with."""
+    """The hundred lines of aiohttp that everything is compared with.
+
+    :param tuned: on uvloop and with orjson.
+    """
+
+    def __init__(self, name: str, *, tuned: bool = False) -> None:
+        super().__init__(name)
+        self._tuned = tuned
 
     def missing(self) -> str | None:
-        return None if importlib.util.find_spec("aiohttp") else "aiohttp"
+        needed = ("aiohttp", "orjson", "uvloop") if self._tuned else ("aiohttp",)
+        return ", ".join(name for name in needed if not importlib.util.find_spec(name)) or None
 
     def start(self, upstreams: Upstreams, folder: Path) -> Start:
         ports = free_ports()
         rules = [f"{port}={upstreams.url(leg)}" for leg, port in ports.items()]
-        command = [sys.executable, str(HERE / "aiohttp_proxy.py"), *rules]
+        command = [
+            sys.executable,
+            str(HERE / "aiohttp_proxy.py"),
+            *(["--tuned"] if self._tuned else []),
+            *rules,
+        ]
         return Start(command, ports, {"SSL_CERT_FILE": str(upstreams.authority)})
 
 

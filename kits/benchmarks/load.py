@@ -6,12 +6,12 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kits.benchmarks.native import program
 from kits.benchmarks.processes import Process
+from kits.benchmarks.results import Figures
 from kits.benchmarks.workloads import Workload
 
 #: The time after which a measurement counts as failed.
@@ -20,34 +20,6 @@ LIMIT_SECONDS = 90.0
 
 class Failed(Exception):
     """A failure of the load generator; the message states the reason."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of one measurement; CPU and memory are ``None`` if no contestant is in between.
-
-    :ivar cpu_ms: milliseconds of CPU time per unit of the workload.
-    :ivar p50_ms: the median time of a request or message, or the median delay of an event.
-    :ivar resident_mib: resident memory afterwards.
-    :ivar held_kib: memory per held connection.
-    """
-
-    count: int
-    seconds: float
-    cpu_ms: float | None = None
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    resident_mib: float | None = None
-    held_kib: float | None = None
-
-    @property
-    def per_second(self) -> float | None:
-        """The throughput; on a busy machine it means little."""
-        return self.count / self.seconds if self.seconds else None
-
-    def asdict(self) -> dict[str, Any]:
-        """Return the figures that exist, for JSON."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Generator:

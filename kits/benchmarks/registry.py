@@ -23,6 +23,7 @@ def all_contestants() -> dict[str, Contestant]:
         "direct": Contestant("direct"),
         "nginx": Nginx("nginx"),
         "aiohttp": AiohttpProxy("aiohttp"),
+        "aiohttp-tuned": AiohttpProxy("aiohttp-tuned", tuned=True),
         **_products(),
         "litellm": LiteLLM("litellm"),
         "portkey": Portkey("portkey"),

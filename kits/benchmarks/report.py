@@ -1,43 +1,16 @@
-"""Reports: tables and JSON."""
+"""Reports as text: ratios with their goals, versions of the product compared, each workload in detail."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from statistics import median
-from typing import Any
+from collections.abc import Sequence
+from statistics import quantiles
 
-from kits.benchmarks.load import Figures
-from kits.benchmarks.runner import Results
+from kits.benchmarks.goals import GOALS
+from kits.benchmarks.results import Results
 from kits.benchmarks.workloads import Workload
 
-#: The contestant that the others are compared with.
-BASE = "aiohttp"
-
-
-def cost(figures: Figures) -> float | None:
-    """Return the figure that is compared: CPU time, or the memory of a held connection."""
-    return figures.held_kib if figures.held_kib is not None else figures.cpu_ms
-
-
-def middle(figures: Mapping[int, Figures], name: str) -> float | None:
-    """Return the median of one figure over the rounds."""
-    values = [value for one in figures.values() if (value := getattr(one, name)) is not None]
-    return median(values) if values else None
-
-
-def ratio(figures: Mapping[int, Figures], base: Mapping[int, Figures]) -> float | None:
-    """Return the median of the rounds' ratios, in which noise that slows both down in a round cancels out."""
-    ratios = [
-        mine / other
-        for number in figures.keys() & base.keys()
-        if (mine := cost(figures[number])) is not None and (other := cost(base[number]))
-    ]
-    return median(ratios) if ratios else None
+#: The contestants that a report needs not show, as no proxy is in between.
+_NONE = ("direct",)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -64,12 +37,17 @@ def number(value: float | None, suffix: str = "") -> str:
     return f"{value:.3g}{suffix}" if value else f"0{suffix}"
 
 
-def render(results: Results, workloads: Sequence[Workload], names: Sequence[str]) -> str:
-    """Return all tables as text."""
-    present = [name for name in names if any(name in results.figures.get(one.name, {}) for one in workloads)]
-    parts = [_ratios(results, workloads, present)]
-    parts += [_details(results, one, present) for one in workloads if one.name in results.figures]
-    linear = [one for one in workloads if "linear" in one.groups and one.name in results.figures]
+def render(results: Results, workloads: Sequence[Workload], names: Sequence[str], reference: str) -> str:
+    """Return all tables as text.
+
+    :param reference: the contestant that the others are compared with.
+    """
+    measured = [one for one in workloads if one.name in results.figures]
+    present = [name for name in names if any(results.of(one.name, name) for one in measured)]
+    parts = [_ratios(results, measured, present, reference)]
+    parts += [_versions(results, measured, old, new) for old, new in pairs_of_versions(present)]
+    parts += [_details(results, one, present, reference) for one in measured]
+    linear = [one for one in measured if "linear" in one.groups]
     if linear:
         parts.append(_linearity(results, linear, present))
     notes = [f"{name} was skipped: it needs {what}" for name, what in results.skipped.items()]
@@ -79,35 +57,71 @@ def render(results: Results, workloads: Sequence[Workload], names: Sequence[str]
     return "\n\n".join(parts)
 
 
-def _ratios(results: Results, workloads: Sequence[Workload], names: Sequence[str]) -> str:
-    shown = [name for name in names if name != "direct"]
-    rows = [["workload", *shown]]
-    for workload in workloads:
-        by_name = results.figures.get(workload.name, {})
-        cells = []
-        for name in shown:
-            value = ratio(by_name.get(name, {}), by_name.get(BASE, {}))
-            mark = "*" if (workload.name, name) in results.relayed else ""
-            cells.append(number(value, mark))
-        rows.append([workload.name, *cells])
-    title = f"CPU time per request, message, event or chunk (idle: memory per connection), {BASE} = 1."
+def ratio_cell(results: Results, workload: str, name: str, reference: str) -> str:
+    """Return a ratio, marked if the contestant only relayed what others aggregated."""
+    mark = "*" if (workload, name) in results.relayed else ""
+    return number(results.ratio(workload, name, reference), mark)
+
+
+def goal_cells(results: Results, workload: str, reference: str, product: str = "product") -> tuple[str, str]:
+    """Return a workload's goal, and whether the product reaches it.
+
+    A goal that refers to another contestant than the table's reference is followed by its name, and the
+    verdict by the ratio to that one.
+    """
+    goal = GOALS.get(workload)
+    if goal is None:
+        return "", ""
+    other = goal.reference != reference
+    value = results.ratio(workload, product, goal.reference)
+    verdict = "-" if value is None else "yes" if value <= goal.most else "no"
+    if other and value is not None:
+        verdict += f" ({number(value)})"
+    return f"{goal.most:g}" + (f" of {goal.reference}" if other else ""), verdict
+
+
+def pairs_of_versions(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which checkouts of the product are compared: the first one with each other one."""
+    old = next((name for name in names if "@" in name), None)
+    return [(old, name) for name in names if old and name != old and name.startswith("product")]
+
+
+def _ratios(results: Results, workloads: Sequence[Workload], names: Sequence[str], reference: str) -> str:
+    shown = [name for name in names if name not in _NONE]
+    rows = [["workload", *shown, "at most", "reached"]]
+    for one in workloads:
+        cells = [ratio_cell(results, one.name, name, reference) for name in shown]
+        rows.append([one.name, *cells, *goal_cells(results, one.name, reference)])
+    title = f"CPU time per request, message, event or chunk (idle: memory per connection), {reference} = 1."
     return f"{title}\n* relays the stream instead of aggregating it.\n\n{table(rows)}"
 
 
-def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
+def _versions(results: Results, workloads: Sequence[Workload], old: str, new: str) -> str:
+    rows = [["workload", "median", "half of the rounds within", "lowest", "highest", "rounds"]]
+    for one in workloads:
+        ratios = results.ratios(one.name, new, old)
+        if not ratios:
+            continue
+        low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        within = f"{number(low)} to {number(high)}"
+        rows.append(
+            [one.name, number(middle), within, number(ratios[0]), number(ratios[-1]), str(len(ratios))]
+        )
+    return f"{new}, {old} = 1: the ratios of the rounds\n\n{table(rows)}"
+
+
+def _details(results: Results, workload: Workload, names: Sequence[str], reference: str) -> str:
     held = workload.kind == "hold"
     what = f"KiB per {workload.unit}" if held else f"CPU ms per {workload.unit}"
     rows = [["", what, "ratio", "p50 ms", "p99 ms", "RSS MiB", "per second"]]
-    by_name = results.figures[workload.name]
     for name in names:
-        if name not in by_name:
+        if not results.of(workload.name, name):
             continue
-        figures = by_name[name]
         mark = "*" if (workload.name, name) in results.relayed else ""
-        cells = [number(middle(figures, "held_kib" if held else "cpu_ms"), mark)]
-        cells.append(number(ratio(figures, by_name.get(BASE, {}))))
-        cells += [number(middle(figures, one)) for one in ("p50_ms", "p99_ms", "resident_mib", "per_second")]
-        rows.append([name, *cells])
+        shown = ("p50_ms", "p99_ms", "resident_mib", "per_second")
+        cells = [number(results.middle(workload.name, name, "cost"), mark)]
+        cells.append(number(results.ratio(workload.name, name, reference)))
+        rows.append([name, *cells, *(number(results.middle(workload.name, name, one)) for one in shown)])
     latency = "; p50 and p99: how late an event comes" if workload.kind == "events" else ""
     return f"{workload.name}: {workload.about}{latency}\n\n{table(rows)}"
 
@@ -115,32 +129,7 @@ def _details(results: Results, workload: Workload, names: Sequence[str]) -> str:
 def _linearity(results: Results, workloads: Sequence[Workload], names: Sequence[str]) -> str:
     rows = [["microseconds of CPU per chunk", *(one.about for one in workloads)]]
     for name in names:
-        values = [middle(results.figures[one.name].get(name, {}), "cpu_ms") for one in workloads]
+        values = [results.middle(one.name, name, "cpu_ms") for one in workloads]
         if any(value is not None for value in values):
             rows.append([name, *(number(None if value is None else value * 1000) for value in values)])
     return f"linear: what a chunk costs must not grow with their number\n\n{table(rows)}"
-
-
-def write_json(results: Results, folder: Path, options: dict[str, Any]) -> Path:
-    """Write all measurements, round by round, into a new file of `folder`; return its path."""
-    folder.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
-    data = {
-        "time": now.isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "options": options,
-        "skipped": results.skipped,
-        "failures": [
-            {"workload": workload, "contestant": name, "why": why}
-            for (workload, name), why in results.failures.items()
-        ],
-        "relayed": sorted(list(pair) for pair in results.relayed),
-        "figures": {
-            workload: {name: [one.asdict() for one in figures.values()] for name, figures in by_name.items()}
-            for workload, by_name in results.figures.items()
-        },
-    }
-    path = folder / f"{now:%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(data, indent=1) + "\n")
-    return path

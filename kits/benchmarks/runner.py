@@ -6,35 +6,20 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trustme
 
 from kits.benchmarks.check import Wrong, ask, check, text_of
 from kits.benchmarks.contestants import Contestant, Upstreams
-from kits.benchmarks.load import Failed, Figures, measure
+from kits.benchmarks.load import Failed, measure
 from kits.benchmarks.native import program
 from kits.benchmarks.processes import NotStarted, Process
+from kits.benchmarks.results import Figures, Results
 from kits.benchmarks.workloads import Workload
 
 HERE = Path(__file__).parent
-
-
-@dataclass
-class Results:
-    """The results, by workload and contestant.
-
-    :ivar figures: by round.
-    :ivar relayed: the contestants that relayed a stream where the others aggregated it.
-    :ivar failures: the reasons why figures are missing.
-    :ivar skipped: contestants that are not installed, and their missing requirements.
-    """
-
-    figures: dict[str, dict[str, dict[int, Figures]]] = field(default_factory=dict)
-    relayed: set[tuple[str, str]] = field(default_factory=set)
-    failures: dict[tuple[str, str], str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +153,7 @@ class Runner:
         return (workload.name, name) in self.results.failures and not self._known(workload, name)
 
     def _known(self, workload: Workload, name: str) -> list[Figures]:
-        return list(self.results.figures.get(workload.name, {}).get(name, {}).values())
+        return list(self.results.of(workload.name, name).values())
 
     def _measured(self, workload: Workload, running: Running, upstreams: Upstreams) -> Figures:
         target = workload.paced_target(self._paced_events)
@@ -182,14 +167,13 @@ class Runner:
         known = self._known(workload, running.contestant.name)
 
         def count_for(seconds: float | None) -> int:
-            least = workload.connections
+            least, most = workload.connections, workload.most or sys.maxsize
             if known and known[-1].cpu_ms:
                 seconds = known[-1].cpu_ms * workload.units / 1000
-                return max(least, int(self._cpu_seconds / seconds))
+                return min(most, max(least, int(self._cpu_seconds / seconds)))
             if seconds is None:
-                return max(least, workload.warm * 10)
-            # If the warm-up took less than one clock tick, use the tick as its upper bound.
-            return max(least, int(self._cpu_seconds / max(seconds, 0.01 / workload.warm)))
+                return min(most, max(least, workload.warm * 10))
+            return min(most, max(least, int(self._cpu_seconds / max(seconds, 1e-6))))
 
         return measure(
             workload, running.process, port, request, count_for=count_for, events=self._paced_events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 MIB = 2**20
@@ -36,6 +36,7 @@ class Workload:
     :ivar body: its JSON body.
     :ivar upload: the length of a body of zeros, which replaces `body`.
     :ivar warm: the number of requests in the warm-up, enough to estimate the cost of one.
+    :ivar most: the most requests to measure, if they take long and cost little.
     :ivar units: the number of `unit` in one request.
     :ivar groups: other names that select it.
     """
@@ -46,6 +47,7 @@ class Workload:
     target: str
     connections: int = 8
     warm: int = 40
+    most: int | None = None
     leg: Literal["tcp", "tls"] = "tcp"
     method: str = "POST"
     body: Mapping[str, Any] | None = None
@@ -104,6 +106,13 @@ _IDLE = frozenset({"idle"})
 WORKLOADS = (
     _convert("convert", 200, "a chat completion out of 200 chunks"),
     _convert("convert-big", 8000, "a chat completion out of 8,000 chunks", connections=4, warm=4),
+    replace(
+        _convert("convert-paced", 200, "a chat completion out of 200 chunks, one a read, 200 a second"),
+        target="/rate200x200/v1/chat/completions",
+        connections=16,
+        warm=16,
+        most=80,
+    ),
     Workload(
         "responses",
         "a Response out of 200 deltas",
