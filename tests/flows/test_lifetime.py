@@ -53,7 +53,7 @@ WATCHED = (
 
 
 def living() -> list[Any]:
-    """Return every object whose life is bounded by a request."""
+    """Return every object of this test whose life is bounded by a request."""
     return [each for each in gc.get_objects() if isinstance(each, WATCHED)]
 
 
@@ -61,9 +61,11 @@ class LifetimeTests(LoopbackTestCase):
     """Weak references to the objects of a request, with the cycle collector off."""
 
     def setUp(self) -> None:
-        gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+        # What there is already, such as the modules of the whole suite, is not searched again and again.
+        gc.freeze()
+        self.addCleanup(gc.unfreeze)
         self.born: dict[str, list[weakref.ref[Any]]] = {}
 
     def watch(self) -> None:
