@@ -64,6 +64,7 @@ SANS_IO = {
     "lenient_json",
     "limits",
     "json_bounds",
+    "upstream.chunked",
     "upstream.egress",
     "websocket.frames",
     "websocket.handshake_rules",

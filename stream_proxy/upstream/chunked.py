@@ -1,53 +1,79 @@
-"""Decoder for the chunked transfer coding (RFC 9112 section 7.1), which decodes a whole read at a time."""
+"""Chunked bodies of responses (RFC 9112 section 7.1), decoded by llhttp. Sans-I/O."""
 
 from __future__ import annotations
 
-from twisted.web.http import _ChunkedTransferDecoder
+from httptools import HttpParserError, HttpResponseParser
 
-# Where a plain size line ends at the latest: its CRLF is within so many bytes. Longer lines, extensions and
-# errors are left to Twisted's decoder.
-_SIZE_LINE = 9
-_HEX_DIGITS = b"0123456789abcdefABCDEF"
+#: Head that tells llhttp to expect one chunked body, and to refuse all that follows it.
+_HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: Bytes beside the content that each piece of content may have around it: its size line with extensions.
+_LINE_BYTES = 1024
+#: Further bytes beside the content, such as trailers, as for requests.
+_BESIDE_BYTES = 65_536
+_END = b"\r\n\r\n"
 
 
-class ChunkedDecoder(_ChunkedTransferDecoder):
-    """Twisted's decoder with a shortcut for chunks that are complete in one read.
+class _Events:
+    """Receiver of llhttp's events.
 
-    Twisted makes a call for each chunk. An event stream has a chunk for each event, and a read holds many of
-    them: their contents are delivered together.
+    It refers to nothing, so that decoder and parser are free without the cycle collector. Without
+    ``on_header`` httptools keeps no trailers.
     """
 
-    def dataReceived(self, data: bytes) -> None:
-        """Decode the next bytes."""
-        while data:
-            if self.state == "CHUNK_LENGTH" and not self._buffer:
-                data = self._whole_chunks(data)
-                if data:
-                    # The next chunk is incomplete, or not plain.
-                    super().dataReceived(data)
-                return
-            if self.state != "BODY":
-                super().dataReceived(data)
-                return
-            rest = self.length + 2 - len(self._buffer)  # of this chunk, with its CRLF
-            super().dataReceived(data[:rest])
-            data = data[rest:]
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        #: A method in C: there is no call in Python for each chunk.
+        self.on_body = self.pieces.append
+        self.ended = False
 
-    def _whole_chunks(self, data: bytes) -> bytes:
-        """Deliver the contents of the complete chunks at the start of `data`; return the rest."""
-        contents = []
-        at, total, find = 0, len(data), data.find
-        while (line_end := find(b"\r\n", at, at + _SIZE_LINE)) > at:
-            digits = data[at:line_end]
-            if digits.translate(None, _HEX_DIGITS):  # int() would accept prefixes, signs and underscores
-                break
-            size = int(digits, 16)
-            start = line_end + 2
-            end = start + size
-            if not size or end + 2 > total or data[end : end + 2] != b"\r\n":
-                break
-            contents.append(data[start:end])
-            at = end + 2
-        if contents:
-            self.dataCallback(b"".join(contents))
-        return data[at:] if at else data
+    def on_message_complete(self) -> None:
+        self.ended = True
+
+
+class ChunkedBody:
+    """Decoder of one body.
+
+    It accepts less than RFC 9112 allows where other readers disagree: no blanks around a size or its
+    extensions, no line that ends with a bare LF or CR, no trailer that could be framing.
+    """
+
+    def __init__(self) -> None:
+        #: What the coding is not, if it is malformed; nothing may be fed after that.
+        self.fault: str | None = None
+        self._events = _Events()
+        self._parser = HttpResponseParser(self._events)
+        self._parser.feed_data(_HEAD)
+        self._beside = 0
+        self._last = b""
+        self._surplus = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body and its trailers are complete; nothing may be fed after that."""
+        return self._events.ended
+
+    @property
+    def surplus(self) -> bool:
+        """Whether bytes came behind the end of the body; llhttp does not say which."""
+        # llhttp skips line ends there without a word, but the body itself ends with exactly two.
+        return self._surplus or self._last[-4:] != _END or self._last[-5:-4] in (b"\r", b"\n")
+
+    def feed(self, data: bytes) -> bytes:
+        """Decode the next bytes, and return the content that they hold, which may precede a fault."""
+        events = self._events
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            if events.ended:
+                self._surplus = True
+            else:
+                self.fault = str(error)
+        self._last = data[-5:] if len(data) > 4 else (self._last + data)[-5:]
+        pieces = events.pieces
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        # llhttp has no bounds of its own for extensions and trailers.
+        self._beside = max(0, self._beside + len(data) - len(content) - _LINE_BYTES * len(pieces))
+        if self._beside > _BESIDE_BYTES and self.fault is None:
+            self.fault = "too many bytes beside the content"
+        pieces.clear()
+        return content

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.web._newclient import HTTPClientParser, ParseError
-from twisted.web.http import NO_CONTENT, SWITCHING
+from twisted.web.http import NO_CONTENT, SWITCHING, _DataLoss
 
 from stream_proxy.http.first_bytes import ENOUGH, foreign_protocol, is_response
 from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
-from stream_proxy.upstream.chunked import ChunkedDecoder
+from stream_proxy.upstream.chunked import ChunkedBody
 from stream_proxy.upstream.failures import (
     HeadTooLargeError,
     HTTP2SpokenError,
@@ -23,11 +25,37 @@ MAX_HEAD_BYTES = 65_536
 MAX_HEAD_FIELDS = 500
 
 
+class _ChunkedDecoder:
+    """Decoder of a chunked body, as Twisted's parser wants it."""
+
+    def __init__(
+        self, dataCallback: Callable[[bytes], None], finishCallback: Callable[[bytes], None]
+    ) -> None:
+        self._data_received = dataCallback
+        self._ended = finishCallback
+        self._body = ChunkedBody()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decode the next bytes."""
+        content = self._body.feed(data)
+        if content:
+            self._data_received(content)
+        if self._body.fault is not None:
+            raise ParseError(self._body.fault, b"")
+        if self._body.ended:
+            self._ended(b"\n" if self._body.surplus else b"")
+
+    def noMoreData(self) -> None:
+        """Check that the body was complete."""
+        if not self._body.ended:
+            raise _DataLoss("in the midst of a chunked body")
+
+
 class ResponseParser(HTTPClientParser):
     """Parser that refuses every response that another reader could read differently."""
 
     MAX_LENGTH = MAX_HEAD_BYTES
-    _transferDecoders = {b"chunked": ChunkedDecoder}
+    _transferDecoders = {b"chunked": _ChunkedDecoder}  # type: ignore[dict-item]
     _field_count = 0
     _first = b""
 

@@ -497,7 +497,6 @@ FAULTY_ANSWERS = [
 ENDING_ANSWERS = [
     (answer(b"Content-Length: 5", body=b"abcde") + EVIL, b"abcde"),
     (answer(b"Transfer-Encoding: chunked", body=CHUNKED_ANSWER) + EVIL, b"abcde"),
-    (answer(b"Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n0\r\n" + EVIL), b"abcde"),
     (answer(b"Transfer-Encoding: chunked", b"Content-Length: 3", body=CHUNKED_ANSWER), b"abcde"),
     (answer(b"Content-Length: 500", b"Transfer-Encoding: chunked", body=CHUNKED_ANSWER), b"abcde"),
     (
@@ -560,6 +559,16 @@ class AnswerTests(SmugglingTestCase):
         proxy, answers = self.answers(answer(b"Content-Length: 44") + EVIL, b"HEAD")
         self.assertEqual(answers[0].status, 200)
         self.check_others(proxy, answers)
+
+    def test_trailers(self) -> None:
+        """A response whose trailers are another response is broken off, and its connection is not reused."""
+        first = answer(b"Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n0\r\n" + EVIL)
+        proxy = MemoryProxy(first)
+        proxy.send(get() + SECOND)
+        [broken] = read_responses(proxy.answered, closed=True)
+        self.assertEqual((broken.body, broken.complete), (b"abcde", False))
+        self.assertEqual((len(proxy.pool.links), proxy.pool.links[0].wire.ended), (1, True))
+        self.assertEqual(proxy.bugs, [])
 
     def test_reused(self) -> None:
         """After a clear response, however unusual, the connection is reused."""

@@ -332,20 +332,10 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(fields, [(b"A", b"b"), (b"Transfer-Encoding", b"chunked")])
         self.assertIn(b"A: b", [line.rstrip(b"\r") for line in Ours.lines])
         self.assertIs(HTTPClientParser._transferDecoders[b"chunked"], http._ChunkedTransferDecoder)
+        self.assertRaises(
+            http._DataLoss, http._ChunkedTransferDecoder(fields.append, fields.append).noMoreData
+        )
         self.assertIsInstance(parser.response._bodyBuffer, list)  # the body waits for deliverBody
-
-    def test_chunked_states(self) -> None:
-        """The decoder's states, and what it keeps between two calls."""
-        data: list[bytes] = []
-        decoder: Any = http._ChunkedTransferDecoder(data.append, lambda rest: None)
-        self.assertEqual((decoder.state, bytes(decoder._buffer)), ("CHUNK_LENGTH", b""))
-        decoder.dataReceived(b"5\r\nab")
-        self.assertEqual((decoder.state, decoder.length + len(decoder._buffer), data), ("BODY", 3, [b"ab"]))
-        decoder.dataReceived(b"cde\r\n1")
-        self.assertEqual((decoder.state, bytes(decoder._buffer)), ("CHUNK_LENGTH", b"1"))
-        self.assertEqual(b"".join(data), b"abcde")
-        decoder.dataCallback(b"x")
-        self.assertEqual(data[-1], b"x")
 
     def test_failures(self) -> None:
         """The failures of a request carry the reasons below them."""
