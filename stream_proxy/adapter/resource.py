@@ -46,7 +46,7 @@ class AdapterResource(UpstreamResource):
     def render(self, request: Request) -> int:
         """Take `request` over; the response comes later, whatever happens."""
         exchange = Exchange(self, request, mode="adapted", cors=True)
-        return exchange.start(lambda: self._route(exchange))
+        return exchange.start(self._route)
 
     def _route(self, exchange: Exchange) -> None:
         """Answer, or have a flow answer."""

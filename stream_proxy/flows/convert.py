@@ -15,7 +15,7 @@ from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.fallbacks import Fallbacks
 from stream_proxy.flows.inspection import Inspection
 from stream_proxy.flows.pacing import PacedBody
-from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.http.body_kind import BodyKind, media_type
 from stream_proxy.http.content_coding import ContentDecoder, content_codings, decoder_for
 from stream_proxy.http.headers import RawHeader, converted_response_headers
@@ -23,7 +23,7 @@ from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 
 
-class Conversion(UpstreamCall):
+class Conversion(RelayingCall):
     """One converted request.
 
     A response goes through stages: it is inspected until it is clear what it is, and then aggregated,
@@ -53,7 +53,7 @@ class Conversion(UpstreamCall):
 
     @property
     def sent(self) -> int:
-        return super().sent if self._relay is not None else self._heartbeat.sent
+        return super().sent if self.relaying else self._heartbeat.sent
 
     def responded(self, response: UpstreamResponse) -> None:
         thorough = self._fallbacks.suspect is not None

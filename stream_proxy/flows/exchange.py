@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import BinaryIO, Protocol, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
@@ -26,11 +25,10 @@ from stream_proxy.upstream.client import Upstream
 
 
 class Flow(Protocol):
-    """Something that answers a request by asking the upstream, and owns all that it starts."""
+    """Something that answers a request by asking the upstream, and owns all that it starts.
 
-    @property
-    def done(self) -> Deferred[Outcome]:
-        """A Deferred that fires once with how the flow ended."""
+    However it ends, it calls :meth:`Exchange.finished`.
+    """
 
     @property
     def mode(self) -> str:
@@ -94,15 +92,15 @@ class Exchange:
         """The upstream of the rule."""
         return self.resource.upstream
 
-    def start(self, begin: Callable[[], None]) -> int:
-        """Watch the client and `begin`, if it may call; return what ``render`` is to return."""
+    def start(self, route: Callable[[Exchange], None]) -> int:
+        """Watch the client and `route` the request, if it may call; return what ``render`` is to return."""
         self.request.notifyFinish().addErrback(self._gone)
         try:
             named = authority(self.request.uri)
             fields = self.fields if named is None else [*self.fields, (b"Host", named)]
             refusal = self.resource.access.refusal(self.request.method, fields)
             if refusal is None:
-                begin()
+                route(self)
             else:
                 self.fail(*refusal)
         except Exception:
@@ -141,7 +139,6 @@ class Exchange:
     def run(self, flow: Flow) -> None:
         """Have `flow` answer."""
         self._flow = flow
-        flow.done.addCallback(self.finished)
         flow.start()
 
     def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:

@@ -9,12 +9,12 @@ from twisted.web.iweb import IBodyProducer
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError, upload_stalled, upstream_unanswered
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.upstream.response import UpstreamResponse
 
 
-class Relay(UpstreamCall):
+class Relay(RelayingCall):
     """One request that passes through.
 
     :param exchange: the request.

@@ -57,7 +57,7 @@ class ProxyResource(UpstreamResource):
     def render(self, request: Request) -> int:
         """Take `request` over; the response comes later, whatever happens."""
         exchange = Exchange(self, request)
-        return exchange.start(lambda: self._route(exchange))
+        return exchange.start(self._route)
 
     def _route(self, exchange: Exchange) -> None:
         """Choose the flow that answers."""

@@ -12,7 +12,6 @@ from twisted.web.iweb import IBodyProducer
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.response_relay import ResponseRelay
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.idle_timer import IdleTimer
@@ -33,8 +32,6 @@ class UpstreamCall(ABC):
     mode = "passed"
 
     def __init__(self, exchange: Exchange) -> None:
-        #: Fires once with how the call ended.
-        self.done: Deferred[Outcome] = Deferred()
         self.exchange = exchange
         self.request = exchange.request
         self.upstream = exchange.upstream
@@ -42,7 +39,6 @@ class UpstreamCall(ABC):
         #: The upstream's response, once its head is in and as long as its body is this call's to end.
         self.response: UpstreamResponse | None = None
         self.ended = False
-        self._relay: ResponseRelay | None = None
         self._asking: Deferred[UpstreamResponse] | None = None
         self._timer: IdleTimer | None = None
 
@@ -63,9 +59,9 @@ class UpstreamCall(ABC):
         """Go on with a response whose head is in."""
 
     @property
+    @abstractmethod
     def sent(self) -> int:
         """The bytes of the body that the client was sent."""
-        return self._relay.sent if self._relay is not None else 0
 
     @property
     def silence(self) -> APIError:
@@ -106,17 +102,6 @@ class UpstreamCall(ABC):
         asking = self._asking = self.upstream.request(method, target, headers, body)
         asking.addCallbacks(self._responded, self._failed).addErrback(self.broken)
 
-    def relay(
-        self, response: UpstreamResponse, headers: Iterable[RawHeader], held: Iterable[bytes] = ()
-    ) -> None:
-        """Relay a response to its end, which is then the call's.
-
-        :param headers: in place of the upstream's.
-        :param held: the part of the body that was taken already.
-        """
-        relay = self._relay = ResponseRelay(self.request, response, self.touch, self._relayed)
-        relay.start(headers, held)
-
     def drain(self) -> None:
         """Leave the rest of the response to the upstream's client, which may reuse the connection."""
         response, self.response = self.response, None
@@ -137,20 +122,12 @@ class UpstreamCall(ABC):
     def bug(self, failure: Failure) -> None:
         """End with a failure that should not have been possible."""
         self.exchange.log.bug(failure)
-        if self.ended:
-            return
-        if self._relay is not None:
-            self._relay.stop(internal_error())
-        else:
-            self.fail(internal_error())
+        self.fail(internal_error())
 
     def silent(self) -> None:
         """End, because nothing moved for ``timeoutSeconds``."""
         seconds = self.limits.timeout_seconds
-        if self._relay is not None:
-            self._relay.silent(seconds)
-        else:
-            self.fail(self.upstream.queue_error(self._asking, seconds) or self.silence)
+        self.fail(self.upstream.queue_error(self._asking, seconds) or self.silence)
 
     def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
         """Respond with an error before a byte of a response went out.
@@ -173,13 +150,12 @@ class UpstreamCall(ABC):
         response, self.response = self.response, None
         if response is not None:
             response.abort()
-        self.done.callback(outcome)
+        self.exchange.finished(outcome)
 
     def release(self) -> None:
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
         self.stop_asking()
-        self._relay = None
 
     def _responded(self, response: UpstreamResponse) -> None:
         self._asking = None
@@ -192,6 +168,3 @@ class UpstreamCall(ABC):
         self._asking = None
         if not (self.ended or failure.check(CancelledError)):
             self.broken(failure)
-
-    def _relayed(self, error: APIError | None) -> None:
-        self.close(Outcome(self.request.code, self.sent, error.message if error is not None else None))

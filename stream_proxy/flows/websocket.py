@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from stream_proxy.downstream.response import break_off
 from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.http.headers import raw_headers, request_headers, response_headers
 from stream_proxy.http.upgrade import without_handshake
 from stream_proxy.request_log import Outcome
@@ -23,7 +23,7 @@ from stream_proxy.websocket.session import Session
 from stream_proxy.websocket.upstream_handshake import Accepted, UpstreamHandshake
 
 
-class WebSocketRelay(UpstreamCall):
+class WebSocketRelay(RelayingCall):
     """One WebSocket, from its handshake to the end of both connections.
 
     ``timeoutSeconds`` is how long to wait for a connection that may be used, and the longest silence in the
@@ -63,13 +63,13 @@ class WebSocketRelay(UpstreamCall):
             super().cancel()
 
     def silent(self) -> None:
-        if self._relay is not None:
+        if self.relaying:
             super().silent()
         else:  # no connection may be used yet
             self.fail(self.upstream.never_free(self.limits.timeout_seconds))
 
     def bug(self, failure: Failure) -> None:
-        if self._relay is None and self.request.startedWriting:
+        if not self.relaying and self.request.startedWriting:
             # The client has its 101: nothing but the end of the connection can say more.
             self.exchange.log.bug(failure)
             if self._session is not None:

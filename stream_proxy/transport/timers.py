@@ -13,6 +13,8 @@ class Timeout:
     :param clock: the reactor.
     """
 
+    __slots__ = ("_call", "_clock")
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._call: IDelayedCall | None = None
@@ -26,11 +28,6 @@ class Timeout:
         """Call `function` after so many seconds; a call that was still to come is replaced."""
         self.stop()
         self._call = self._clock.callLater(seconds, self._fire, function)
-
-    def postpone(self, seconds: float) -> None:
-        """Make the call that is still to come, if any, so many seconds from now."""
-        if self._call is not None:
-            self._call.reset(seconds)
 
     def stop(self) -> None:
         """Do not make the call."""

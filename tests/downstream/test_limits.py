@@ -21,6 +21,7 @@ from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from tests.support.certificates import server_context, trust
 from tests.support.loopback import reactor, turns
+from tests.support.movements import Movements
 from tests.support.payloads import CHAT
 from tests.support.sites import LimitsTestCase, Ok
 from tests.support.wire import GET, JSON, Stream, read_head, read_response, respond
@@ -207,6 +208,7 @@ class BodyTimeTests(LimitsTestCase):
         async def script(stream: Stream) -> None:
             raise AssertionError
 
+        movements = Movements(self)
         upstream = await self.upstream(script)
         clock = Clock()
         _, port = await self.resource(upstream.url, clock, timeout_seconds=10, request_body_seconds=30)
@@ -216,10 +218,8 @@ class BodyTimeTests(LimitsTestCase):
             await turns(1)
         for _ in range(4):
             clock.advance(6)
-            due = clock.getDelayedCalls()[0].getTime()
             client.write(b" ")
-            while clock.getDelayedCalls()[0].getTime() == due:
-                await turns(1)
+            await movements.now(clock)
         clock.advance(6)
         client.write(b" " * 900)
         self.assert_refused(await read_response(client), 408, "requestBodySeconds")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from tests.support.faults import (
     ADAPT_STREAM,
@@ -28,6 +27,7 @@ from tests.support.faults import (
     text_chunk,
 )
 from tests.support.loopback import turns
+from tests.support.movements import Movements
 from tests.support.stage import FaultTestCase, eventually
 from tests.support.strict import read_responses
 from tests.support.wire import Stream, read_head, read_request, respond
@@ -38,6 +38,7 @@ class TimeTests(FaultTestCase):
 
     async def silent(self, name: str, data: bytes, outcomes: Outcomes) -> None:
         """Check the outcome in each flow when nothing follows `data`."""
+        movements = Movements(self)
         for flow, expected in zip(FLOWS, outcomes, strict=True):
             async with self.stage(flow, sends(data, stay)) as stage:
                 clock = stage.manual_time()
@@ -46,7 +47,7 @@ class TimeTests(FaultTestCase):
                 await eventually(lambda stage=stage: bool(stage.upstream.connections))  # type: ignore[misc]
                 if data:
                     clock.advance(1)
-                    await moved(clock)
+                    await movements.now(clock, 200)
                     await turns(10)
                 clock.advance(600)
                 self.assertEqual(flow.outcome(await client.rest()), expected, f"{name}, {flow.name}")
@@ -59,6 +60,7 @@ class TimeTests(FaultTestCase):
 
     async def test_drip(self) -> None:
         """A dripping stream is never cut off."""
+        movements = Movements(self)
         for flow in FLOWS:
             steps: list[Deferred[None]] = []
 
@@ -80,7 +82,7 @@ class TimeTests(FaultTestCase):
                     await eventually(lambda: bool(steps) or client.lost is not None)  # noqa: B023
                     if client.lost is not None:
                         break
-                    await moved(clock)
+                    await movements.now(clock)
                     clock.advance(599)
                     steps.pop().callback(None)
                 self.assertEqual(flow.outcome(await client.rest()), "complete", flow.name)
@@ -108,11 +110,6 @@ class TimeTests(FaultTestCase):
                 self.assertEqual(bytes(client.buffer), b"", flow.name)
                 clock.advance(5)
                 self.assertEqual(flow.outcome(await client.rest()), "504 upstream_timeout", flow.name)
-
-
-async def moved(clock: Clock) -> None:
-    """Wait until the silence timer of the only request has been restarted."""
-    await eventually(lambda: any(c.getTime() >= clock.seconds() + 600 for c in clock.getDelayedCalls()), 200)
 
 
 class UploadTests(FaultTestCase):

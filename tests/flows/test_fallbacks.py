@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 
 from stream_proxy.flows.refusals import REMEMBER_SECONDS, Asker, RefusalMemory, Unsupported
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.transport.idle_timer import IdleTimer
 
 STREAM, USAGE = Unsupported.STREAM, Unsupported.INCLUDE_USAGE
 #: The members of a plain call.
@@ -149,33 +148,3 @@ class MemoryTests(TestCase):
         self.clock.advance(REMEMBER_SECONDS)
         self.memory.learn(USAGE, asker(b'"a\\n\x1b[31m\xff"', b"two"))
         self.assertEqual(len(self.lines), 3)
-
-
-class TimerTests(TestCase):
-    """The timer that watches for silence."""
-
-    def setUp(self) -> None:
-        """Make a timer of ten seconds."""
-        self.clock = Clock()
-        self.expired: list[float] = []
-        self.timer = IdleTimer(self.clock, 10, lambda: self.expired.append(self.clock.seconds()))
-
-    def test_silence(self) -> None:
-        """The timer expires once, after that much silence."""
-        self.clock.advance(9)
-        self.timer.touch()
-        self.clock.advance(9)
-        self.assertEqual(self.expired, [])
-        self.clock.advance(1)
-        self.assertEqual(self.expired, [19])
-        self.timer.touch()
-        self.timer.stop()
-        self.clock.advance(100)
-        self.assertEqual(self.expired, [19])
-
-    def test_stop(self) -> None:
-        """A stopped timer leaves nothing behind, and can be touched and stopped again."""
-        self.timer.stop()
-        self.timer.touch()
-        self.timer.stop()
-        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -21,7 +21,6 @@ from stream_proxy.flows.fallbacks import Fallbacks
 from stream_proxy.flows.inspection import Inspection
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.relay import Relay
-from stream_proxy.flows.response_relay import ResponseRelay
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.upstream.attempt import Attempt
@@ -45,7 +44,6 @@ WATCHED = (
     PacedBody,
     ProxyRequest,
     RequestBody,
-    ResponseRelay,
     StreamAggregation,
     UpstreamCall,
     UpstreamResponse,
@@ -231,7 +229,7 @@ class RelayLifetimeTests(LifetimeTests):
         ):
             upstream = await self.upstream(self.script(STREAM[:-20], STREAM[-20:]))
             await self.ask(await self.proxy(upstream.url), method, target, body)
-            await self.assert_free(Exchange, Relay, ResponseRelay, ProxyRequest)
+            await self.assert_free(Exchange, Relay, ProxyRequest)
 
     async def test_early_response(self) -> None:
         """A request leaves nothing if its response precedes the end of the upload."""

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 from stream_proxy import Limits, ProxyResource
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.flows import convert
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import LoopbackTestCase, Upstream, turns
+from tests.support.loopback import LoopbackTestCase, Upstream
+from tests.support.movements import Movements
 from tests.support.payloads import CHAT, CHAT_BODY, chunk
 from tests.support.wire import Message, Stream, read_head, read_request, send_request
 
@@ -47,6 +47,7 @@ class HeartbeatTestCase(LoopbackTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.movements = Movements(self)
         self.requests: list[Message] = []
         self.events: list[dict[str, Any]] = []
         self.responses: list[Heartbeat] = []
@@ -99,17 +100,11 @@ class HeartbeatTestCase(LoopbackTestCase):
         """The log lines of requests."""
         return [line for line in self.events if "status" in line]
 
-    @property
-    def silence(self) -> IDelayedCall:
-        """The timer of the upstream's silence."""
-        return max(self.clock.getDelayedCalls(), key=lambda call: call.getTime())
-
     async def moved(self, move: Callable[[], None]) -> None:
-        """Call `move`, and wait until the silence timer has been restarted."""
+        """Call `move`, and wait until the silence timer has noted it."""
         self.clock.advance(1)
         move()
-        while self.silence.getTime() < self.clock.seconds() + TIMEOUT:
-            await turns(1)
+        await self.movements.now(self.clock)
 
     async def body(self, client: Stream, begun: Message) -> Any:
         """Read the rest of a chunked response and return its JSON; no timer may be left."""

@@ -122,16 +122,16 @@ class WebSocketTestCase(LoopbackTestCase):
         class Recorded(WebSocketRelay):
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
-                end: Deferred[None] = Deferred()
-                test._ends.append(end)
+                self._end: Deferred[None] = Deferred()
+                test._ends.append(self._end)
                 test.relays.append(self)
 
-                def ended(outcome: Outcome) -> Outcome:
+            def close(self, outcome: Outcome) -> None:
+                first = not self.ended
+                super().close(outcome)
+                if first:
                     test.outcomes.append(outcome)
-                    end.callback(None)
-                    return outcome
-
-                self.done.addCallback(ended)
+                    self._end.callback(None)
 
         self.patch(resource_module, "WebSocketRelay", Recorded)
         self.addCleanup(lambda: Deferred.fromCoroutine(self._all_ended()))

@@ -14,6 +14,7 @@ from stream_proxy.error_codes import ErrorCode
 from tests.support.certificates import server_context
 from tests.support.conversion import START, InspectedTestCase, framed
 from tests.support.loopback import reactor, turns
+from tests.support.movements import Movements
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, RESPONSES, RESPONSES_BODY, chunk, event
 from tests.support.wire import (
     Message,
@@ -176,6 +177,7 @@ class SilenceTests(InspectedTestCase):
             begun.callback(stream)
             await stream.rest()
 
+        movements = Movements(self)
         upstream = await self.upstream(script)
         resource, port = await self.resource(upstream.url)
         clock = resource.clock = Clock()
@@ -183,21 +185,16 @@ class SilenceTests(InspectedTestCase):
         send_request(client, "POST", CHAT, CHAT_BODY)
         stream = await begun
         clock.advance(599)
-        await self.moved(clock, lambda: stream.write(event_stream_head()))
+        stream.write(event_stream_head())
+        await movements.now(clock)
         clock.advance(599)
         for piece in pieces:
-            await self.moved(clock, lambda piece=piece: stream.chunk(piece))  # type: ignore[misc]
+            stream.chunk(piece)
+            await movements.now(clock)
             clock.advance(599)
         clock.advance(1)
         self.assert_error(await read_response(client), ErrorCode.UPSTREAM_TIMEOUT, "600 seconds")
         await stream.gone()
-
-    async def moved(self, clock: Clock, move: Callable[[], None]) -> None:
-        """Call `move`, and wait until the silence timer has been restarted."""
-        (call,) = clock.getDelayedCalls()
-        move()
-        while call.getTime() < clock.seconds() + 600:
-            await turns(1)
 
     async def test_before_the_head(self) -> None:
         """An upstream that accepts the call and stays silent is a 504, and its connection is dropped."""

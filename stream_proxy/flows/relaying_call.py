@@ -1,0 +1,128 @@
+"""Call that can end with the upstream's response relayed, with backpressure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from stream_proxy.downstream.response import break_off, is_taking, start_response
+from stream_proxy.errors import APIError, client_stalled, internal_error, upstream_timeout
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.request_log import Outcome
+from stream_proxy.upstream.response import UpstreamResponse
+
+_NO_LENGTH_STATUS = (204, 304)
+
+
+@implementer(IPushProducer)
+class RelayingCall(UpstreamCall):
+    """Call that is the sink of its response and the client's producer once it relays that response.
+
+    The body goes to the client as it comes and as fast as the client reads.
+
+    :param exchange: the request to answer.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange)
+        #: The response is on its way to the client, to whom nothing else can be said any more.
+        self.relaying = False
+        self._sent = 0
+        self._paused = False
+
+    @property
+    def sent(self) -> int:
+        return self._sent
+
+    def relay(
+        self, response: UpstreamResponse, headers: Iterable[RawHeader], held: Iterable[bytes] = ()
+    ) -> None:
+        """Send the head, the held part of the body, and then the rest as it comes; its end is the call's.
+
+        :param headers: the fields of the head, in place of the upstream's.
+        :param held: the part of the body that was taken already; if there is any, the body flows.
+        """
+        self.relaying = True
+        request = self.request
+        fields = list(headers)
+        if response.length is not None and response.status not in _NO_LENGTH_STATUS:
+            fields = [field for field in fields if field[0].lower() != b"content-length"]
+            if request.method == b"HEAD":
+                fields += [(b"Content-Length", value) for value in response.values(b"content-length")]
+            else:
+                fields.append((b"Content-Length", b"%d" % response.length))
+        start_response(request, response.status, response.reason, fields)
+        request.registerProducer(self, True)
+        request.write(b"")  # the head does not wait for the body
+        for piece in held:
+            self.body_received(piece)
+        if not response.started:
+            response.start(self)
+            return
+        response.sink = self
+        if response.ended:
+            self.body_ended(response.error)
+        elif not self._paused:
+            response.resume()
+
+    def body_received(self, data: bytes) -> None:
+        """Pass on a part of the body."""
+        self.touch()
+        self._sent += len(data)
+        self.request.write(data)
+
+    def body_ended(self, error: APIError | None) -> None:
+        """End the response, so that with an error the client sees that it is not complete."""
+        request = self.request
+        if request.channel is not None and not request.finished:
+            request.unregisterProducer()
+            if error is None:
+                request.finish()
+            else:
+                break_off(request)
+        self.close(Outcome(request.code, self._sent, error.message if error is not None else None))
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self.response is not None:
+            self.response.pause()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self.touch()
+        if self.response is not None:
+            self.response.resume()
+
+    def stopProducing(self) -> None:
+        """Do nothing: the exchange hears of a lost client from its request."""
+
+    def bug(self, failure: Failure) -> None:
+        if self.relaying and not self.ended:
+            self.exchange.log.bug(failure)
+            self._break_off(internal_error())
+        else:
+            super().bug(failure)
+
+    def silent(self) -> None:
+        """End with the side that kept silent as the reason."""
+        if not self.relaying:
+            super().silent()
+            return
+        seconds = self.limits.timeout_seconds
+        if self._paused and is_taking(self.request):
+            self.touch()  # the upstream waits for a client that is slow
+        elif self._paused:
+            self._break_off(client_stalled(seconds))
+        else:
+            self._break_off(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))
+
+    def _break_off(self, error: APIError) -> None:
+        """Drop the rest of the response."""
+        if self.response is not None:
+            self.response.abort()
+        self.body_ended(error)
