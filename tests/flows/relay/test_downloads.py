@@ -103,7 +103,7 @@ class BrokenTests(LoopbackTestCase):
             for reset in (False, True):
                 got, _ = await self.broken(event_stream_head() + b"3\r\nhel\r\n" + tail, reset=reset)
                 body = got.partition(b"\r\n\r\n")[2]
-                self.assertTrue(body.startswith(b"3\r\nhel\r\n"), body)
+                self.assertTrue(body.partition(b"\r\n")[2].startswith(b"hel"), body)
                 self.assertNotIn(b"0\r\n\r\n", body)
 
     async def test_reset_without_framing(self) -> None:
