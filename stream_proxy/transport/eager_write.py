@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Client, Connection, Server
 
+from stream_proxy.transport.eager_tls import encrypt_promptly
 from stream_proxy.transport.turn import Turn, turn_of
 from stream_proxy.transport.ways import plain_ways, uses
 
@@ -179,8 +180,14 @@ FITS: Final = uses(
 
 
 def send_promptly(transport: object) -> None:
-    """Let the connection below `transport`, if there is one that Twisted made, send without polling first."""
-    inner = tcp_connection(transport)
+    """Let the connection below `transport`, if there is one that Twisted made, send without polling first.
+
+    TLS connections on the way there encrypt once for each turn.
+    """
+    inner: object | None = transport
+    while inner is not None and not isinstance(inner, Connection):
+        encrypt_promptly(inner)
+        inner = getattr(inner, "transport", None)
     eager = _EAGER.get(type(inner)) if inner is not None else None
     if inner is not None and eager is not None and FITS and not plain_ways():
         inner.__class__ = eager

@@ -1,7 +1,8 @@
-"""Reactors that this package runs on: their interface, and the time that they count."""
+"""Reactors that this package runs on: their interface, the time that they count, and how they poll."""
 
 from __future__ import annotations
 
+import sys
 import time
 from socket import AddressFamily
 from typing import cast
@@ -16,6 +17,11 @@ from twisted.internet.interfaces import (
     IReactorTCP,
     IReactorTime,
 )
+from twisted.logger import Logger
+
+from stream_proxy.transport import eager_tls, eager_write
+
+_log = Logger()
 
 
 class IReactor(IReactorCore, IReactorFromThreads, IReactorProcess, IReactorSocket, IReactorTCP, IReactorTime):
@@ -46,7 +52,7 @@ class IReactor(IReactorCore, IReactorFromThreads, IReactorProcess, IReactorSocke
 
 
 def installed_reactor() -> IReactor:
-    """Return the process's reactor, which counts monotonic time from now on.
+    """Return the process's reactor, which counts monotonic time from now on, and polls leanly if it can.
 
     The first import installs Twisted's default one.
     """
@@ -55,6 +61,14 @@ def installed_reactor() -> IReactor:
     # Twisted declares only what all platforms have; every POSIX reactor provides the rest.
     installed = cast(IReactor, reactor)
     count_monotonic_time(installed)
+    fits = eager_write.FITS and eager_tls.FITS
+    if sys.platform == "linux":
+        from stream_proxy.transport import lean_epoll
+
+        lean_epoll.poll_leanly(installed)
+        fits = fits and lean_epoll.FITS
+    if not fits:
+        _log.debug("Twisted or pyOpenSSL is not as expected, so some connections take the plain, slower way")
     return installed
 
 

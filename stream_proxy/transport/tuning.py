@@ -13,14 +13,11 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
 
 def tune(transport: object) -> None:
-    """Send each write at once, and probe an idle connection often enough for the NATs on the way.
-
-    A transport that is no TCP connection (a UNIX socket, one of a test) is left as it is.
-    """
+    """Send promptly, and probe an idle TCP connection often enough for the NATs on the way."""
+    send_promptly(transport)
     # Twisted's UNIX connections claim to provide ITCPTransport as well.
     if not ITCPTransport.providedBy(transport) or IUNIXTransport.providedBy(transport):
         return
-    send_promptly(transport)
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     handle = getattr(transport, "getHandle", lambda: None)()

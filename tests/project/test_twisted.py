@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import skipUnless
 
 from autobahn.twisted.websocket import (
     WebSocketClientFactory,
@@ -14,10 +17,12 @@ from autobahn.twisted.websocket import (
     WebSocketServerProtocol,
 )
 from hyperlink import EncodedURL
+from OpenSSL import SSL, _util
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
 from twisted.internet import tcp, unix
 from twisted.internet._sslverify import ClientTLSOptions, _verifyCB
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -25,6 +30,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web import client, http, server
@@ -42,7 +48,7 @@ from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from stream_proxy.transport import eager_write
+from stream_proxy.transport import eager_tls, eager_write
 
 reactor: Any = _reactor
 
@@ -195,6 +201,73 @@ class ConnectionTests(TestCase):
             connection.__class__ = eager
             self.assertTrue(IHalfCloseableDescriptor.providedBy(connection))
         self.assertIn("_dataReceived", unix.Server.doRead.__code__.co_names)
+
+
+class TLSConnectionTests(SynchronousTestCase):
+    """``twisted.protocols.tls`` and pyOpenSSL, as connections with TLS use them."""
+
+    def setUp(self) -> None:
+        options: Any = optionsForClientTLS("example.org")
+        factory = TLSMemoryBIOFactory(options, True, Factory.forProtocol(Protocol), Clock())
+        self.tls: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+        self.transport = StringTransport()
+        self.tls.makeConnection(self.transport)
+
+    def test_tls_connection(self) -> None:
+        """The state, the methods, and ``write`` set on the instance for the aggregator."""
+        self.assertTrue(eager_tls.FITS)
+        self.assertIs(type(self.tls), BufferingTLSTransport)
+        state = (
+            self.tls._handshakeDone,
+            self.tls._appSendBuffer,
+            self.tls._lostTLSConnection,
+            self.tls._aborted,
+        )
+        self.assertEqual(state, (False, [], False, False))
+        self.assertEqual(self.tls.write, self.tls._aggregator.write)
+        self.tls.write(b"early")
+        self.tls._aggregator.close()
+        self.assertEqual(self.tls._appSendBuffer, [b"early"])
+        self.tls._write(b"more")
+        self.assertEqual(self.tls._appSendBuffer, [b"early", b"more"])
+        self.tls._tlsShutdownFinished(None)
+        self.assertTrue(self.tls._lostTLSConnection)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertIsNone(self.tls._shutdownTLS())
+
+    def test_openssl(self) -> None:
+        """OpenSSL's functions take a connection's pointers, and a result can be made an exception."""
+        connection = self.tls._tlsConnection
+        self.assertGreater(len(self.transport.value()), 100)  # the ClientHello
+        buffer = _util.ffi.new_allocator(should_clear_after_alloc=False)("char[]", 16)
+        self.assertLess(_util.lib.BIO_read(connection._from_ssl, buffer, 16), 0)
+        self.assertLess(count := _util.lib.SSL_read(connection._ssl, buffer, 16), 0)
+        error = _util.lib.SSL_get_error(connection._ssl, count)
+        self.assertEqual(error, _util.lib.SSL_ERROR_WANT_READ)
+        self.assertRaises(SSL.WantReadError, connection._raise_ssl_error, connection._ssl, count)
+        self.assertEqual(_util.ffi.buffer(_util.ffi.from_buffer(b"abc"), 2)[:], b"ab")
+
+    @skipUnless(sys.platform == "linux", "epoll is Linux's")
+    def test_epoll(self) -> None:
+        """The turn is ``doPoll``, over ``_poller`` and ``_selectables``."""
+        from twisted.internet.epollreactor import EPollReactor
+
+        from stream_proxy.transport import lean_epoll
+
+        self.assertTrue(lean_epoll.FITS)
+        self.assertIs(EPollReactor.doIteration, EPollReactor.doPoll)
+        made: Any = EPollReactor()
+        self.addCleanup(made._poller.close)
+        self.addCleanup(lambda: [each.connectionLost(None) for each in list(made._internalReaders)])
+        ours, peer = socket.socketpair()
+        self.addCleanup(peer.close)
+        connection = tcp.Connection(ours, Protocol(), made)
+        made.addReader(connection)
+        self.assertIs(made._selectables[ours.fileno()], connection)
+        peer.send(b"x")
+        self.assertIn((ours.fileno(), select.EPOLLIN), made._poller.poll(0, 10))
+        made._disconnectSelectable(connection, ConnectionDone(), True)
+        self.assertNotIn(connection, made._selectables.values())
 
 
 @implementer(IBodyProducer)

@@ -1,0 +1,57 @@
+"""Lean turn of the epoll reactor (Linux only): reads are called without a log context for each.
+
+Whatever is not just a read (a write, an end, an error) takes Twisted's way. An exception from a read is
+logged with its context and drops its connection, as ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.epollreactor import EPOLLIN, EPollReactor
+from twisted.python import log
+
+from stream_proxy.transport.ways import plain_ways, uses
+
+#: The most events that one poll returns, so that delayed calls need not wait for more.
+_MOST_EVENTS: Final = 512
+#: Whether the reactor has the insides that are used here.
+FITS: Final = uses(
+    EPollReactor.doPoll, "_poller", "poll", "_selectables", "_doReadOrWrite", "callWithLogger"
+) and uses(EPollReactor._doReadOrWrite, "fileno", "doRead", "_disconnectSelectable")
+
+
+class _LeanEPollReactor(EPollReactor):
+    """Epoll reactor with a lean turn."""
+
+    def doIteration(self, timeout: float | None) -> None:
+        selectables = self._selectables
+        most = min(len(selectables), _MOST_EVENTS)
+        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout, most):
+            selectable = selectables.get(descriptor)
+            if selectable is None:  # an earlier event of this poll has removed it
+                continue
+            if event != EPOLLIN or selectable.fileno() == -1:
+                log.callWithLogger(selectable, self._doReadOrWrite, selectable, descriptor, event)
+                continue
+            try:
+                why = selectable.doRead()
+            except BaseException as error:
+                self._read_failed(selectable, error)
+                continue
+            if why:
+                EPollReactor._disconnectSelectable(self, selectable, why, True)
+
+    def _read_failed(self, selectable: Any, error: BaseException) -> None:
+        """Log an error that is being handled, and end its connection.
+
+        This is no part of the loop, whose variables would keep the traceback alive.
+        """
+        log.callWithLogger(selectable, log.err)
+        EPollReactor._disconnectSelectable(self, selectable, error, True)
+
+
+def poll_leanly(reactor: object) -> None:
+    """Let `reactor`, if it is exactly Twisted's epoll reactor, take the lean turn from now on."""
+    if type(reactor) is EPollReactor and FITS and not plain_ways():
+        reactor.__class__ = _LeanEPollReactor

@@ -1,0 +1,206 @@
+"""Tests of the lean turn of the epoll reactor."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_DONE
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.ways import take_ways
+
+if sys.platform != "linux":
+    __unittest_skip__ = "there is no epoll"
+else:
+    from twisted.internet.epollreactor import EPollReactor
+
+    from stream_proxy.transport.lean_epoll import FITS, poll_leanly
+
+
+class _Reader:
+    """One end of a pair of sockets, which the reactor reads."""
+
+    def __init__(self, did: Callable[[_Reader], object] | None = None) -> None:
+        self._socket, self.peer = socket.socketpair()
+        self._socket.setblocking(False)
+        self._did = did
+        self.read: list[bytes] = []
+        self.written = 0
+        self.lost: list[Failure] = []
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "reader"
+
+    def doRead(self) -> object:
+        data = self._socket.recv(100)
+        self.read.append(data)
+        if not data:
+            return CONNECTION_DONE
+        return None if self._did is None else self._did(self)
+
+    def doWrite(self) -> None:
+        self.written += 1
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost.append(reason)
+        self.close()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._socket.close()
+        self.peer.close()
+
+
+class LeanTurnTests(SynchronousTestCase):
+    """A reactor of its own, one turn after another."""
+
+    plain = False
+
+    def setUp(self) -> None:
+        take_ways(self, plain=self.plain)
+        self.reactor: Any = EPollReactor()
+        poll_leanly(self.reactor)
+        self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(lambda: [each.connectionLost(None) for each in list(self.reactor._internalReaders)])
+
+    def reader(self, did: Callable[[_Reader], object] | None = None) -> _Reader:
+        """Return a reader that the reactor reads, which then does `did`."""
+        reader = _Reader(did)
+        self.addCleanup(reader.close)
+        self.reactor.addReader(reader)
+        return reader
+
+    def test_kind(self) -> None:
+        """Only the epoll reactor itself is changed, and only on the fast way."""
+        self.assertTrue(FITS)
+        self.assertIs(type(self.reactor) is EPollReactor, self.plain)
+
+        class Other(EPollReactor):
+            pass
+
+        other: Any = Other.__new__(Other)
+        poll_leanly(other)
+        self.assertIs(type(other), Other)
+
+    def test_read(self) -> None:
+        """Whoever has something to read is read once for each turn; others are not."""
+        one, other = self.reader(), self.reader()
+        one.peer.send(b"x" * 150)
+        self.reactor.doIteration(0)
+        self.assertEqual(one.read, [b"x" * 100])
+        self.reactor.doIteration(0)
+        self.reactor.doIteration(0)
+        self.assertEqual((one.read, other.read), ([b"x" * 100, b"x" * 50], []))
+
+    def test_raises(self) -> None:
+        """An exception is logged, and ends only the connection whose read raised it."""
+        one, other = self.reader(lambda _: 1 // 0), self.reader()
+        one.peer.send(b"x")
+        other.peer.send(b"y")
+        self.reactor.doIteration(0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual([reason.type for reason in one.lost], [ZeroDivisionError])
+        self.assertEqual((other.read, other.lost), ([b"y"], []))
+        self.reactor.doIteration(0)
+        self.assertEqual(len(one.lost), 1)
+
+    def test_ends(self) -> None:
+        """A peer that has closed is an end, once all it sent was read."""
+        one = self.reader()
+        one.peer.send(b"last")
+        one.peer.close()
+        self.reactor.doIteration(0)
+        self.reactor.doIteration(0)
+        self.assertEqual(one.read[0], b"last")
+        self.assertEqual([reason.type for reason in one.lost], [ConnectionDone])
+
+    def test_half_closed(self) -> None:
+        """A peer that has closed its sending half is an end, too."""
+        one = self.reader()
+        one.peer.shutdown(socket.SHUT_WR)
+        self.reactor.doIteration(0)
+        self.assertEqual([reason.type for reason in one.lost], [ConnectionDone])
+
+    def test_removed(self) -> None:
+        """Whoever is removed, or closed, while another one is read, is not read any more in this turn."""
+        pair: list[_Reader] = []
+
+        def remove_other(reader: _Reader) -> None:
+            for each in pair:
+                if each is not reader:
+                    self.reactor.removeReader(each)
+                    each.close()
+
+        pair += [self.reader(remove_other), self.reader(remove_other)]
+        for each in pair:
+            each.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(sum(len(each.read) for each in pair), 1)
+
+    def test_added(self) -> None:
+        """A reader that is added while another one is read has its turn later."""
+        added: list[_Reader] = []
+
+        def add(reader: _Reader) -> None:
+            new = self.reader()
+            new.peer.send(b"new")
+            added.append(new)
+
+        self.reader(add).peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.reactor.doIteration(0)
+        self.assertEqual(added[0].read, [b"new"])
+
+    def test_write(self) -> None:
+        """Whoever waits for room is told of it, also when there is something to read."""
+        one = self.reader()
+        self.reactor.addWriter(one)
+        one.peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual((one.read, one.written), ([b"x"], 1))
+
+    def test_many(self) -> None:
+        """Nobody starves, however many are ready at once."""
+        readers = [self.reader() for _ in range(40)]
+        self.patch(sys.modules["stream_proxy.transport.lean_epoll"], "_MOST_EVENTS", 7)
+        for each in readers:
+            each.peer.send(b"x" * 300)
+        for _ in range(30):
+            self.reactor.doIteration(0)
+        self.assertEqual({len(b"".join(each.read)) for each in readers}, {300})
+
+    def test_thread(self) -> None:
+        """A thread's call wakes a poll that would wait for ever."""
+        called: list[str] = []
+        self.reactor._registerAsIOThread = False
+        self.reactor.installWaker()
+        thread = threading.Thread(target=lambda: self.reactor.callFromThread(called.append, "x"))
+        thread.start()
+        self.reactor.doIteration(None)
+        thread.join()
+        self.reactor.runUntilCurrent()
+        self.assertEqual(called, ["x"])
+
+
+class PlainTurnTests(LeanTurnTests):
+    """The same on Twisted's turn."""
+
+    plain = True
+
+    def test_many(self) -> None:
+        """Nobody starves, however many are ready at once."""
+        readers = [self.reader() for _ in range(40)]
+        for each in readers:
+            each.peer.send(b"x" * 300)
+        for _ in range(3):
+            self.reactor.doIteration(0)
+        self.assertEqual({len(b"".join(each.read)) for each in readers}, {300})
