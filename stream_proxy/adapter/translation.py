@@ -11,7 +11,7 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
-from stream_proxy.json_bounds import check_payload
+from stream_proxy.json_bounds import payload_checks
 from stream_proxy.lenient_json import JSONObject, count_separators, decode_json, encode_json
 from stream_proxy.limits import MAX_VALUES
 
@@ -21,6 +21,8 @@ Step: TypeAlias = tuple[int, bytes]
 # out of a few bytes takes as long as a long text.
 _PAYLOAD_COST = 400
 _VALUE_COST = 16
+# Bytes that can be checked in the time that it takes to read one.
+_CHECKED_AT_ONCE = 4
 
 
 class Translation:
@@ -96,8 +98,9 @@ class Translation:
     def _translate(self, payloads: Iterator[Payload]) -> Iterator[Step]:
         for payload in payloads:
             data = payload.data
-            check_payload(data, self._max_values)
-            yield _PAYLOAD_COST + len(data), b""
+            for _ in payload_checks(data, self._max_values):
+                yield len(data) // _CHECKED_AT_ONCE, b""
+            yield _PAYLOAD_COST, b""
             if payload.bare and not (_is_json(data) or self._reader.is_marker(data)):
                 raise self._broken()
             progress = self._progress
