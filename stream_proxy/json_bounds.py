@@ -5,9 +5,11 @@ A retry would only cost the same again, so SDKs are told not to.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error
-from stream_proxy.lenient_json import nested_deeper, values_exceed
+from stream_proxy.lenient_json import escapes_exceed, nested_deeper, values_exceed
 from stream_proxy.limits import MAX_VALUES
 
 #: How deep the JSON that clients and services send to an adapter may be nested. Templates, expressions and
@@ -15,6 +17,8 @@ from stream_proxy.limits import MAX_VALUES
 MAX_DEPTH = 128
 # An adapter searches the values of a payload one by one: microseconds each, where decoding takes 50 ns.
 _SEARCH_WEIGHT = 32
+# The same for an object, to which each known shape is held.
+_OBJECT_WEIGHT = 7
 # Whatever the limit, a payload may have so many.
 _LEAST_SEARCHED = 4096
 
@@ -41,19 +45,29 @@ def check_request(data: bytes, most: int, *, most_deep: int | None = None) -> No
 
 
 def check_payload(data: bytes, max_values: int = MAX_VALUES) -> None:
-    """Judge a payload of an adapter's service by what it takes to search it in one step.
+    """Judge a payload of an adapter's service by what it takes to decode and to search it in one step.
 
     :param max_values: how many values a whole response may have.
-    :raises APIError: it has too many values, or is nested too deep.
+    :raises APIError: it has too many values or escapes, or is nested too deep.
     """
+    for _ in payload_checks(data, max_values):
+        pass
+
+
+def payload_checks(data: bytes, max_values: int = MAX_VALUES) -> Iterator[None]:
+    """Judge a payload as `check_payload` does, in steps: a large one takes 10 to 20 ms for each."""
     most = max(max_values // _SEARCH_WEIGHT, _LEAST_SEARCHED)
-    if values_exceed(data, most):
+    if values_exceed(data, most, object_weight=_OBJECT_WEIGHT):
         raise proxy_error(
             ErrorCode.RESPONSE_TOO_MANY_VALUES,
             f"A payload of the service has more than {most} JSON values, the share of maxResponseValues that "
-            "one may have; raise maxResponseValues.",
+            f"one may have (an object counts as {_OBJECT_WEIGHT}); raise maxResponseValues.",
             should_retry=False,
         )
+    yield
+    if escapes_exceed(data, max_values):
+        raise response_too_many_values(max_values)
+    yield
     if nested_deeper(data, MAX_DEPTH):
         raise proxy_error(
             ErrorCode.UPSTREAM_MALFORMED,

@@ -21,6 +21,8 @@ BOM = b"\xef\xbb\xbf"
 EXACT = 2**53
 #: Bytes that stand before a value; a text of JSON has no more values than these, and one.
 _SEPARATORS = b",:[{"
+# Escapes in strings that take as long to decode as one value.
+_ESCAPES_PER_VALUE = 8
 _PART_BYTES = 65_536
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -48,14 +50,26 @@ def decode_json(data: bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
-def values_exceed(data: bytes, most: int) -> bool:
+def values_exceed(data: bytes, most: int, *, object_weight: int = 1) -> bool:
     """Report whether `data` has more than `most` values, by the count of ``,``, ``:``, ``[`` and ``{``.
 
     Nothing is decoded: it is decoding that makes 25 bytes and more of two.
+
+    :param object_weight: how much a ``{`` counts.
     """
-    if len(data) <= most or count_separators(data) <= most:
+
+    def count(part: bytes) -> int:
+        return count_separators(part) + (object_weight - 1) * part.count(b"{")
+
+    if len(data) * object_weight <= most or count(data) <= most:
         return False
-    return any(count > most for count in accumulate(map(count_separators, _outside_strings(data))))
+    return any(so_far > most for so_far in accumulate(map(count, _outside_strings(data))))
+
+
+def escapes_exceed(data: bytes, most: int) -> bool:
+    """Report whether the strings in `data` have more escapes than take as long to decode as `most` values."""
+    most *= _ESCAPES_PER_VALUE
+    return len(data) > most and len(data) - len(data.translate(None, b"\\")) > most
 
 
 def nested_deeper(data: bytes, most: int) -> bool:

@@ -5,12 +5,15 @@ Their shapes are those of the OpenAI API reference, "Chat completion chunk objec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from stream_proxy.adapter.reading import Reading
 from stream_proxy.adapter.shapes.usage import openai_usage
-from stream_proxy.adapter.texts import GrowingText, ResponseText
+from stream_proxy.adapter.texts import GrowingText, ResponseText, in_lengths
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json, is_integer
+
+# Characters of a delta, at most: a chunk is encoded, sent or merged in a single step.
+_DELTA_LENGTH = 2**20
 
 
 class ChunkWriter:
@@ -55,17 +58,17 @@ class ChunkWriter:
         if reading.replacement is not None:
             self.answered = True
             if text := self._text.replace(reading.replacement):
-                yield from self._delta({"content": text})
+                yield from self._deltas("content", [text])
         if reading.only_if_first and self._text.any:
             return
         if reading.text is not None or reading.reasoning is not None or reading.tool_calls:
             self.answered = True
         reasoning = self._new(self._reasoning, reading.reasoning, reading)
         if reasoning:
-            yield from self._delta({"reasoning_content": reasoning})
+            yield from self._deltas("reasoning_content", [reasoning])
         text = self._new(self._text, reading.text, reading)
         if text:
-            yield from self._delta({"content": text})
+            yield from self._deltas("content", [text])
         calls = self._calls.deltas(reading.tool_calls)
         if calls:
             yield from self._delta({"tool_calls": calls})
@@ -73,8 +76,7 @@ class ChunkWriter:
     def end(self) -> Iterator[JSONObject]:
         """Yield the chunks that end the stream."""
         for held, key in ((self._reasoning, "reasoning_content"), (self._text, "content")):
-            if rest := held.rest():
-                yield from self._delta({key: rest})
+            yield from self._deltas(key, held.rest())
         if not self._begun:
             yield from self._delta({})
         finish = self._finish_reason
@@ -106,6 +108,11 @@ class ChunkWriter:
     def finish_reason(self) -> str | None:
         """OpenAI's finish reason, once the service has given one."""
         return self._finish_reason
+
+    def _deltas(self, key: str, texts: Iterable[str]) -> Iterator[JSONObject]:
+        """Yield the chunks for a text, none of which is long."""
+        for text in in_lengths(texts, _DELTA_LENGTH):
+            yield from self._delta({key: text})
 
     def _delta(self, delta: JSONObject) -> Iterator[JSONObject]:
         if not self._begun:

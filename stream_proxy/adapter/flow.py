@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from uuid import uuid4
-
-from twisted.python.failure import Failure
 
 from stream_proxy.adapter.chat_request import ChatRequest
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.output import JSONOutput, StreamOutput
 from stream_proxy.adapter.service_error import REFUSAL_BYTES, refusal
-from stream_proxy.adapter.translation import Translation
+from stream_proxy.adapter.translation import Step, Translation
 from stream_proxy.downstream.response import is_taking
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, compressed_data_cut, upstream_error, upstream_silent
 from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.content_coding import ContentDecoder, content_codings, decoder_for
@@ -26,6 +25,9 @@ from stream_proxy.upstream.response import UpstreamResponse
 # Bound of what one read decodes to: text is not compressed more than this, and more is neither held nor
 # written while others wait.
 _MOST_DECODED, _MOST_RATIO = 65_536, 64
+# Chunks are handed on together until their work is that of so many bytes: a write each would be dear, and a
+# turn must not be over before anything was written.
+_STEP_BYTES = 65_536
 # Fields of a service's error that say when to try again.
 _RETRY = (b"retry-after", b"retry-after-ms")
 
@@ -46,6 +48,7 @@ class AdapterCall(UpstreamCall):
         self._chat = chat
         self._headers = exchange.own_headers
         self._content: ContentDecoder | None = None
+        self._body: PacedBody | None = None
         #: None for a response that is an error by its status; the start of its body goes to `_error_body`.
         self._translation: Translation | None = None
         self._error_body = bytearray()
@@ -77,11 +80,14 @@ class AdapterCall(UpstreamCall):
                 "The service compressed its answer in a way that the proxy cannot decode.",
                 ErrorCode.UPSTREAM_ENCODING,
             )
+        body = self._body = PacedBody(
+            self.exchange.clock, response, self._read, self._body_ended, self.broken
+        )
         if success:
-            self._translate(response)
-        response.start(self)
+            self._translate(response, body)
+        response.start(body)
 
-    def _translate(self, response: UpstreamResponse) -> None:
+    def _translate(self, response: UpstreamResponse, body: PacedBody) -> None:
         chat = self._chat
         self._translation = self._dialect.translation(
             media_type(response.values(b"content-type")),
@@ -93,18 +99,18 @@ class AdapterCall(UpstreamCall):
             max_values=self.limits.max_response_values,
         )
         if chat.stream:
-            self._output = StreamOutput(self.request, self._headers, response, self.touch)
+            self._output = StreamOutput(self.request, self._headers, body, self.touch)
         else:
             self._output = JSONOutput(self.request, self._headers, self.limits)
 
-    def body_received(self, data: bytes) -> None:
-        """Take a part of the service's body, as it came."""
-        if self.ended or self._content is None:
-            return
+    # The body, read by read
+
+    def _read(self, data: bytes) -> Iterator[int]:
+        """Yield the steps of the work on a part of the service's body, as it came."""
         self.touch()
         most = _MOST_DECODED + _MOST_RATIO * len(data)
         try:
-            for piece in self._content.pieces(data):
+            for piece in self._content.pieces(data) if self._content is not None else ():
                 most -= len(piece)
                 if most < 0:
                     raise upstream_error(
@@ -112,50 +118,60 @@ class AdapterCall(UpstreamCall):
                         ErrorCode.DECODED_TOO_LARGE,
                         should_retry=False,
                     )
-                self._take(piece)
-                if self.ended:
-                    return
-        except APIError as error:
-            if self._translation is None:
-                self._fail_as_service()
-            else:
-                self.fail(error)
-        except Exception:
-            self.bug(Failure())
+                if self._translation is None:
+                    self._take_refusal(piece)
+                else:
+                    yield from self._take(self._translation.steps(piece))
+        except APIError:
+            if self._translation is not None:
+                raise
+            self._fail_as_service()
 
-    def body_ended(self, error: APIError | None) -> None:
-        """Take the end of the service's body."""
-        if self.ended:
-            return
-        try:
-            if self._translation is None:
-                self._fail_as_service()  # a status is a response even without all of its body
-            elif error is not None:
-                self.fail(error)
-            elif self._content is not None and not self._content.ended:
-                self.fail(compressed_data_cut("service"))
-            else:
-                self._take(None)
-        except Exception:
-            self.broken(Failure())
+    def _body_ended(self, error: APIError | None) -> Iterator[int]:
+        """Yield the steps of the work on the end of the service's body."""
+        if self._translation is None:
+            self._fail_as_service()  # a status is a response even without all of its body
+        elif error is not None:
+            raise error
+        elif self._content is not None and not self._content.ended:
+            raise compressed_data_cut("service")
+        else:
+            yield from self._take(self._translation.last_steps(), ended=True)
 
-    def _take(self, piece: bytes | None) -> None:
-        """Translate a decoded piece, or with ``None`` the end."""
+    def _take_refusal(self, piece: bytes) -> None:
+        """Hold the beginning of an error's body."""
+        self._error_body += piece
+        if len(self._error_body) >= REFUSAL_BYTES:
+            self._fail_as_service()
+
+    def _take(self, steps: Iterator[Step], *, ended: bool = False) -> Iterator[int]:
+        """Hand on the chunks that a translation makes, those of some steps at once."""
         translation, output = self._translation, self._output
-        if translation is None or output is None:
-            self._error_body += piece or b""
-            if len(self._error_body) >= REFUSAL_BYTES:
-                self._fail_as_service()
-            return
+        assert translation is not None and output is not None
+        done = 0
         try:
-            output.take(translation.end() if piece is None else translation.feed(piece))
-        finally:
-            if piece is None or translation.complete:
-                self._warn(translation.remarks())
+            for cost, chunk in steps:
+                if chunk:
+                    output.take(chunk)
+                done += cost
+                if done >= _STEP_BYTES:
+                    output.flush()
+                    yield done
+                    done = 0
+                    self.touch()
+        except Exception:
+            output.flush()
+            self._warn(translation.remarks() if ended or translation.complete else [])
+            raise
+        output.flush()
+        if ended or translation.complete:
+            self._warn(translation.remarks())
         if translation.complete:
             output.complete()
             self.drain()
             self.close(Outcome(200, self.sent))
+        else:
+            yield done
 
     def _warn(self, remarks: list[str]) -> None:
         """Log what the rule's configuration seems to have wrong, each remark once for the rule."""
@@ -194,6 +210,9 @@ class AdapterCall(UpstreamCall):
 
     def release(self) -> None:
         super().release()
+        body, self._body = self._body, None
+        if body is not None:
+            body.stop()
         if isinstance(self._output, StreamOutput):
             self._output.release()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
@@ -12,9 +12,9 @@ from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.downstream.response import break_off, respond, start_response
 from stream_proxy.errors import APIError
+from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.limits import Limits
-from stream_proxy.upstream.response import UpstreamResponse
 
 _STREAM_HEAD = (
     (b"Content-Type", b"text/event-stream; charset=utf-8"),
@@ -30,7 +30,7 @@ class StreamOutput:
 
     :param request: the client's request.
     :param headers: fields beside those of the stream.
-    :param response: the service's response.
+    :param body: the body of the service's response.
     :param touched: called when the client reads again.
     """
 
@@ -38,35 +38,39 @@ class StreamOutput:
         self,
         request: Request,
         headers: Iterable[RawHeader],
-        response: UpstreamResponse,
+        body: PacedBody,
         touched: Callable[[], None],
     ) -> None:
         self._request = request
         self._headers = (*_STREAM_HEAD, *headers)
-        self._response = response
+        self._body = body
         self._touched: Callable[[], None] | None = touched
+        self._events: list[bytes] = []
         self.begun = False
         self.paused = False
         #: Bytes of the body that went out.
         self.sent = 0
 
-    def take(self, chunks: Iterator[bytes]) -> None:
-        """Send the chunks of one read with one write; an error after some comes after those."""
-        events: list[bytes] = []
-        try:
-            events.extend(_event(chunk) for chunk in chunks)
-        finally:
-            if events:
-                self._write(b"".join(events))
+    def take(self, chunk: bytes) -> None:
+        """Add a chunk to those that are sent next."""
+        self._events.append(_event(chunk))
+
+    def flush(self) -> None:
+        """Send the chunks that were taken with one write."""
+        if self._events:
+            events, self._events = self._events, []
+            self._write(b"".join(events))
 
     def complete(self) -> None:
         """End the stream."""
-        self._write(_event(_DONE))
+        self.take(_DONE)
+        self.flush()
         self._finish()
 
     def fail(self, error: APIError) -> None:
         """End the stream with an error as its last event, and no ``[DONE]`` after it."""
-        self._write(_event(error.envelope()))
+        self.take(error.envelope())
+        self.flush()
         self._finish()
 
     def break_off(self) -> None:
@@ -81,13 +85,13 @@ class StreamOutput:
 
     def pauseProducing(self) -> None:
         self.paused = True
-        self._response.pause()
+        self._body.pause()
 
     def resumeProducing(self) -> None:
         self.paused = False
         if self._touched is not None:
             self._touched()
-            self._response.resume()
+            self._body.resume()
 
     def stopProducing(self) -> None:
         """Do nothing: the flow hears of a lost client from its request."""
@@ -126,10 +130,12 @@ class JSONOutput:
         #: Bytes of the body that went out.
         self.sent = 0
 
-    def take(self, chunks: Iterator[bytes]) -> None:
-        """Add chunks to the completion."""
-        for chunk in chunks:
-            self._completion.feed(ServerSentEvent(data=chunk))
+    def take(self, chunk: bytes) -> None:
+        """Add a chunk to the completion."""
+        self._completion.feed(ServerSentEvent(data=chunk))
+
+    def flush(self) -> None:
+        """Do nothing: all of it is sent at the end."""
 
     def complete(self) -> None:
         """Send the completion."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
 from stream_proxy.error_codes import ErrorCode
@@ -70,9 +70,11 @@ class GrowingText:
         held, self._held = self._held, ""
         return held
 
-    def __str__(self) -> str:
-        self._join()
-        return self._start + self._held
+    def parts(self) -> Iterator[str]:
+        """Yield the text in parts."""
+        yield self._start
+        yield from self._pieces
+        yield self._held
 
     def _join(self) -> None:
         if self._pieces:
@@ -166,11 +168,15 @@ class ResponseText:
             )
         return self._sent(data[self._length :].decode("utf-8", "surrogatepass"))
 
-    def rest(self) -> str:
-        """Return what is to be sent at the end."""
+    def rest(self) -> Iterator[str]:
+        """Yield what is to be sent at the end, in parts."""
         if self._most_held is None:
-            return "".join(known.rest() for known in self._messages.values())
-        return "".join(map(str, self._held))
+            yield from (known.rest() for known in self._messages.values())
+        for held in self._held:
+            if isinstance(held, str):
+                yield held
+            else:
+                yield from held.parts()
 
     @property
     def any(self) -> bool:
@@ -207,6 +213,22 @@ class ResponseText:
 
     def _is_all(self, data: bytes) -> bool:
         return blake2b(data).digest() == self._hash.digest()
+
+
+def in_lengths(texts: Iterable[str], length: int) -> Iterator[str]:
+    """Yield texts, joined, in parts of about that length; none of them is empty."""
+    held: list[str] = []
+    held_length = 0
+    for text in texts:
+        for at in range(0, len(text), length):
+            part = text[at : at + length]
+            held.append(part)
+            held_length += len(part)
+            if held_length >= length:
+                yield "".join(held)
+                held, held_length = [], 0
+    if held:
+        yield "".join(held)
 
 
 def rewritten(name: str) -> APIError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
@@ -10,13 +11,25 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
-from stream_proxy.json_bounds import check_payload
-from stream_proxy.lenient_json import decode_json, encode_json
+from stream_proxy.json_bounds import payload_checks
+from stream_proxy.lenient_json import JSONObject, count_separators, decode_json, encode_json
 from stream_proxy.limits import MAX_VALUES
+
+Step: TypeAlias = tuple[int, bytes]
+
+# Bytes that the work on a payload counts as, besides its own, and that each of its values does: what is read
+# out of a few bytes takes as long as a long text.
+_PAYLOAD_COST = 400
+_VALUE_COST = 16
+# Bytes that can be checked in the time that it takes to read one.
+_CHECKED_AT_ONCE = 4
 
 
 class Translation:
-    """The translation of one body.
+    """The translation of one body, in steps: a payload may be large, and a read may hold thousands of them.
+
+    A step is the number of bytes that it counts as, and the chunk (JSON) that it made, which is mostly empty
+    for what only prepares the next one.
 
     :param decoder: cuts the body into payloads.
     :param reader: finds what a payload holds.
@@ -44,14 +57,22 @@ class Translation:
 
         :raises APIError: the service reports an error, or sends something that cannot be read.
         """
-        if not self.complete:
-            yield from self._translate(self._decoder.feed(data))
+        return (chunk for _, chunk in self.steps(data) if chunk)
 
     def end(self) -> Iterator[bytes]:
         """Yield the last chunks of a body that has ended as its framing announced.
 
         :raises APIError: the stream lacks its end, or no payload held a response.
         """
+        return (chunk for _, chunk in self.last_steps() if chunk)
+
+    def steps(self, data: bytes) -> Iterator[Step]:
+        """Yield the steps of the work on the next bytes; see `feed`."""
+        if not self.complete:
+            yield from self._translate(self._decoder.feed(data))
+
+    def last_steps(self) -> Iterator[Step]:
+        """Yield the steps of the work on the end; see `end`."""
         if self.complete:
             return
         yield from self._translate(self._decoder.end())
@@ -74,13 +95,17 @@ class Translation:
         self._progress.uncounted = self._progress.uncounted or self._writer.uncounted
         return self._progress.remarks()
 
-    def _translate(self, payloads: Iterator[Payload]) -> Iterator[bytes]:
+    def _translate(self, payloads: Iterator[Payload]) -> Iterator[Step]:
         for payload in payloads:
-            check_payload(payload.data, self._max_values)
-            if payload.bare and not (_is_json(payload.data) or self._reader.is_marker(payload.data)):
+            data = payload.data
+            for _ in payload_checks(data, self._max_values):
+                yield len(data) // _CHECKED_AT_ONCE, b""
+            yield _PAYLOAD_COST, b""
+            if payload.bare and not (_is_json(data) or self._reader.is_marker(data)):
                 raise self._broken()
             progress = self._progress
             reading = self._reader.read(payload, progress)
+            yield len(data) + _VALUE_COST * count_separators(data), b""
             if reading is None:
                 self._outline(payload)
                 continue
@@ -96,19 +121,19 @@ class Translation:
                 )
             self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
-                yield encode_json(chunk)
+                yield _step(chunk)
             self._outline(payload)
             if reading.done:
                 yield from self._finish()
                 return
 
-    def _finish(self) -> Iterator[bytes]:
+    def _finish(self) -> Iterator[Step]:
         writer = self._writer
         if not writer.answered and writer.finish_reason != "content_filter":
             raise self._not_found()
         self.complete = True
         for chunk in writer.end():
-            yield encode_json(chunk)
+            yield _step(chunk)
 
     def _outline(self, payload: Payload) -> None:
         data = payload.data
@@ -141,6 +166,11 @@ class Translation:
             should_retry=False,
             for_log=what,  # the names of a service's fields are not for a log
         )
+
+
+def _step(chunk: JSONObject) -> Step:
+    data = encode_json(chunk)
+    return len(data), data
 
 
 def _is_json(data: bytes) -> bool:

@@ -40,7 +40,7 @@ class EventAccumulator(ABC):
         if event.data and self._result is None and self._failure is None:
             try:
                 if len(event.data) > self._max_values:  # a byte is no more than a value
-                    self._budget.check_json(event.data)
+                    self._budget.check_event(event.data)
                 self._process(event)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None

@@ -146,7 +146,10 @@ def identity(value: object) -> Identity:
     """Return by what `value` identifies an entry: any scalar but a boolean or an empty one, or ``None``."""
     if not isinstance(value, _SCALARS) or isinstance(value, bool) or value == "":
         return None
-    return value if isinstance(value, str) or -_MOST_PLAIN < value < _MOST_PLAIN else f"{value!r} as a number"
+    if isinstance(value, str) or -_MOST_PLAIN < value < _MOST_PLAIN:
+        return value
+    # In hexadecimal: Python refuses to write integers of more than 4,300 digits in decimal.
+    return f"{value:#x} as a number" if isinstance(value, int) else f"{value!r} as a number"
 
 
 def differ(entry: JSONObject, fragment: JSONObject, key: str) -> bool:

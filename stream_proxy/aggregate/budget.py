@@ -8,7 +8,7 @@ from typing import Any
 from stream_proxy.aggregate.arrays import Entries
 from stream_proxy.aggregate.merge import Object
 from stream_proxy.json_bounds import response_too_many_values
-from stream_proxy.lenient_json import count_separators, values_exceed
+from stream_proxy.lenient_json import count_separators, escapes_exceed, values_exceed
 from stream_proxy.limits import MAX_VALUES
 
 #: Events up to this size are merged without looking at the work that this is.
@@ -45,8 +45,17 @@ class ValueBudget:
         self.room = self._most_nodes * _NODE_BYTES
         self._values_room = most * _VALUE_BYTES
 
+    def check_event(self, data: bytes) -> None:
+        """Judge the data of an event, which is decoded in a single step, by its values and escapes.
+
+        :raises APIError: there are too many.
+        """
+        self.check_json(data)
+        if escapes_exceed(data, self.most):
+            raise response_too_many_values(self.most)
+
     def check_json(self, data: bytes) -> None:
-        """Judge an event, or a result, by its JSON.
+        """Judge a result by its JSON.
 
         :raises APIError: it has too many values.
         """

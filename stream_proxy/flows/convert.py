@@ -109,7 +109,7 @@ class Conversion(RelayingCall):
         if isinstance(self._stage, Inspection):  # much data can hold little, too
             self._advance()
 
-    def _body_ended(self, error: APIError | None) -> None:
+    def _body_ended(self, error: APIError | None) -> Iterator[int]:
         stage = self._stage
         if isinstance(stage, Inspection):
             if error is not None:
@@ -119,6 +119,7 @@ class Conversion(RelayingCall):
         elif stage is not None:
             stage.end(error)
             self._complete(stage)
+        yield 0
 
     def _advance(self) -> None:
         """Go on to the next stage if this one has enough of the body."""

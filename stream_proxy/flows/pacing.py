@@ -21,14 +21,15 @@ class PacedBody:
     """Body of one response, worked on in steps.
 
     As long as the work is no more than what came over the network, it is done as that comes. When little
-    data holds much (compression), the upstream is paused and the rest is done over the next turns of the
-    reactor.
+    data holds much (compression), or is much work, the upstream is paused and the rest is done over the next
+    turns of the reactor. Whoever takes the results may pause all of it.
 
     :param clock: the reactor.
     :param response: the response.
     :param work: takes a read at once and returns the steps of the work on it, each as the number of bytes
         that it was about.
-    :param ended: called like :meth:`BodySink.body_ended` when all steps are done.
+    :param ended: called like :meth:`BodySink.body_ended` when all these are done; returns the steps of the
+        work on the end.
     :param failed: called with the failure of a step, which is the last one.
     """
 
@@ -37,7 +38,7 @@ class PacedBody:
         clock: IReactorTime,
         response: UpstreamResponse,
         work: Callable[[bytes], Iterator[int]],
-        ended: Callable[[APIError | None], None],
+        ended: Callable[[APIError | None], Iterator[int]],
         failed: Callable[[Failure], None],
     ) -> None:
         self._response = response
@@ -48,15 +49,30 @@ class PacedBody:
         self._left = TURN_BYTES
         self._next_turn = Timeout(clock)
         self._running = False
+        self._held = False
+        self._paused = False
         self._stopped = False
-        self._over = False
-        self._error: APIError | None = None
 
     def stop(self) -> None:
         """Take no more steps: the body goes to another sink, or to none."""
         self._stopped = True
         self._reads.clear()
         self._next_turn.stop()
+
+    def pause(self) -> None:
+        """Take no steps for now, and no more of the body: nobody takes their results."""
+        self._held = True
+        self._next_turn.stop()
+        self._balance()
+
+    def resume(self) -> None:
+        """Go on, from the next turn on: what is held may be a whole turn's work."""
+        if not self._held or self._stopped:
+            return
+        self._held = False
+        if self._reads and not self._running:
+            self._next_turn.start(0, self._turn)
+        self._balance()
 
     def body_received(self, data: bytes) -> None:
         """Queue the work on a read."""
@@ -67,11 +83,12 @@ class PacedBody:
 
     def body_ended(self, error: APIError | None) -> None:
         """Note that there are no more reads."""
-        self._over, self._error = True, error
-        self._go()
+        if not self._stopped:
+            self._reads.append(self._ended(error))
+            self._go()
 
     def _go(self) -> None:
-        if self._stopped or self._running or self._next_turn.running:
+        if self._stopped or self._running or self._held or self._next_turn.running:
             return
         self._running = True
         try:
@@ -81,11 +98,11 @@ class PacedBody:
             self._failed(Failure())
         finally:
             self._running = False
+        self._balance()
 
     def _steps(self) -> None:
-        while self._reads:
+        while self._reads and not self._held:
             if self._left <= 0:
-                self._response.pause()
                 self._next_turn.start(0, self._turn)
                 return
             step = next(self._reads[0], None)
@@ -95,12 +112,14 @@ class PacedBody:
                 self._reads.popleft()
             else:
                 self._left -= step
-        if self._over:
-            self.stop()
-            self._ended(self._error)
 
     def _turn(self) -> None:
         self._left = TURN_BYTES
         self._go()
-        if not (self._stopped or self._next_turn.running):
-            self._response.resume()
+
+    def _balance(self) -> None:
+        """Pause the response while steps are left, and only then."""
+        paused = self._held or self._next_turn.running
+        if paused is not self._paused and not self._stopped:
+            self._paused = paused
+            (self._response.pause if paused else self._response.resume)()

@@ -57,7 +57,11 @@ class _Identity:
     ended = True
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        yield data
+        if len(data) <= _PIECE_BYTES:
+            yield data
+            return
+        for at in range(0, len(data), _PIECE_BYTES):
+            yield data[at : at + _PIECE_BYTES]
 
 
 class _Inflate:

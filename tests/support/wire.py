@@ -175,19 +175,21 @@ async def read_body(stream: Stream, message: Message, *, closes: bool) -> Messag
     :param closes: a body without framing lasts until the connection closes; otherwise there is none.
     """
     length = message.get("content-length")
+    parts: list[bytes] = []
     try:
         if message.get("transfer-encoding") == "chunked":
             while size := int((await stream.until(b"\r\n")).split(b";")[0], 16):
-                message.body += await stream.exactly(size)
+                parts.append(await stream.exactly(size))
                 await stream.exactly(2)
             await stream.until(b"\r\n")
         elif length is not None:
-            message.body = await stream.exactly(int(length))
+            parts.append(await stream.exactly(int(length)))
         elif closes:
-            message.body = await stream.rest()
+            parts.append(await stream.rest())
         message.complete = True
     except EOFError:
-        message.body += bytes(stream.buffer)
+        parts.append(bytes(stream.buffer))
+    message.body = b"".join(parts)
     return message
 
 

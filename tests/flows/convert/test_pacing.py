@@ -37,9 +37,12 @@ class PacingTests(TestCase):
         self.done: list[int] = []
         self.ends: list[APIError | None] = []
         self.failures: list[Failure] = []
-        self.body = PacedBody(
-            self.clock, cast(Any, self.response), self.work, self.ends.append, self.failures.append
-        )
+        self.body = PacedBody(self.clock, cast(Any, self.response), self.work, self.end, self.failures.append)
+
+    def end(self, error: APIError | None) -> Iterator[int]:
+        """Note the end, in one step."""
+        self.ends.append(error)
+        yield 0
 
     def work(self, data: bytes) -> Iterator[int]:
         """Do one step a byte: a number is quarters of a turn's budget, 0 raises, ``s`` stops the pacing."""
@@ -64,7 +67,7 @@ class PacingTests(TestCase):
         self.body.body_received(b"\2" * 7)
         self.assertEqual((self.done, self.response.asked), ([2] * 2, ["pause"]))
         self.clock.advance(0)
-        self.assertEqual((self.done, self.response.asked), ([2] * 7, ["pause"] * 3 + ["resume"]))
+        self.assertEqual((self.done, self.response.asked), ([2] * 7, ["pause", "resume"]))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.body.body_ended(None)
         self.assertEqual(self.ends, [None])
@@ -80,7 +83,7 @@ class PacingTests(TestCase):
         self.assertEqual((self.done, self.ends), ([3, 3], []))
         self.clock.advance(0)
         self.assertEqual(
-            (self.done, self.ends, self.response.asked), ([3, 3, 3, 3, 1], [error], ["pause"] * 2)
+            (self.done, self.ends, self.response.asked), ([3, 3, 3, 3, 1], [error], ["pause", "resume"])
         )
 
     def test_as_much_as_came(self) -> None:
@@ -89,7 +92,7 @@ class PacingTests(TestCase):
             self.clock,
             cast(Any, self.response),
             lambda data: iter([len(data)]),
-            self.ends.append,
+            self.end,
             self.failures.append,
         )
         for _ in range(9):
