@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
+import msgspec
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -25,8 +25,7 @@ NAMESPACE = "stream_proxy"
 REQUEST_FORMAT = "{line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """End of one request.
 
     :param status: of the response.
