@@ -55,9 +55,7 @@ class AdapterCall(UpstreamCall):
         self._output: StreamOutput | JSONOutput | None = None
 
     def begin(self) -> None:
-        fields = self.request.requestHeaders.getAllRawHeaders()
-        client = [(name, value) for name, values in fields for value in values]
-        call = self._dialect.request(self._chat.body, client)
+        call = self._dialect.request(self._chat.body, self.exchange.fields)
         self.ask(call.method, call.target, call.headers, call.body)
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import BinaryIO, Protocol, cast
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
@@ -65,7 +65,6 @@ class Exchange:
         #: Fields of every response of the proxy's own.
         self.own_headers = resource.access.cors(self.fields) if cors else []
         self._mode = mode
-        self._path = (origin_form(request.uri) or b"-").partition(b"?")[0]
         self._began = resource.clock.seconds()
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
@@ -172,16 +171,18 @@ class Exchange:
         flow, self._flow = self._flow, None
         if self._dropped is not None:
             outcome = replace(outcome, problem=self._dropped)
+        resource, request = self.resource, self.request
         if outcome.status == 404 and flow is not None:
-            self.resource.not_found(_mount(self.request)[1].partition(b"?")[0])
-        self.log.request(
-            self.request.method,
-            self._path,
-            self.upstream.url.origin,
-            flow.mode if flow is not None else self._mode,
-            self.clock.seconds() - self._began,
-            outcome,
-        )
+            resource.not_found(_mount(request)[1].partition(b"?")[0])
+        if resource.log.tells_requests:
+            resource.log.request(
+                request.method,
+                (origin_form(request.uri) or b"-").partition(b"?")[0],
+                resource.upstream.url.origin,
+                flow.mode if flow is not None else self._mode,
+                resource.clock.seconds() - self._began,
+                outcome,
+            )
 
     def _broken(self, failure: Failure) -> None:
         if isinstance(failure.value, APIError):
@@ -207,6 +208,8 @@ class Exchange:
 def _mount(request: Request) -> tuple[bytes, bytes]:
     """Return the path that leads to the resource, and the target below it, byte for byte."""
     uri: bytes = request.uri
+    if not request.prepath and uri.startswith(b"/"):
+        return b"", uri
     below = uri
     for _ in request.prepath or ():
         if not below.startswith(b"/"):

@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import cached_property
 
 from stream_proxy.http.headers import RawHeader
 
@@ -44,12 +45,22 @@ class Asker:
 
     def __init__(self, model: bytes, headers: Iterable[RawHeader], members: Iterable[str]) -> None:
         self.model = model
-        self.members = frozenset(members) - _OURS
-        identity = hashlib.blake2b(digest_size=16)
-        for name, value in headers:
-            if name.lower() in _IDENTITY:
-                identity.update(b"%b:%d:%b" % (name.lower(), len(value), value))
-        self.identity = identity.digest()
+        self._headers = headers
+        self._members = members
+
+    # Most calls are made while nothing is remembered, and need neither of these.
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """The members that the client wrote."""
+        return frozenset(self._members) - _OURS
+
+    @cached_property
+    def identity(self) -> bytes:
+        """Digest of the fields that say on whose behalf the call is made."""
+        fields = [(lower, value) for name, value in self._headers if (lower := name.lower()) in _IDENTITY]
+        parts = [b"%b:%d:%b" % (name, len(value), value) for name, value in fields]
+        return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
     @property
     def is_odd(self) -> bool:
@@ -105,6 +116,8 @@ class RefusalMemory:
 
     def knows(self, unsupported: Unsupported, asker: Asker) -> bool:
         """Report whether such a call was refused within the last hour."""
+        if not self._refusals:
+            return False
         key = (unsupported, asker.model, asker.identity)
         refused = self._refusals.get(key)
         if refused is None:

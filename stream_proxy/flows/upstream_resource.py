@@ -60,6 +60,8 @@ class UpstreamResource(Resource):
         self.clock: IReactorTime = reactor
         self.log = options.get("log") or RequestLog()
         self.access = options.get("access") or Access()
+        #: Requests have to stay below the upstream's URL: its path or the key is the operator's.
+        self.is_confined = bool(url.prefix) or self.access.injects
         self._warned = False
         self.upstream = Upstream(
             reactor,
@@ -70,11 +72,6 @@ class UpstreamResource(Resource):
             access=self.access,
             route=options.get("route"),
         )
-
-    @property
-    def is_confined(self) -> bool:
-        """Whether requests have to stay below the upstream's URL: its path or the key is the operator's."""
-        return bool(self.upstream.url.prefix) or self.access.injects
 
     def not_found(self, path: bytes) -> None:
         """Warn once if the upstream's 404 for `path` comes of two base URLs that end alike."""

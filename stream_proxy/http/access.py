@@ -54,7 +54,7 @@ class Access:
         origins: Iterable[str] | None = None,
     ) -> None:
         # Digests have one length, so that the time of a comparison says nothing about the keys.
-        self._clients = [_digest(key) for key in client_keys]
+        self._clients = tuple(_digest(key) for key in client_keys)
         self._own: list[RawHeader] = []
         if upstream_key is not None and upstream_header is not None:
             self._own = [(upstream_header.encode("ascii"), upstream_key)]
@@ -125,7 +125,7 @@ class Access:
         if not self._clients:
             return None
         fields = [(name.lower(), value) for name, value in headers]
-        if _is_preflight(method, fields):
+        if method == b"OPTIONS" and _is_preflight(fields):
             return None
         shown = list(_credentials(fields))
         # No short cuts: each is compared with all keys, so that the time taken is the same whichever fits.
@@ -137,21 +137,22 @@ class Access:
             f"{what}; send a client key of the proxy as Authorization: Bearer KEY.", ErrorCode.INVALID_API_KEY
         )
 
-    def headers(self, method: bytes, headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-        """Yield the fields of a request as they go upstream."""
+    def headers(self, method: bytes, headers: Iterable[RawHeader]) -> list[RawHeader]:
+        """Return the fields of a request as they go upstream."""
         if not self._own:
-            yield from headers
-            return
-        for name, value in headers:
-            lower = name.lower()
+            return list(headers)
+        kept = []
+        for field in headers:
+            lower = field[0].lower()
             if lower == _PROTOCOLS:
-                value = b", ".join(each for each in _list(value) if not each.startswith(_KEY_PROTOCOL))
+                value = b", ".join(each for each in _list(field[1]) if not each.startswith(_KEY_PROTOCOL))
                 if not value:
                     continue
+                field = (field[0], value)
             if lower not in self._dropped:
-                yield name, value
-        if method != b"OPTIONS":  # preflight requests come without a key, and need none
-            yield from self._own
+                kept.append(field)
+        # Preflight requests come without a key, and need none.
+        return kept if method == b"OPTIONS" else kept + self._own
 
     def target(self, target: bytes) -> bytes:
         """Return the target of a request as it goes upstream, without credentials in the query."""
@@ -211,7 +212,6 @@ def _credentials(fields: Iterable[RawHeader]) -> Iterator[bytes]:
                     yield each.removeprefix(_KEY_PROTOCOL)
 
 
-def _is_preflight(method: bytes, fields: list[RawHeader]) -> bool:
-    """Report whether a browser asks if a page may call (Fetch standard, "CORS-preflight request")."""
-    names = {name for name, _ in fields}
-    return method == b"OPTIONS" and {b"origin", b"access-control-request-method"} <= names
+def _is_preflight(fields: list[RawHeader]) -> bool:
+    """Report whether by an OPTIONS a browser asks if a page may call (Fetch, "CORS-preflight request")."""
+    return {b"origin", b"access-control-request-method"} <= {name for name, _ in fields}

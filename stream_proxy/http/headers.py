@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 #: Name and value of one field, as they came.
 RawHeader = tuple[bytes, bytes]
@@ -32,8 +32,9 @@ _REQUEST_OWN = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 #: Fields that the proxy writes itself on a converted response.
 _CONVERTED_OWN = HOP_BY_HOP | {b"content-type", b"content-length", b"content-encoding"}
 
-#: Fields that the proxy writes itself on a converted request.
-_STREAMING_OWN = frozenset({b"accept", b"accept-encoding"})
+#: Fields that the proxy writes itself on a request for an uncompressed response, and on a converted one.
+_UNCOMPRESSED_OWN = _REQUEST_OWN | {b"accept-encoding"}
+_STREAMING_OWN = _UNCOMPRESSED_OWN | {b"accept"}
 
 
 def is_field_name(text: str) -> bool:
@@ -53,47 +54,47 @@ def connection_tokens(values: Iterable[bytes]) -> frozenset[bytes]:
     )
 
 
-def request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """Yield the client's fields that go upstream, in order, each as often as it came."""
+def request_headers(headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the client's fields that go upstream, in order, each as often as it came."""
     return _forwarded(headers, _REQUEST_OWN)
 
 
-def streaming_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """Yield the fields of a converted request, which asks for an uncompressed event stream."""
-    for name, value in request_headers(headers):
-        if name.lower() not in _STREAMING_OWN:
-            yield name, value
-    yield b"Accept", b"text/event-stream"
-    yield b"Accept-Encoding", b"identity"
+def streaming_request_headers(headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the fields of a converted request, which asks for an uncompressed event stream."""
+    own = [(b"Accept", b"text/event-stream"), (b"Accept-Encoding", b"identity")]
+    return _forwarded(headers, _STREAMING_OWN) + own
 
 
-def uncompressed_request_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """Yield the client's fields for a request that asks for an uncompressed response."""
-    for name, value in request_headers(headers):
-        if name.lower() != b"accept-encoding":
-            yield name, value
-    yield b"Accept-Encoding", b"identity"
+def uncompressed_request_headers(headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the client's fields for a request that asks for an uncompressed response."""
+    return [*_forwarded(headers, _UNCOMPRESSED_OWN), (b"Accept-Encoding", b"identity")]
 
 
-def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] = ()) -> Iterator[RawHeader]:
-    """Yield the upstream's fields that go to the client, in order, each as often as it came.
+def response_headers(headers: Iterable[RawHeader], connection: Iterable[bytes] = ()) -> list[RawHeader]:
+    """Return the upstream's fields that go to the client, in order, each as often as it came.
 
     :param connection: values of ``Connection`` fields that are not among `headers`.
     """
     return _forwarded(headers, HOP_BY_HOP, connection)
 
 
-def converted_response_headers(headers: Iterable[RawHeader]) -> Iterator[RawHeader]:
-    """Yield the upstream's fields that go to the client with a body that the proxy wrote."""
+def converted_response_headers(headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the upstream's fields that go to the client with a body that the proxy wrote."""
     return _forwarded(headers, _CONVERTED_OWN)
 
 
 def _forwarded(
     headers: Iterable[RawHeader], own: frozenset[bytes], connection: Iterable[bytes] = ()
-) -> Iterator[RawHeader]:
-    fields = [(name.lower(), name, value) for name, value in headers]
-    listed = connection_tokens([value for lower, _, value in fields if lower == b"connection"])
-    dropped = own | listed | connection_tokens(connection)
-    for lower, name, value in fields:
-        if lower not in dropped:
-            yield name, value
+) -> list[RawHeader]:
+    kept = []
+    options = list(connection)
+    for field in headers:
+        lower = field[0].lower()
+        if lower not in own:
+            kept.append(field)
+        elif lower == b"connection" and field[1] != b"keep-alive":  # the usual one, which names nothing more
+            options.append(field[1])
+    if options:
+        listed = connection_tokens(options)
+        kept = [field for field in kept if field[0].lower() not in listed]
+    return kept

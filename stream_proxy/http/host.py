@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from stream_proxy.error_codes import ErrorCode
@@ -16,6 +17,10 @@ _AUTHORITY = re.compile(
     re.ASCII,
 )
 _LAST_PORT = 65_535
+#: Characters of an IPv6 address that ends with an IPv4 address.
+_LONGEST_ADDRESS = 45
+#: Bytes of the longest value whose parts are kept: the longest name that DNS knows, and a port.
+_LONGEST_REMEMBERED = 260
 
 
 def parse_authority(value: bytes) -> tuple[str, int | None] | None:
@@ -23,6 +28,11 @@ def parse_authority(value: bytes) -> tuple[str, int | None] | None:
 
     The host is in lower case, without brackets and without the dot that ends an absolute name.
     """
+    # Nearly all requests name the same few hosts.
+    return _remembered(value) if len(value) <= _LONGEST_REMEMBERED else _parsed(value)
+
+
+def _parsed(value: bytes) -> tuple[str, int | None] | None:
     match = _AUTHORITY.fullmatch(value)
     if match is None:
         return None
@@ -39,8 +49,16 @@ def parse_authority(value: bytes) -> tuple[str, int | None] | None:
     return host.removesuffix(".") or host, port
 
 
+_remembered = lru_cache(maxsize=256)(_parsed)
+
+
 def is_address(host: str) -> bool:
     """Report whether a host is an IP address in the one spelling that no resolver is asked for."""
+    return len(host) <= _LONGEST_ADDRESS and _is_address(host)
+
+
+@lru_cache(maxsize=256)
+def _is_address(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:

@@ -20,6 +20,8 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 def authority(target: bytes) -> bytes | None:
     """Return the authority of a target in absolute form, which counts in place of ``Host``."""
+    if target.startswith(b"/"):
+        return None
     match = _ABSOLUTE.match(target)
     return match["authority"] if match is not None else None
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stream_proxy.http.headers import RawHeader, connection_tokens, response_headers
 
 _HANDSHAKE_PREFIX = b"sec-websocket-"
 
 
-def wants_websocket(method: bytes, headers: Iterable[RawHeader]) -> bool:
+def wants_websocket(method: bytes, headers: Sequence[RawHeader]) -> bool:
     """Report whether a request asks for a WebSocket: a GET whose ``Upgrade`` and ``Connection`` say so."""
-    upgrade: list[bytes] = []
-    connection: list[bytes] = []
-    for name, value in headers:
-        lower = name.lower()
-        if lower == b"upgrade":
-            upgrade.append(value)
-        elif lower == b"connection":
-            connection.append(value)
-    return (
-        method == b"GET"
-        and b"websocket" in connection_tokens(upgrade)
-        and b"upgrade" in connection_tokens(connection)
-    )
+    if method != b"GET":
+        return False
+    upgrade = [value for name, value in headers if name.lower() == b"upgrade"]
+    if not upgrade or b"websocket" not in connection_tokens(upgrade):
+        return False
+    connection = [value for name, value in headers if name.lower() == b"connection"]
+    return b"upgrade" in connection_tokens(connection)
 
 
 def is_handshake_field(name: bytes) -> bool:

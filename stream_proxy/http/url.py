@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from stream_proxy.http.headers import RawHeader
@@ -26,7 +27,7 @@ class UpstreamURL:
     port: int
     prefix: bytes
 
-    @property
+    @cached_property
     def netloc(self) -> bytes:
         """The host, with the port unless that is the scheme's default (RFC 9110 section 4.2.3)."""
         default = 443 if self.scheme == "https" else 80
@@ -41,7 +42,7 @@ class UpstreamURL:
     def _host(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """Scheme, host and port, by which errors and the log name the upstream."""
         return f"{self.scheme}://{self.netloc.decode('ascii')}"
@@ -73,12 +74,12 @@ def local_locations(url: UpstreamURL, headers: list[RawHeader], mount: bytes = b
 
     :param mount: the path under which the client finds what is below `url`.
     """
-    if not any(name.lower() in _LOCATIONS for name, _ in headers):
-        return headers
-    found = []
-    for name, value in headers:
-        rest = url.below(value) if name.lower() in _LOCATIONS else None
-        found.append((name, value if rest is None else mount + rest))
+    found = headers
+    for place, (name, value) in enumerate(headers):
+        if name.lower() in _LOCATIONS and (rest := url.below(value)) is not None:
+            if found is headers:
+                found = headers.copy()
+            found[place] = (name, mount + rest)
     return found
 
 

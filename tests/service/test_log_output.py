@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import LogEvent, Logger, LogPublisher, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -164,6 +164,22 @@ class OutputTests(SynchronousTestCase):
         lines = stream.getvalue().split("\n")
         self.assertEqual((len(lines), lines[4]), (5, ""))
         self.assertTrue(all(line.isprintable() for line in lines))
+
+    def test_as_twisted(self) -> None:
+        """The entry of a request reads as Twisted's formatter writes it, second by second."""
+        events: list[LogEvent] = []
+        log = RequestLog(observer=events.append)  # type: ignore[arg-type]
+        log.request(b"GET", b"/x", "http://x", "passed", 0.1, Outcome(200, 13))
+        log.info("a notice")
+        request, notice = events
+        self.assertLessEqual({*notice} - {"message"}, {*request})
+        stream = io.StringIO()
+        output, expected = LogOutput(stream), ""
+        for seconds in (5.2, 5.9, 6.0, 5.0, 1_800_000_000.7):
+            for event in ({**request, "log_time": seconds}, {**notice, "log_time": seconds}):
+                output(event)
+                expected += formatEventAsClassicLogText(event) or ""
+        self.assertEqual(stream.getvalue(), expected)
 
     def test_printable(self) -> None:
         """What is printable stays as it is."""
