@@ -11,7 +11,7 @@ from kits.fuzz.checks import Outcome, failed, require, same
 from kits.fuzz.source import Source
 from stream_proxy.errors import APIError
 from stream_proxy.http.content_coding import content_codings, decoder_for
-from stream_proxy.upstream.chunked import ChunkedBody
+from stream_proxy.upstream.http1.chunked import ChunkedBody
 from stream_proxy.websocket.frames import WHOLE_BYTES, FrameTracker
 
 

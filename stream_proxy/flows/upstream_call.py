@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
@@ -15,6 +15,7 @@ from stream_proxy.flows.exchange import Exchange
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.idle_timer import IdleTimer
+from stream_proxy.upstream.asking import Asking
 from stream_proxy.upstream.response import UpstreamResponse
 
 
@@ -39,7 +40,7 @@ class UpstreamCall(ABC):
         #: The upstream's response, once its head is in and as long as its body is this call's to end.
         self.response: UpstreamResponse | None = None
         self.ended = False
-        self._asking: Deferred[UpstreamResponse] | None = None
+        self._asking: Asking | None = None
         self._timer: IdleTimer | None = None
 
     def start(self) -> None:
@@ -97,10 +98,15 @@ class UpstreamCall(ABC):
     def ask(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
     ) -> None:
-        """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.request`."""
+        """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
         self.touch()
-        asking = self._asking = self.upstream.request(method, target, headers, body)
-        asking.addCallbacks(self._responded, self._failed).addErrback(self.broken)
+        try:
+            asking = self.upstream.ask(method, target, headers, body, self)
+        except ValueError:
+            self.bug(Failure())
+            return
+        if asking.active:
+            self._asking = asking
 
     def drain(self) -> None:
         """Leave the rest of the response to the upstream's client, which may reuse the connection."""
@@ -157,14 +163,21 @@ class UpstreamCall(ABC):
         self.stop_waiting()
         self.stop_asking()
 
-    def _responded(self, response: UpstreamResponse) -> None:
+    # For the upstream
+
+    def upstream_responded(self, response: UpstreamResponse) -> None:
+        """Take the response to what was asked."""
         self._asking = None
         self.touch()
         self.response = response
-        response.headers = self.exchange.local(response.headers)
-        self.responded(response)
+        try:
+            response.headers = self.exchange.local(response.headers)
+            self.responded(response)
+        except Exception:
+            self.broken(Failure())
 
-    def _failed(self, failure: Failure) -> None:
+    def upstream_failed(self, failure: Failure) -> None:
+        """Take the reason why there is no response."""
         self._asking = None
         if not (self.ended or failure.check(CancelledError)):
             self.broken(failure)

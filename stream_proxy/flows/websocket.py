@@ -16,6 +16,7 @@ from stream_proxy.http.upgrade import without_handshake
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.tuning import tune
 from stream_proxy.upstream.response import UpstreamResponse
+from stream_proxy.upstream.twisted_client.response import upstream_response
 from stream_proxy.websocket.client_handshake import ClientHandshake
 from stream_proxy.websocket.handshake_rules import HandshakeError
 from stream_proxy.websocket.refusal import Refused
@@ -120,7 +121,8 @@ class WebSocketRelay(RelayingCall):
         raw = raw_headers(decision.response.headers.getAllRawHeaders())
         fields = without_handshake(response_headers(raw, decision.connection_fields))
         headers = self.exchange.local(self.upstream.access.answer_headers(fields))
-        self.responded(UpstreamResponse(decision.response, headers, handshake, self.upstream.url.origin))
+        origin = self.upstream.url.origin
+        self.responded(upstream_response(decision.response, headers, handshake, origin))
 
     def responded(self, response: UpstreamResponse) -> None:
         self.response = response
@@ -130,7 +132,7 @@ class WebSocketRelay(RelayingCall):
         if isinstance(failure.value, HandshakeError):
             origin = self.upstream.url.origin
             failure = Failure(handshake_unusable(origin, failure.value))
-        super()._failed(self.upstream.explained(failure))
+        super().upstream_failed(self.upstream.explained(failure))
 
     def _too_slow(self) -> None:
         seconds, origin = self.upstream.connect_seconds, self.upstream.url.origin

@@ -1,8 +1,8 @@
 """HTTP client that does not interfere: one upstream, its connections, its time limits.
 
-Twisted's ``HTTP11ClientProtocol`` parses and pools, treq carries the request, and neither may change anything
-on the way: target, method, headers and body go out as they are handed in, and nothing is followed, decoded,
-remembered or sent twice.
+treq carries the request to connections of ours, or to an agent or a pool of the library's user. None may
+change anything on the way: target, method, headers and body go out as they are handed in, and nothing is
+followed, decoded or remembered.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.url import UpstreamURL
 from stream_proxy.limits import Limits
-from stream_proxy.upstream.attempt import Attempt
+from stream_proxy.upstream.asking import Asker, Asking
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.failures import request_failure
 from stream_proxy.upstream.pool import UpstreamPool
 from stream_proxy.upstream.response import Drain, UpstreamResponse
 from stream_proxy.upstream.route import ResolvedRoute, Route
 from stream_proxy.upstream.slots import Slots
-from stream_proxy.upstream.treq_carrier import BytesBody
+from stream_proxy.upstream.treq_carrier import Carrier, PooledAgent, deferred
+from stream_proxy.upstream.twisted_client.attempt import Attempt
 
 
 class Upstream:
@@ -39,7 +40,8 @@ class Upstream:
     :param url: where requests go; its path is a prefix of every target.
     :param limits: how long a connection may take to be made, how many may be in use and how many requests may
         wait for one.
-    :param pool: connections to share; by default a pool of its own, which :meth:`close` empties.
+    :param pool: connections to share; by default a pool of its own, which :meth:`close` empties. One of
+        Twisted's makes each request slower.
     :param agent: an agent to send requests through. Requests then are what it makes of them, and the route,
         the number of connections, responses that come before an upload is over, and connections that died
         while idle, are its own affair.
@@ -54,7 +56,7 @@ class Upstream:
         url: UpstreamURL,
         limits: Limits | None = None,
         *,
-        pool: HTTPConnectionPool | None = None,
+        pool: UpstreamPool | HTTPConnectionPool | None = None,
         agent: IAgent | None = None,
         route: Route | None = None,
         access: Access | None = None,
@@ -63,51 +65,65 @@ class Upstream:
         self.url = url
         self.access = access if access is not None else Access()
         self.connect_seconds = limits.connect_seconds
-        own = UpstreamPool(reactor)
-        self._own_pool = own if pool is None else None
-        self._agent = agent
+        own = pool if isinstance(pool, UpstreamPool) else UpstreamPool(reactor)
+        self._own_pool = own if own is not pool else None
+        self._sender = agent if agent is not None else pool if isinstance(pool, HTTPConnectionPool) else None
         self._draining: set[Drain] = set()
         self._connections = Connections(
             reactor,
             ResolvedRoute(reactor, url, route or Route(), limits.connect_seconds),
-            own if pool is None else pool,
+            own,
             Slots(reactor, limits.max_upstream_connections, limits.max_upstream_waiting, url.origin),
             limits.connect_seconds,
         )
+        self._carrier = Carrier(PooledAgent(self._connections, url.netloc, self.access))
 
     def request(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
     ) -> Deferred[UpstreamResponse]:
+        """Send one request, as :meth:`ask` does.
+
+        :return: fires with the response as soon as its head is in. Cancelling it drops the connection.
+        :raises APIError: through the Deferred, for every failure but a cancellation.
+        """
+        return deferred(lambda asker: self.ask(method, target, headers, body, asker))
+
+    def ask(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Iterable[RawHeader],
+        body: bytes | IBodyProducer | None,
+        asker: Asker,
+    ) -> Asking:
         """Send one request, as soon as a connection may be used for it.
 
         :param target: origin form, as the client wrote it; the URL's own path goes before it.
         :param headers: the fields beside ``Host`` and the framing.
         :param body: ``None`` for no body at all. Bytes are sent a second time, on a fresh connection, if a
             reused one turns out to be dead; a producer's never.
-        :return: fires with the response as soon as its head is in. Cancelling it drops the connection.
-        :raises APIError: through the Deferred, for every failure but a cancellation.
+        :param asker: told of the response as soon as its head is in, or of the reason why there is none. That
+            may be before this returns; then the result is not ``active``.
+        :raises ValueError: the method, the target or a field cannot be sent.
         """
-        fields = Headers()
-        fields.addRawHeader(b"Host", self.url.netloc)
-        for name, value in self.access.headers(method, headers):
-            fields.addRawHeader(name, value)
-        producer = BytesBody(body) if isinstance(body, bytes) else body
-        attempt = Attempt(
-            self._connections,
-            method,
-            self.url.prefix + self.access.target(target),
-            fields,
-            producer,
-            resend=producer is not body or body is None,
-        )
-        return attempt.start(self.access, self._agent, self.url.origin)
+        target = self.url.prefix + self.access.target(target)
+        fields = self.access.headers(method, headers)
+        if self._sender is None:
+            return self._carrier.ask(method, target, fields, body, asker)
+        raw = Headers()
+        raw.addRawHeader(b"Host", self.url.netloc)
+        for name, value in fields:
+            raw.addRawHeader(name, value)
+        attempt = Attempt(self._connections, self._sender, method, target, raw, body)
+        attempt.start(self.access, asker)
+        return attempt
 
-    def queue_error(self, asking: Deferred[UpstreamResponse] | None, seconds: float) -> APIError | None:
+    def queue_error(self, asking: Asking | None, seconds: float) -> APIError | None:
         """Return the error for a request that has waited so long for a connection; ``None`` if it was sent.
 
-        :param asking: the Deferred that :meth:`request` returned.
+        :param asking: what :meth:`ask` returned.
         """
-        return self.never_free(seconds) if asking in self._connections.queued else None
+        return self.never_free(seconds) if asking is not None and asking.queued else None
 
     def never_free(self, seconds: float) -> APIError:
         """Return the error for having waited so long for a connection."""
@@ -145,7 +161,7 @@ class Upstream:
         if not response.ended:
             self._draining.add(Drain(self._connections.clock, response, self._draining.discard))
 
-    def close(self) -> Deferred[object]:
+    def close(self) -> Deferred[None]:
         """Drop idle and draining connections, now and later. Requests under way belong to their callers."""
         for drain in list(self._draining):
             drain.stop()

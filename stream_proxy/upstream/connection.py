@@ -1,56 +1,172 @@
-"""Connection to an upstream: Twisted's ``HTTP11ClientProtocol`` with the bounds and checks that it lacks."""
+"""Connection to an upstream: one request at a time, and the response to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request
-from twisted.web.iweb import IResponse
+from twisted.web._newclient import (
+    RequestGenerationFailed,
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from stream_proxy.http.headers import connection_tokens
 from stream_proxy.transport.tuning import has_unread, tune
-from stream_proxy.upstream.failures import DeadPathError, HeadTooLargeError
-from stream_proxy.upstream.parser import MAX_HEAD_BYTES, bound_head, in_head
+from stream_proxy.upstream.failures import DeadPathError
+from stream_proxy.upstream.http1.body import Body, body_of
+from stream_proxy.upstream.http1.faults import InvalidAnswerError
+from stream_proxy.upstream.http1.head import HeadReader, ResponseHead
+from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.slots import Occupant
+from stream_proxy.upstream.upload import SLICE_BYTES, ProducedUpload, Upload, upload_of
+
+
+@dataclass(slots=True)
+class Request:
+    """Request as it goes out.
+
+    :param head: its bytes, framing included.
+    :param to_head: its method is HEAD.
+    """
+
+    head: bytes
+    body: bytes | IBodyProducer | None
+    to_head: bool
+
+
+class Requester(Protocol):
+    """Owner of a request, who is told one of these, once."""
+
+    def responded(self, response: UpstreamResponse) -> None:
+        """Take the response, whose head is in."""
+
+    def failed(self, failure: Failure) -> None:
+        """Take the reason why there is none, as an exception of Twisted's client."""
+
+
+class Keeper(Protocol):
+    """Owner of idle connections."""
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """Keep a connection, on which a further request may be sent."""
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Forget a connection that has ended while it was idle."""
+
+
+class State(Enum):
+    """State of a connection."""
+
+    #: No request is under way.
+    IDLE = auto()
+    #: A request is under way: no head of a response is in.
+    ASKED = auto()
+    #: The body of a response is coming in.
+    RESPONDING = auto()
+    #: Nothing further is read: the connection is being closed.
+    ENDING = auto()
 
 
 @implementer(IHandshakeListener)
-class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
-    """Pooled connection.
+class UpstreamConnection(Occupant, TwistedProtocol):
+    """Connection that can be kept and used again.
 
-    Beyond Twisted's it bounds the response head, honours all spellings of ``Connection: close``, and delivers
-    a response that comes before the request's body is out.
+    A response may come before the request's body is out.
+
+    :param keeper: where it waits for its next request.
+    :param origin: the upstream's, for errors.
     """
 
-    #: The number of requests that were sent on this connection.
+    #: The number of requests that were sent.
     requests = 0
-    #: The connection ended otherwise than by an orderly close.
-    torn = False
+    #: When it became idle, by the pool's clock.
+    idle_since = 0.0
     transport: Any
-    _head_bytes = 0
-    _head: Deferred[IResponse] | None = None
 
-    def __init__(self, quiescent: Callable[[UpstreamProtocol], None]) -> None:
-        super().__init__(quiescent)
+    def __init__(self, keeper: Keeper, origin: str) -> None:
         #: Fires once when the first request may be sent; fails if the connection or its handshake does.
         self.ready: Deferred[None] = Deferred()
+        self.state = State.IDLE
+        self._keeper = keeper
+        self._origin = origin
+        self._requester: Requester | None = None
+        self._upload: Upload | None = None
+        self._reader: HeadReader | None = None
+        self._body: Body | None = None
+        self._response: UpstreamResponse | None = None
+        self._persistent = False
+        self._paused = False
+        self._gone: Deferred[None] | None = None
 
     @property
-    def state(self) -> str:
-        """Twisted's state, by which a pool knows which connections may be used."""
-        idle = self._state == "QUIESCENT" and self.requests and self._parser is None
-        if idle and has_unread(self.transport):
-            return "SPOILED"  # these bytes would be taken for the next response
-        return self._state
+    def usable(self) -> bool:
+        """Whether a request may be sent now."""
+        if self.state is not State.IDLE or self.is_gone:
+            return False
+        # Unread bytes would be taken for the next response.
+        return not (self.requests and has_unread(self.transport))
+
+    def send(self, request: Request, requester: Requester) -> None:
+        """Send `request`; `requester` may be told of a failure before this returns."""
+        if self.state is not State.IDLE or self.is_gone:
+            requester.failed(Failure(RequestNotSent()))
+            return
+        self.requests += 1
+        self.state = State.ASKED
+        self._occupied = True
+        self._requester = requester
+        self._reader = HeadReader(to_head=request.to_head)
+        body = request.body
+        if body is None:
+            self.transport.write(request.head)
+        elif isinstance(body, bytes) and len(body) <= SLICE_BYTES:
+            self.transport.write(request.head + body)
+        else:
+            self.transport.write(request.head)
+            upload = self._upload = upload_of(body, self.transport, self._uploaded)
+            upload.start()
+
+    def closed(self) -> Deferred[None]:
+        """Drop the connection, and return a Deferred that fires when it has ended; for one caller."""
+        self.drop()
+        gone = self._gone = Deferred()
+        if self.is_gone:
+            gone.callback(None)
+        return gone
+
+    # For the response
+
+    def pause(self) -> None:
+        """Read nothing for now."""
+        if self.state is State.RESPONDING and not self.is_gone:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused and not self.is_gone:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def drop(self) -> None:
+        """End the connection at once; nobody is told. An orderly close over TLS would wait for the peer."""
+        self._end_use()
+        if not self.is_gone:  # over TLS, a connection that is gone must not be aborted
+            self.transport.abortConnection()
+
+    # Twisted's hooks
 
     def connectionMade(self) -> None:
-        super().connectionMade()
         tune(self.transport)
         if not ISSLTransport.providedBy(self.transport):
             self.ready.callback(None)
@@ -59,98 +175,120 @@ class UpstreamProtocol(Occupant, HTTP11ClientProtocol):
         if not self.ready.called:
             self.ready.callback(None)
 
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """Send `request`; unlike Twisted's, the result fires as soon as the response's head is in."""
-        self.requests += 1
-        self._occupied = True
-        self._head_bytes = 0
-        sent: Deferred[IResponse] = super().request(request)
-        parser, head = self._parser, self._responseDeferred
-        if parser is not None:
-            bound_head(parser)
-        if self._state != "TRANSMITTING" or head is None:
-            return sent
-        self._head = head
-        early: Deferred[IResponse] = Deferred(lambda _: sent.cancel())
-
-        def responded(response: IResponse) -> IResponse:
-            if not early.called:
-                early.callback(response)
-            return response
-
-        def failed(failure: Failure) -> Failure:
-            if not early.called:
-                early.errback(failure)
-            return failure
-
-        # Twisted chains `head` to `sent` once the request is out, so both must keep their result.
-        head.addCallbacks(responded, failed)
-        sent.addErrback(failed).addErrback(lambda _: None)
-        return early
-
     def dataReceived(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None:  # bytes that no request asked for: nothing sensible can follow
-            self.transport.abortConnection()
-            return
-        heading = in_head(parser)
-        super().dataReceived(data)
-        if heading:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and self._parser is parser and in_head(parser):
-                self._giveUp(Failure(HeadTooLargeError()))
+        try:
+            if self._body is not None:
+                self._read_body(self._body, data)
+            elif self._reader is not None:
+                self._read_head(self._reader, data)
+            else:  # bytes that no request asked for: nothing sensible can follow
+                self.drop()
+        except Exception:
+            self._fail(Failure())
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self.torn = not reason.check(ConnectionDone)
+        self.is_gone = True
+        torn = reason.check(ConnectionDone) is None
         if self.path_is_dead:
             reason = Failure(DeadPathError())
         if not self.ready.called:
             self.ready.errback(reason)
         self.ready.addErrback(lambda _: None)  # whoever waited has got the failure
-        unfinished = self._state in ("TRANSMITTING", "GENERATION_FAILED")
-        super().connectionLost(reason)
-        if unfinished:  # Twisted forgets the body of a response that came before the request was out
-            self._disconnectParser(reason)
-            if self._head is not None:
-                self._head.addErrback(lambda _: None)
-        self.is_gone = True
+        produced = isinstance(self._upload, ProducedUpload)
+        begun = self._reader is not None and self._reader.begun
+        body, requester, response = self._body, self._requester, self._response
+        idle = self.state is State.IDLE
+        self._end_use()
+        try:
+            if idle:
+                self._keeper.forget(self)
+            elif response is not None:
+                response.let_go()
+                whole = body is not None and body.ends_with_connection and not torn
+                response.body_ended(None if whole else reason)
+            elif requester is not None and produced:
+                requester.failed(Failure(RequestTransmissionFailed([reason])))
+            elif requester is not None:
+                kind = ResponseFailed if begun else ResponseNeverReceived
+                requester.failed(Failure(kind([reason])))
+        finally:
+            self.vacate()
+            gone, self._gone = self._gone, None
+            if gone is not None:
+                gone.callback(None)
+
+    # What came
+
+    def _read_head(self, reader: HeadReader, data: bytes) -> None:
+        head = reader.feed(data)
+        requester = self._requester
+        if head is None or requester is None:
+            return
+        self._reader = self._requester = None
+        self.state = State.RESPONDING
+        self._persistent = head.persistent
+        self._body = body = body_of(head)
+        response = self._response = self._response_of(head)
+        requester.responded(response)
+        if self._response is not response:  # it was dropped
+            return
+        if body.ended:
+            self._finish(response, surplus=bool(head.rest))
+        elif head.rest:
+            self._read_body(body, head.rest)
+
+    def _response_of(self, head: ResponseHead) -> UpstreamResponse:
+        return UpstreamResponse(head.status, head.reason, head.fields, head.length, self, self._origin)
+
+    def _read_body(self, body: Body, data: bytes) -> None:
+        content = body.feed(data)
+        response = self._response
+        if content and response is not None:
+            response.body_received(content)
+        if response is None or self._response is not response:
+            return
+        if body.fault is not None:
+            raise InvalidAnswerError(body.fault)
+        if body.ended:
+            self._finish(response, surplus=body.surplus)
+
+    def _finish(self, response: UpstreamResponse, *, surplus: bool) -> None:
+        self._response = self._body = None
+        # Before the connection is kept: whoever hears of the end may use it for another request.
         self.vacate()
+        self.resume()
+        if self._upload is not None:
+            # The response keeps its source: its owner may end the upload, for which the close waits.
+            self.state = State.ENDING
+            self.transport.loseConnection()
+        else:
+            response.let_go()
+            if self._persistent and not surplus:
+                self.state = State.IDLE
+                self._keeper.keep(self)
+            else:
+                self.state = State.ENDING
+                self.transport.loseConnection()
+        response.body_ended()
 
-    def abort(self) -> Deferred[None]:
-        """Drop an idle connection; an orderly close over TLS would wait for the other side."""
-        gone: Deferred[None] = super().abort()
-        if self.transport is not None and not self.is_gone:
-            self.transport.abortConnection()
-        return gone
+    def _uploaded(self, failure: Failure | None) -> None:
+        self._upload = None
+        if failure is not None:
+            self._fail(failure, RequestGenerationFailed)
 
-    def _giveUp(self, reason: Failure) -> None:
-        if self._state == "TRANSMITTING":
-            # At the end of TRANSMITTING Twisted needs the Deferred that is given up here.
-            self._state = "GENERATION_FAILED"
-        super()._giveUp(reason)
-        if not reason.check(ConnectionDone):
-            # This was no response. An orderly close would wait: over TLS, or for the rest of an upload.
-            self.transport.abortConnection()
+    def _fail(self, failure: Failure, kind: type[Exception] = ResponseFailed) -> None:
+        """End the connection, because this is no response, or that was no request."""
+        requester, response = self._requester, self._response
+        self.drop()
+        if response is not None:
+            response.let_go()
+            response.body_ended(failure)
+        elif requester is not None:
+            requester.failed(Failure(kind([failure])))
 
-    def _finishResponse_WAITING(self, rest: bytes) -> None:
-        # Before the connection goes to the pool: whoever hears of the end may use it for another request.
-        self.vacate()
-        parser = self._parser
-        if parser is not None:
-            tokens = connection_tokens(parser.connHeaders.getRawHeaders(b"Connection", ()))
-            old = parser.response.version < (b"HTTP", 1, 1) and b"keep-alive" not in tokens
-            if old or rest or b"close" in tokens:
-                parser.connHeaders.setRawHeaders(b"Connection", [b"close"])
-        super()._finishResponse_WAITING(rest)
-
-    def _disconnectParser(self, reason: Failure) -> None:
-        parser = self._parser
-        super()._disconnectParser(reason)
-        if parser is not None:
-            # The decoder refers to its parser, which refers to the request and so to its body.
-            parser.bodyDecoder = None
-
-    _finishResponse_TRANSMITTING = _finishResponse_WAITING
-
-    def _finishResponse_CONNECTION_LOST(self, rest: bytes) -> None:
-        """Ignore the end of a body that ends with the connection, for which Twisted has no method."""
+    def _end_use(self) -> None:
+        self.state = State.ENDING
+        self._requester = self._response = self._body = self._reader = None
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.stop()

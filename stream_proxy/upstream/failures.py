@@ -32,6 +32,12 @@ from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error, without_frames
 from stream_proxy.transport.dead_path import DEAD_SECONDS
 from stream_proxy.upstream.egress import EgressProxy
+from stream_proxy.upstream.http1.faults import (
+    HeadTooLargeError,
+    HTTP2SpokenError,
+    InvalidAnswerError,
+    TLSSpokenError,
+)
 from stream_proxy.upstream.pem import openssl_words
 from stream_proxy.upstream.tls import CertificateError
 
@@ -40,27 +46,11 @@ class ConnectLimitError(Exception):
     """DNS, TCP and TLS together took too long."""
 
 
-class HeadTooLargeError(Exception):
-    """The head of a response does not end."""
-
-
 class DeadPathError(Exception):
     """Nothing of a request was acknowledged for a while."""
 
     def __init__(self) -> None:
         super().__init__(f"it acknowledged nothing for {DEAD_SECONDS:g} seconds")
-
-
-class InvalidAnswerError(Exception):
-    """The bytes that came are no HTTP response."""
-
-
-class TLSSpokenError(InvalidAnswerError):
-    """The bytes that came in place of an HTTP response are TLS."""
-
-
-class HTTP2SpokenError(InvalidAnswerError):
-    """The bytes that came in place of an HTTP response are HTTP/2."""
 
 
 class ProxyRefusedError(Exception):

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from twisted.web._newclient import ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IResponse
 
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
@@ -21,14 +17,17 @@ from stream_proxy.upstream.failures import body_failure
 DRAIN_SECONDS = 1.0
 
 
-class Connection(Protocol):
-    """Connection that a response comes on."""
+class BodySource(Protocol):
+    """Connection that a body comes on, as long as it belongs to this response."""
 
-    #: It has ended.
-    is_gone: bool
-    #: It ended otherwise than by an orderly close.
-    torn: bool
-    transport: Any
+    def pause(self) -> None:
+        """Read nothing for now."""
+
+    def resume(self) -> None:
+        """Read; at first this is called when the body is wanted."""
+
+    def drop(self) -> None:
+        """End the connection at once, over TLS too."""
 
 
 class BodySink(Protocol):
@@ -41,33 +40,59 @@ class BodySink(Protocol):
         """Take the end, once: ``None`` if the body ended as its framing promised."""
 
 
-class UpstreamResponse(TwistedProtocol):
+class UpstreamResponse:
     """Response whose head is in.
 
-    ``status`` (int), ``reason`` (bytes), ``headers`` (the fields that may travel, as they came), ``length``
-    (bytes of the body that the head promises, ``None`` if it promises none).
+    The body goes to a :class:`BodySink`, which may be replaced while it flows. What comes before
+    :meth:`start` is held, and the connection is paused meanwhile.
 
-    The body goes to a :class:`BodySink`, which may be replaced while it flows.
+    :param headers: the fields that may travel, as they came.
+    :param length: bytes of the body that the head promises, ``None`` if it promises none.
+    :param source: the connection.
+    :param origin: the upstream's, for errors.
     """
 
-    transport: Any
+    __slots__ = (
+        "__weakref__",
+        "_held",
+        "_origin",
+        "_over",
+        "_paused",
+        "_source",
+        "ended",
+        "error",
+        "headers",
+        "length",
+        "reason",
+        "sink",
+        "started",
+        "status",
+    )
 
     def __init__(
-        self, response: IResponse, headers: list[RawHeader], connection: Connection | None, host: str
-    ):
-        self.status: int = response.code
-        self.reason: bytes = response.phrase
+        self,
+        status: int,
+        reason: bytes,
+        headers: list[RawHeader],
+        length: int | None,
+        source: BodySource,
+        origin: str,
+    ) -> None:
+        self.status = status
+        self.reason = reason
         self.headers = headers
-        self.length: int | None = response.length if isinstance(response.length, int) else None
+        self.length = length
         #: The body has begun to flow.
         self.started = False
         #: The body has ended; and the reason, if not as it should have.
         self.ended = False
         self.error: APIError | None = None
         self.sink: BodySink | None = None
-        self._response = response
-        self._connection = connection
-        self._host = host
+        self._source: BodySource | None = source
+        self._origin = origin
+        self._held: list[bytes] | None = None
+        self._over = False  # the end has come, and is held
+        self._paused = False
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of the fields called `name` (lower case)."""
@@ -77,17 +102,26 @@ class UpstreamResponse(TwistedProtocol):
         """Let the body flow into `sink`, which may be called before this returns."""
         self.sink = sink
         self.started = True
-        self._response.deliverBody(self)
+        held, self._held = self._held, None
+        for data in held or ():
+            if self.sink is not None:
+                self.sink.body_received(data)
+        if self._over:
+            self._end()
+        elif self._source is not None and not self._paused:
+            self._source.resume()
 
     def pause(self) -> None:
         """Pause the body."""
-        if not self.ended and self.transport is not None:
-            self.transport.pauseProducing()
+        self._paused = True
+        if not self.ended and self._source is not None:
+            self._source.pause()
 
     def resume(self) -> None:
         """Resume the body."""
-        if not self.ended and self.transport is not None:
-            self.transport.resumeProducing()
+        self._paused = False
+        if self.started and not self.ended and self._source is not None:
+            self._source.resume()
 
     def abort(self) -> None:
         """Drop the connection at once, over TLS too. The sink is called no more."""
@@ -98,23 +132,42 @@ class UpstreamResponse(TwistedProtocol):
     def hang_up(self) -> None:
         """Drop the connection even if the body is whole: the upstream may wait for the rest of an upload."""
         self.sink = None
-        if self._connection is not None:
-            if not self._connection.is_gone:  # over TLS, a connection that is gone must not be aborted
-                self._connection.transport.abortConnection()
-        elif self.transport is not None:
-            self.transport.stopProducing()
+        self._held = None
+        source, self._source = self._source, None
+        if source is not None:
+            source.drop()
 
-    def dataReceived(self, data: bytes) -> None:
+    # For the source
+
+    def body_received(self, data: bytes) -> None:
+        """Take a piece of the body."""
         if self.sink is not None:
             self.sink.body_received(data)
+        elif self._held is not None:
+            self._held.append(data)
+        elif not self.started and not self.ended:
+            self._held = [data]
+            if self._source is not None:
+                self._source.pause()
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def body_ended(self, failure: Failure | None = None) -> None:
+        """Take the end of the body, or the reason why it does not come."""
+        if self.ended or self._over:
+            return
+        if failure is not None:
+            self.error = body_failure(failure, self._origin)
+        self._over = True
+        if self.started:
+            self._end()
+
+    def let_go(self) -> None:
+        """Forget the source, which is somebody else's from now on, or gone."""
+        self._source = None
+
+    def _end(self) -> None:
         if self.ended:
             return
         self.ended = True
-        torn = self._connection is not None and self._connection.torn
-        if not reason.check(ResponseDone) and (torn or not reason.check(PotentialDataLoss)):
-            self.error = body_failure(reason, self._host)
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.body_ended(self.error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -16,14 +17,16 @@ from stream_proxy.transport.dead_path import PathWatch
 class Slot:
     """Right to use one connection."""
 
-    def __init__(self, semaphore: DeferredSemaphore) -> None:
-        self._semaphore: DeferredSemaphore | None = semaphore
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
 
     def free(self) -> None:
         """Give the slot to the next in the queue; only the first call counts."""
-        semaphore, self._semaphore = self._semaphore, None
-        if semaphore is not None:
-            semaphore.release()
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots._release()
 
 
 class Slots:
@@ -37,37 +40,50 @@ class Slots:
 
     def __init__(self, clock: IReactorTime, limit: int, queue: int, origin: str) -> None:
         self.limit = limit
+        #: How many slots are taken.
+        self.in_use = 0
         self._clock = clock
         self._queue = queue
         self._origin = origin
-        self._semaphore = DeferredSemaphore(limit)
-
-    @property
-    def in_use(self) -> int:
-        """How many slots are taken."""
-        return self._semaphore.limit - self._semaphore.tokens
+        self._waiting: deque[Deferred[Slot]] = deque()
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a slot."""
-        return len(self._semaphore.waiting)
+        return len(self._waiting)
+
+    def take_free(self) -> Slot | None:
+        """Return a slot if one is free."""
+        if self.in_use >= self.limit:
+            return None
+        self.in_use += 1
+        return Slot(self)
 
     def take(self) -> Deferred[Slot]:
         """Return a slot, first come, first served. Cancelling the Deferred leaves the queue.
 
         :raises APIError: 503: the queue is full.
         """
-        semaphore = self._semaphore
-        if semaphore.tokens:
-            return semaphore.acquire().addCallback(Slot)
+        taken: Deferred[Slot]
+        slot = self.take_free()
+        if slot is not None:
+            taken = Deferred()
+            taken.callback(slot)
+            return taken
         if self.waiting >= self._queue:
             raise overloaded(self._origin, self.limit, self.waiting)
-        return semaphore.acquire().addCallback(self._turn)
+        taken = Deferred(self._waiting.remove)
+        self._waiting.append(taken)
+        return taken.addCallback(self._turn)
 
-    def _turn(self, semaphore: DeferredSemaphore) -> Deferred[Slot]:
+    def _release(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().callback(Slot(self))
+        else:
+            self.in_use -= 1
+
+    def _turn(self, slot: Slot) -> Deferred[Slot]:
         # Not at once: the code that frees a slot is still putting its connection away.
-        slot = Slot(semaphore)
-
         def cancelled(failure: Failure) -> Failure:
             slot.free()
             return failure

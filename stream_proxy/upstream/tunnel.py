@@ -13,13 +13,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from stream_proxy.upstream.egress import EgressProxy
-from stream_proxy.upstream.failures import (
-    HeadTooLargeError,
-    InvalidAnswerError,
-    ProxyFailedError,
-    ProxyRefusedError,
-)
-from stream_proxy.upstream.parser import first_bytes
+from stream_proxy.upstream.failures import ProxyFailedError, ProxyRefusedError
+from stream_proxy.upstream.http1.faults import HeadTooLargeError, InvalidAnswerError
+from stream_proxy.upstream.http1.head import first_bytes
 
 #: The longest response head to a CONNECT.
 MAX_ANSWER_BYTES = 16_384

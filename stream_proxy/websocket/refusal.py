@@ -12,7 +12,7 @@ from twisted.web._newclient import HTTPClientParser, Request, TransportProxyProd
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from stream_proxy.upstream.parser import bound_head, in_head
+from stream_proxy.upstream.twisted_client.parser import bound_head, in_head
 
 
 @dataclass(frozen=True, slots=True)

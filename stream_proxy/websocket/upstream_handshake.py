@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.upgrade import switching_headers
-from stream_proxy.upstream.failures import HeadTooLargeError, HTTP2SpokenError, TLSSpokenError
-from stream_proxy.upstream.parser import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, first_bytes
+from stream_proxy.upstream.http1.faults import HeadTooLargeError, HTTP2SpokenError, TLSSpokenError
+from stream_proxy.upstream.http1.head import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, first_bytes
 from stream_proxy.upstream.slots import Occupant
 from stream_proxy.websocket.handshake_rules import VERSION, HandshakeError, head_for_autobahn, without_values
 from stream_proxy.websocket.refusal import RefusalReader, Refused

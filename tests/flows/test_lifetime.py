@@ -23,18 +23,16 @@ from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.flows.websocket import WebSocketRelay
-from stream_proxy.upstream.attempt import Attempt
+from stream_proxy.upstream.asking import PooledAsking
 from stream_proxy.upstream.response import UpstreamResponse
-from stream_proxy.upstream.treq_carrier import BytesBody
+from stream_proxy.upstream.upload import ProducedUpload, SlicedUpload
 from tests.support.loopback import LoopbackTestCase, Script, Upstream, turns
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.sessions import WebSocketTestCase, close_frame, handshake
 from tests.support.wire import Stream, event_stream_head, head, read_request, read_response, send_request
 
 WATCHED = (
-    Attempt,
     BodyCollection,
-    BytesBody,
     EventAccumulator,
     Exchange,
     Fallbacks,
@@ -42,8 +40,11 @@ WATCHED = (
     Inspection,
     JSONAggregation,
     PacedBody,
+    PooledAsking,
+    ProducedUpload,
     ProxyRequest,
     RequestBody,
+    SlicedUpload,
     StreamAggregation,
     UpstreamCall,
     UpstreamResponse,
@@ -188,14 +189,14 @@ class ConversionLifetimeTests(LifetimeTests):
             for end in (Stream.close, Stream.abort):
                 upstream = await self.upstream(self.script(*parts, end=end))
                 self.assertIn(b"upstream_error", await self.ask(await self.proxy(upstream.url)))
-                await self.assert_free(Exchange, Conversion, Attempt)
+                await self.assert_free(Exchange, Conversion, PooledAsking)
 
     async def test_client_leaves(self) -> None:
         """A call leaves nothing if its client leaves before the stream or inside it."""
         for parts in ((), (event_stream_head(),), (STREAM[:-40],)):
             upstream = await self.upstream(self.script(*parts))
             await self.leave(await self.proxy(upstream.url), upstream)
-            await self.assert_free(Exchange, Conversion, Attempt)
+            await self.assert_free(Exchange, Conversion, PooledAsking)
             self.born.clear()
 
     async def test_silence(self) -> None:
@@ -253,14 +254,14 @@ class RelayLifetimeTests(LifetimeTests):
             for end in (Stream.close, Stream.abort):
                 upstream = await self.upstream(self.script(*parts, end=end))
                 await self.ask(await self.proxy(upstream.url), "POST", CHAT, STREAMING_BODY, end=not parts)
-                await self.assert_free(Exchange, Relay, Attempt)
+                await self.assert_free(Exchange, Relay, PooledAsking)
 
     async def test_client_leaves(self) -> None:
         """A request leaves nothing if its client leaves."""
         for parts in ((), (STREAM[:-40],)):
             upstream = await self.upstream(self.script(*parts))
             await self.leave(await self.proxy(upstream.url), upstream, body=STREAMING_BODY)
-            await self.assert_free(Exchange, Relay, Attempt)
+            await self.assert_free(Exchange, Relay, PooledAsking)
             self.born.clear()
 
 

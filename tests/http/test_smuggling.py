@@ -531,8 +531,8 @@ class AnswerTests(SmugglingTestCase):
     def check_others(self, proxy: MemoryProxy, answers: list[Response]) -> None:
         """Check that the other requests got their responses over another connection."""
         self.assertEqual([answer.body for answer in answers[1:]], [b"GET /second", b"GET /last"])
-        self.assertEqual(len(proxy.pool.links), 2)
-        self.assertTrue(proxy.pool.links[0].wire.ended)
+        self.assertEqual(len(proxy.endpoint.links), 2)
+        self.assertTrue(proxy.endpoint.links[0].wire.ended)
 
     def test_doubtful(self) -> None:
         """An ambiguous response makes a 502."""
@@ -567,7 +567,7 @@ class AnswerTests(SmugglingTestCase):
         proxy.send(get() + SECOND)
         [broken] = read_responses(proxy.answered, closed=True)
         self.assertEqual((broken.body, broken.complete), (b"abcde", False))
-        self.assertEqual((len(proxy.pool.links), proxy.pool.links[0].wire.ended), (1, True))
+        self.assertEqual((len(proxy.endpoint.links), proxy.endpoint.links[0].wire.ended), (1, True))
         self.assertEqual(proxy.bugs, [])
 
     def test_reused(self) -> None:
@@ -582,7 +582,7 @@ class AnswerTests(SmugglingTestCase):
         ):
             proxy, answers = self.answers(first)
             self.assertEqual(answers[0].body, b"abcde", first)
-            self.assertEqual(len(proxy.pool.links), 1, first)
+            self.assertEqual(len(proxy.endpoint.links), 1, first)
 
 
 class RawTests(LoopbackTestCase):
@@ -634,14 +634,14 @@ class PooledTests(LoopbackTestCase):
 
         upstream = await self.upstream(script)
         pool = UpstreamPool(reactor)
-        self.addCleanup(pool.closeCachedConnections)
+        self.addCleanup(pool.drop_idle)
         client = await self.client(await self.proxy(upstream.url, pool=pool))
         send_request(client, "GET", "/first")
         self.assertEqual((await read_response(client)).body, b"/first")
-        [[ours]] = pool._connections.values()
-        self.assertEqual(ours.state, "QUIESCENT")
+        [ours] = pool.idle(("http", "127.0.0.1", upstream.port))
+        self.assertTrue(ours.usable)
         upstream.connections[0].transport.getHandle().send(EVIL)  # before the reactor can look
-        self.assertEqual(ours.state, "SPOILED")
+        self.assertFalse(ours.usable)
         send_request(client, "GET", "/second")
         self.assertEqual((await read_response(client)).body, b"/second")
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.request_log import RequestLog
-from stream_proxy.upstream.connection import UpstreamProtocol
+from stream_proxy.upstream.connection import UpstreamConnection
 from tests.support.strict import Got, StrictServer
 
 
@@ -47,11 +47,10 @@ class Wire(StringTransport):
 class _Link:
     """One connection from the proxy to a strict upstream."""
 
-    def __init__(self, pool: MemoryPool) -> None:
-        self.server = StrictServer(pool.first)
-        pool.first = None
+    def __init__(self, first: bytes | None, protocol: UpstreamConnection) -> None:
+        self.server = StrictServer(first)
         self.wire = Wire()
-        self.protocol = UpstreamProtocol(pool.idle.append)
+        self.protocol = protocol
         self._responses = b""
         self.protocol.makeConnection(cast(Any, self.wire))
 
@@ -72,34 +71,21 @@ class _Link:
         return moved
 
 
-class MemoryPool:
-    """Connections to strict upstreams, kept for reuse.
+class MemoryEndpoint:
+    """Endpoint that connects to strict upstreams.
 
     :param first: the response to the first request on the first connection.
     """
 
-    persistent = True
-
     def __init__(self, first: bytes | None) -> None:
-        self.first = first
-        self.idle: list[UpstreamProtocol] = []
+        self._first = first
         self.links: list[_Link] = []
 
-    def getConnection(self, key: object, endpoint: object) -> Deferred[UpstreamProtocol]:
-        """Stand in for the method of ``HTTPConnectionPool``."""
-        while self.idle:
-            kept = self.idle.pop()
-            if kept.state == "QUIESCENT":
-                return succeed(kept)
-        return self._newConnection(key, endpoint)
-
-    def _newConnection(self, key: object, endpoint: object) -> Deferred[UpstreamProtocol]:
-        self.links.append(_Link(self))
+    def connect(self, factory: Any) -> Deferred[UpstreamConnection]:
+        """Stand in for the method of an endpoint."""
+        first, self._first = self._first, None
+        self.links.append(_Link(first, factory.buildProtocol(None)))
         return succeed(self.links[-1].protocol)
-
-    def closeCachedConnections(self) -> Deferred[None]:
-        """Stand in for the method of ``HTTPConnectionPool``."""
-        return succeed(None)
 
 
 class MemoryProxy:
@@ -110,12 +96,11 @@ class MemoryProxy:
 
     def __init__(self, first: bytes | None = None) -> None:
         self.clock = Clock()
-        self.pool = MemoryPool(first)
+        self.endpoint = MemoryEndpoint(first)
         self.bugs: list[Failure] = []
         log = RequestLog(observer=cast(Any, self._observe))
-        resource = ProxyResource(
-            "http://upstream.example", reactor=self.clock, pool=cast(Any, self.pool), log=log
-        )
+        resource = ProxyResource("http://upstream.example", reactor=self.clock, log=log)
+        resource.upstream._connections.endpoint = self.endpoint  # type: ignore[assignment]
         self.site = ProxySite(resource, reactor=self.clock)
         self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         self.wire = Wire()
@@ -138,7 +123,7 @@ class MemoryProxy:
         if self._unsent and not self.wire.ended and self.wire.producerState == "producing":
             data, self._unsent, moved = self._unsent, b"", True
             self.channel.dataReceived(data)
-        for link in self.pool.links:
+        for link in self.endpoint.links:
             moved = link.move() or moved
         self.clock.advance(0)
         self.answered += self.wire.take()
@@ -156,9 +141,9 @@ class MemoryProxy:
     @property
     def requests(self) -> list[Got]:
         """The requests that the upstream received, over all connections."""
-        return [got for link in self.pool.links for got in link.server.requests]
+        return [got for link in self.endpoint.links for got in link.server.requests]
 
     @property
     def errors(self) -> list[str]:
         """What the upstream received that is not HTTP."""
-        return [link.server.error for link in self.pool.links if link.server.error is not None]
+        return [link.server.error for link in self.endpoint.links if link.server.error is not None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from stream_proxy.upstream.chunked import ChunkedBody
+from stream_proxy.upstream.http1.chunked import ChunkedBody
 
 
 @dataclass

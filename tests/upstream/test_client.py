@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import _sslverify
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IHostnameResolver
@@ -30,9 +29,8 @@ from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.limits import Limits
 from stream_proxy.upstream.client import Upstream
-from stream_proxy.upstream.connection import UpstreamProtocol
-from stream_proxy.upstream.pool import PooledEndpoint, UpstreamPool
 from stream_proxy.upstream.response import UpstreamResponse
+from stream_proxy.upstream.twisted_client.connection import TwistedConnection
 from tests.support.certificates import server_context, trust
 from tests.support.flood import MIB, Pour, numbered
 from tests.support.loopback import LoopbackTestCase, Script, reactor, turns
@@ -743,32 +741,6 @@ class DrainTests(UpstreamTestCase):
 class TwistedTests(UpstreamTestCase):
     """Private parts of Twisted that the client side uses."""
 
-    def test_pool(self) -> None:
-        """The way a pool builds and keeps connections."""
-        pool = UpstreamPool(Clock())
-        built: list[Any] = []
-
-        class Endpoint:
-            def connect(self, factory: Any) -> Deferred[Any]:
-                protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-                built.append(protocol)
-                waiting: Deferred[Any] = Deferred()
-                waiting.callback(protocol)
-                return waiting
-
-        endpoint: Any = PooledEndpoint(Endpoint())  # type: ignore[arg-type]
-        for get in (pool.getConnection, pool._newConnection):
-            got = self.successResultOf(get("key", endpoint))
-            self.assertIs(got, built[-1])
-            self.assertIsInstance(got, UpstreamProtocol)
-        pool._putConnection("key", got)
-        self.assertEqual(pool._connections["key"], [got])
-        self.assertEqual(
-            (pool.retryAutomatically, pool.maxPersistentPerHost, pool.cachedConnectionTimeout),
-            (False, 256, 30),
-        )
-        pool._timeouts[got].cancel()
-
     def test_retrying_wrapper(self) -> None:
         """The place where Twisted's retrying wrapper keeps the connection."""
         connection: Any = object()
@@ -778,7 +750,7 @@ class TwistedTests(UpstreamTestCase):
 
     def test_protocol(self) -> None:
         """The client protocol's states and parts."""
-        protocol = UpstreamProtocol(lambda _: None)
+        protocol = TwistedConnection(lambda _: None)
         self.assertEqual(protocol._state, "QUIESCENT")
         for name in ("_parser", "_finishedRequest", "_responseDeferred"):
             self.assertIsNone(getattr(protocol, name))

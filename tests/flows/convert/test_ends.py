@@ -47,7 +47,7 @@ class EndTests(ConversionTestCase):
         port = await self.proxy(upstream.url, resource=make)
         self.assert_hello(await self.request(port, body=CHAT_BODY))
         answered.callback(None)
-        while not resources[0].upstream._connections.pool._connections:
+        while not resources[0].upstream._connections.pool.count:
             await turns(1)
         self.assert_hello(await self.request(port, body=CHAT_BODY))
         self.assertEqual(len(streams), 1)

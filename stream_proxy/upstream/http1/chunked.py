@@ -37,6 +37,9 @@ class ChunkedBody:
     extensions, no line that ends with a bare LF or CR, no trailer that could be framing.
     """
 
+    #: Whether an orderly close is its end.
+    ends_with_connection = False
+
     def __init__(self) -> None:
         #: What the coding is not, if it is malformed; nothing may be fed after that.
         self.fault: str | None = None

@@ -1,4 +1,4 @@
-"""Parser of response heads: bounded, and strict about what another reader could read differently."""
+"""Twisted's parser of responses, bounded, and strict about what another reader could read differently."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from collections.abc import Callable
 from twisted.web._newclient import HTTPClientParser, ParseError
 from twisted.web.http import NO_CONTENT, SWITCHING, _DataLoss
 
-from stream_proxy.http.first_bytes import ENOUGH, foreign_protocol, is_response
 from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
-from stream_proxy.upstream.chunked import ChunkedBody
-from stream_proxy.upstream.failures import (
-    HeadTooLargeError,
-    HTTP2SpokenError,
-    InvalidAnswerError,
-    TLSSpokenError,
-)
-
-#: The longest response head, as for requests.
-MAX_HEAD_BYTES = 65_536
-
-
-#: The most fields in one.
-MAX_HEAD_FIELDS = 500
+from stream_proxy.upstream.http1.chunked import ChunkedBody
+from stream_proxy.upstream.http1.faults import HeadTooLargeError
+from stream_proxy.upstream.http1.head import MAX_HEAD_BYTES, MAX_HEAD_FIELDS, first_bytes
 
 
 class _ChunkedDecoder:
@@ -99,18 +87,6 @@ class ResponseParser(HTTPClientParser):
                 # The body is clear, but not where its sender sees the end of it.
                 self.connHeaders.addRawHeader(b"Connection", b"close")
         super().allHeadersReceived()
-
-
-def first_bytes(before: bytes, data: bytes) -> bytes:
-    """Return the first bytes of a response, which so far were `before`, with those of `data`.
-
-    :raises InvalidAnswerError: no response begins so.
-    """
-    first = before + data[: ENOUGH - len(before)]
-    if is_response(first) is False:
-        kinds = {"TLS": TLSSpokenError, "HTTP/2": HTTP2SpokenError, None: InvalidAnswerError}
-        raise kinds[foreign_protocol(first)]()
-    return first
 
 
 def bound_head(parser: HTTPClientParser) -> None:

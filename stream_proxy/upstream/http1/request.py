@@ -1,0 +1,37 @@
+"""Heads of requests (RFC 9112 section 3), written exactly as they are handed in. Sans-I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from stream_proxy.http.headers import RawHeader
+
+#: Length of a body that is not known before its end.
+UNKNOWN = -1
+
+_FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n"
+_HEAD = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e]++ HTTP/1\.1\r\n(?:%b)*+\r\n" % _FIELD)
+_EXPECTING_BODY = (b"POST", b"PUT")
+
+
+def request_head(
+    method: bytes, target: bytes, host: bytes, length: int | None, fields: Iterable[RawHeader]
+) -> bytes:
+    """Return the head of a request.
+
+    :param length: of the body, :data:`UNKNOWN` for a chunked one, ``None`` for no body.
+    :param fields: all but ``Host`` and the framing.
+    :raises ValueError: the bytes would be read as something else than this one head.
+    """
+    if length is None:
+        framing = b"Content-Length: 0\r\n" if method in _EXPECTING_BODY else b""
+    elif length == UNKNOWN:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = b"Content-Length: %d\r\n" % length
+    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, target, host, framing, lines)
+    if _HEAD.fullmatch(head) is None:
+        raise ValueError("the request has a method, a target or a field that cannot be sent")
+    return head
