@@ -147,5 +147,6 @@ class WebSocketRelay(RelayingCall):
         self.request.setResponseCode(101)
         headers = self.upstream.access.answer_headers(accepted.headers)
         channel.transport.write(client.accept(accepted.subprotocol, headers))
+        self._client = None  # autobahn's part is over, and a WebSocket may be open for days
         self._session = Session(self.exchange.clock, self.request, handshake, self.close)
         self._session.start()

@@ -25,7 +25,7 @@ from stream_proxy.transport.eager_tls import encrypt_promptly
 from stream_proxy.transport.turn import Turn, turn_of
 from stream_proxy.transport.ways import plain_ways, uses
 
-#: The most bytes of one read, and of one read while a large body comes.
+#: The most bytes of one read, and of one read of a large body.
 READ_BYTES: Final = Connection.bufferSize
 LARGE_READ_BYTES: Final = 2**18
 
@@ -128,10 +128,9 @@ class _EagerReads(Connection):
             turn.end()
         return None
 
-    def allow_large_reads(self, allowed: bool) -> None:
-        """Ask for more at once as long as reads are full, or stop doing so."""
-        self._most_bytes = LARGE_READ_BYTES if allowed else READ_BYTES
-        self._read_bytes = READ_BYTES
+    def allow_reads(self, most: int) -> None:
+        """Ask for so many bytes at once, first and whenever the last read was full."""
+        self._most_bytes = self._read_bytes = min(max(most, READ_BYTES), LARGE_READ_BYTES)
 
 
 class _EagerServer(_EagerWrites, _EagerReads, Server):
@@ -195,14 +194,15 @@ def send_promptly(transport: object) -> None:
         inner._turn = turn_of(IReactorTime(inner.reactor))
 
 
-def allow_large_reads(transport: object, allowed: bool) -> None:
-    """Let `transport` read up to 256 KiB at once as long as reads are full, or no longer.
+def allow_reads(transport: object, most: int) -> None:
+    """Let `transport` read up to `most` bytes at once, within 64 and 256 KiB.
 
-    It is for bodies that are passed on as they are: other work would take too long in one turn.
+    More than 64 KiB is for the bytes of one large body, or frame, that are passed on as they are: other work
+    with so many would take too long in one turn.
     """
     inner = tcp_connection(transport)
     if isinstance(inner, _EagerReads):
-        inner.allow_large_reads(allowed)
+        inner.allow_reads(most)
 
 
 def tcp_connection(transport: object) -> Connection | None:

@@ -82,6 +82,11 @@ class FrameTracker:
         """Whether a frame is forwarded in part, so that no other frame may be sent now."""
         return self._rest > 0
 
+    @property
+    def bytes_left(self) -> int:
+        """How many bytes are missing of a frame that is forwarded in part."""
+        return self._rest
+
     def feed(self, data: bytes) -> bytes:
         """Return the bytes to forward after `data` has come: whole short frames, long ones as they come."""
         if self.close is not None:

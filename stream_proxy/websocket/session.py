@@ -109,7 +109,7 @@ class Session:
         # An upstream is not listened to any more once the client is gone: only its end counts.
         if source.frames.close is not None or self._client.gone:
             return
-        out = source.frames.feed(data)
+        out = source.receive(data)
         close = source.frames.close
         if target.close_sent is None:
             if out:

@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from stream_proxy.transport.eager_write import allow_reads
 from stream_proxy.websocket.frames import Close, FrameTracker
 
 
@@ -41,6 +42,7 @@ class Side(Generic[C]):
         self.close_sent: Close | None = None
         self._masked = masked
         self._source: Side[Connection] | None = None
+        self._reads_much = False
 
     @property
     def gone(self) -> bool:
@@ -54,6 +56,16 @@ class Side(Generic[C]):
             # HTTPChannel registered itself, for requests to come; there will be none.
             self.connection.transport.unregisterProducer()
             self.connection.transport.registerProducer(source, True)
+
+    def receive(self, data: bytes) -> bytes:
+        """Return what to forward of `data` from the peer; inside a long frame, read more at once."""
+        out = self.frames.feed(data)
+        left = self.frames.bytes_left
+        if (left or self._reads_much) and self.connection is not None:
+            # No more than the rest of the frame: many short frames would take too long in one turn.
+            self._reads_much = left > 0
+            allow_reads(self.connection.transport, left)
+        return out
 
     def write(self, data: bytes) -> None:
         """Send `data`, unless the connection is gone."""

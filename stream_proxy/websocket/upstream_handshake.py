@@ -105,9 +105,10 @@ class UpstreamHandshake(Occupant, Protocol):
         self.decision: Deferred[Accepted | Refused] = Deferred()
         #: The connection ended otherwise than by an orderly close.
         self.torn = False
+        # All of these are let go once the upstream has accepted: a WebSocket may be open for days.
         self._request = request
-        self._check = _Check(reactor, offers)
-        self._head = ResponseHead(MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
+        self._check: _Check | None = _Check(reactor, offers)
+        self._head: ResponseHead | None = ResponseHead(MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
         self._refusal: RefusalReader | None = None
         self._early = self._first = b""
         self._receiver: Callable[[bytes], None] | None = None
@@ -139,6 +140,7 @@ class UpstreamHandshake(Occupant, Protocol):
     # Twisted's hooks
 
     def connectionMade(self) -> None:
+        assert self._check is not None
         own = [b"Sec-WebSocket-Key: " + self._check.websocket_key, b"Sec-WebSocket-Version: %d" % VERSION]
         self.transport.write(b"\r\n".join([*self._request, *own, b"", b""]))
 
@@ -175,18 +177,21 @@ class UpstreamHandshake(Occupant, Protocol):
         self.vacate()
 
     def _read_head(self, data: bytes) -> None:
+        check, head = self._check, self._head
+        assert check is not None and head is not None
         self._first = first_bytes(self._first, data)
-        found = self._head.feed(data)
+        found = head.feed(data)
         if isinstance(found, Switching):
-            chosen = self._check.chosen(found)
-            self._early = found.rest
+            chosen = check.chosen(found)
+            self._early, self._first = found.rest, b""
+            self._request, self._check, self._head = [], None, None
             self._decide(Accepted(chosen, switching_headers(found.fields)))
         elif found is not None:
             self._refusal = RefusalReader(self.transport, self._decide)
             self._read_refusal(self._refusal, found)
 
     def _read_refusal(self, refusal: RefusalReader, data: bytes) -> None:
-        if refusal.feed(data):
+        if refusal.feed(data) and self._head is not None:
             self._head.pass_on(len(data))
 
     def _fail(self, error: Exception) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from stream_proxy.transport.eager_write import allow_large_reads, send_promptly, unsent
+from stream_proxy.transport.eager_write import allow_reads, send_promptly, unsent
 from stream_proxy.transport.turn import turn_of
 from tests.support.loopback import LoopbackTestCase, Upstream, reactor, turns
 from tests.support.ways import take_ways
@@ -145,7 +145,7 @@ class WritingTests(_Pairs):
     def test_no_tcp(self) -> None:
         """A transport that is no connection of Twisted's is left as it is."""
         send_promptly(object())
-        allow_large_reads(object(), True)
+        allow_reads(object(), 2**20)
 
 
 class PlainWritingTests(WritingTests):
@@ -271,7 +271,7 @@ class EagerTests(_Pairs):
         near.transport.unregisterProducer()
 
     async def test_large_reads(self) -> None:
-        """Reads grow while they are full, if that is allowed, and shrink again."""
+        """Reads are as large as was allowed, within bounds, while they are full, and 64 KiB otherwise."""
         near, far = await self.pair()
         sizes: list[int] = []
         done: Deferred[None] = Deferred()
@@ -282,19 +282,17 @@ class EagerTests(_Pairs):
                 done.callback(None)
 
         near.dataReceived = received  # type: ignore[method-assign]
-        for allowed in (True, False):
+        for allowed, expected in ((2**30, 2**18), (100_000, 100_000), (0, 2**16)):
             sizes.clear()
             done = Deferred()
-            allow_large_reads(near.transport, allowed)
+            allow_reads(near.transport, allowed)
             near.transport.pauseProducing()
             far.write(b"x" * 1_000_000 + b".")
             await turns(5)
             near.transport.resumeProducing()
             await done
-            self.assertEqual(sizes[0], 2**16)
-            self.assertEqual(max(sizes) > 2**16, allowed)
-            self.assertLessEqual(max(sizes), 2**18)
-        self.assertEqual(near.transport._read_bytes, 2**16)
+            self.assertEqual(max(sizes), expected)
+            self.assertEqual(near.transport._read_bytes, 2**16)
 
 
 @implementer(IPushProducer)

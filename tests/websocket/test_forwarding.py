@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from itertools import accumulate
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from stream_proxy.websocket.side import Side
 from tests.support.loopback import turns
 from tests.support.sessions import (
     BINARY,
@@ -27,6 +29,7 @@ from tests.support.sessions import (
     read_frame,
     stuck,
 )
+from tests.support.ways import take_ways
 from tests.support.wire import Message, Stream, read_head
 
 
@@ -125,6 +128,44 @@ class FrameTests(WebSocketTestCase):
         self.assertEqual(await pair.client.exactly(len(bye)), bye)
         pair.client.write(close_frame(4001, client=True))
         self.assertEqual(await pair.client.rest(), b"")
+
+
+class ReadTests(WebSocketTestCase):
+    """How much is read at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        take_ways(self, plain=False)
+
+    async def test_long_frame(self) -> None:
+        """Of a long frame more is read at once, but never beyond its end."""
+        sizes: list[int] = []
+        receive = Side.receive
+
+        def note(side: Side[Any], data: bytes) -> bytes:
+            sizes.append(len(data))
+            return receive(side, data)
+
+        self.patch(Side, "receive", note)
+        pair = await self.open()
+        for source, target, key in both(pair):
+            for count, width in ((1_000_000, 8), (10, 0)):
+                sizes.clear()
+                transport = self.transport_of(first=key != b"")
+                transport.pauseProducing()
+                data = frame(BINARY, bytes(count), key=key) + frame(TEXT, b"x", key=key) * 60_000
+                source.write(data)
+                await turns(5)
+                transport.resumeProducing()
+                self.assertTrue(await target.exactly(len(data)) == data)
+                self.assertEqual(max(sizes) > 2**16, width == 8)
+                ends = zip(sizes, accumulate(sizes), strict=True)
+                self.assertLessEqual(max(size for size, end in ends if end > count + 14), 2**16)
+
+    def transport_of(self, *, first: bool) -> Any:
+        """Return our transport of the client, or of the upstream."""
+        session: Any = self.relays[-1]._session
+        return (session._client if first else session._upstream).connection.transport
 
 
 class BackpressureTests(WebSocketTestCase):

@@ -20,7 +20,7 @@ from tests.support.sessions import (
     handshake,
     read_frame,
 )
-from tests.support.wire import Stream, head, read_head
+from tests.support.wire import Message, Stream, head, read_head
 
 
 class MemoryTests(WebSocketTestCase):
@@ -35,14 +35,14 @@ class MemoryTests(WebSocketTestCase):
     def parts(self) -> dict[str, ref[Any]]:
         """Return weak references to what the latest flow consists of, the flow itself excepted."""
         flow: Any = self.relays[-1]
-        found = {
-            "client's handshake": flow._client,
-            "its factory": flow._client.factory,
-            "upstream's handshake": flow._handshake,
-            "its check": flow._handshake._check,
-            "factory of the check": flow._handshake._check.factory,
-        }
-        if flow._session is not None:
+        found = {"upstream's connection": flow._handshake}
+        if flow._session is None:
+            found["client's handshake"] = flow._client
+            found["its factory"] = flow._client.factory
+            found["upstream's handshake"] = flow._handshake._check
+            found["its factory, too"] = flow._handshake._check.factory
+            found["head of the response"] = flow._handshake._head
+        else:
             found["client's channel"] = flow._session._client.connection
             found["its transport"] = flow._session._client.connection.transport
             found["session"] = flow._session
@@ -69,6 +69,19 @@ class MemoryTests(WebSocketTestCase):
         pair.server.close()
         await pair.client.rest()
         await self.assert_freed(parts)
+
+    async def test_handshakes(self) -> None:
+        """An open WebSocket keeps nothing of the handshakes but its two connections."""
+        found: list[dict[str, ref[Any]]] = []
+
+        def answer(request: Message) -> bytes:
+            found.append(self.parts())
+            return accepted(request)
+
+        pair = await self.open(answer=answer)
+        await self.assert_passes(pair.client, pair.server, frame(TEXT, b"x", key=KEY))
+        alive = [name for name, part in found[0].items() if part() is not None]
+        self.assertEqual(alive, ["upstream's connection"])
 
     async def test_loss(self) -> None:
         """Either side has vanished, with or without a reset."""
