@@ -6,8 +6,9 @@ from kits.fuzz.checks import Outcome, failed, outcome, require, same, strict
 from kits.fuzz.source import Source
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
-from stream_proxy.aggregate.chat_runs import ChatRuns
 from stream_proxy.aggregate.merge import Object, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.reading.chat_runs import ChatRuns
+from stream_proxy.aggregate.reading.response_blocks import ResponseBlocks
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
 from stream_proxy.aggregate.stream_errors import chat_stream_error, response_error
@@ -72,25 +73,37 @@ def _chat(reads: list[bytes], bound: int, n: int, clean: bool, *, fast: bool) ->
         else:
             for event in events.feed(read):
                 accumulator.feed(event)
+    if fast:
+        runs.end()
     return _ended(accumulator, events, clean, bound)
 
 
 def responses(data: bytes) -> None:
-    """A Responses stream has one response or one error, however it is cut."""
+    """A Responses stream has one response or one error, however it is cut and read."""
     source = Source(data)
     bound = source.pick(_BOUNDS)
     clean = bool(source.number(4))
     reads = source.reads(source.events())
     whole = [b"".join(reads)]
-    plain = outcome(lambda: _responses(whole, bound, clean))
-    same("depends on how it is cut", outcome(lambda: _responses(reads, bound, clean)), plain)
+    plain = outcome(lambda: _responses(whole, bound, clean, fast=False))
+    same("depends on how it is cut", outcome(lambda: _responses(reads, bound, clean, fast=False)), plain)
+    same("the fast path", outcome(lambda: _responses(whole, bound, clean, fast=True)), plain)
+    same("the fast path, cut", outcome(lambda: _responses(reads, bound, clean, fast=True)), plain)
 
 
-def _responses(reads: list[bytes], bound: int, clean: bool) -> Outcome:
+def _responses(reads: list[bytes], bound: int, clean: bool, *, fast: bool) -> Outcome:
     events, accumulator = SSEDecoder(max_event_bytes=bound + 65_536), ResponseAccumulator(max_bytes=bound)
+    blocks = ResponseBlocks(events, accumulator)
     for read in reads:
-        for event in events.feed(read):
-            accumulator.feed(event)
+        if accumulator.complete:
+            break
+        if fast:
+            blocks.feed(read)
+        else:
+            for event in events.feed(read):
+                accumulator.feed(event)
+    if fast:
+        blocks.end()
     return _ended(accumulator, events, clean, bound)
 
 

@@ -40,9 +40,10 @@ class ValueBudget:
 
     def __init__(self, most: int = MAX_VALUES) -> None:
         self.most = most
-        self._most_nodes = max(most // _NODE_WEIGHT, _LEAST_NODES)
+        #: How many things can be kept one by one.
+        self.most_nodes = max(most // _NODE_WEIGHT, _LEAST_NODES)
         #: How many bytes of chunks can be merged before `check` is due.
-        self.room = self._most_nodes * _NODE_BYTES
+        self.room = self.most_nodes * _NODE_BYTES
         self._values_room = most * _VALUE_BYTES
 
     def check_event(self, data: bytes) -> None:
@@ -90,7 +91,7 @@ class ValueBudget:
 
         :raises APIError: there are too many.
         """
-        if count > self._most_nodes:
+        if count > self.most_nodes:
             raise response_too_many_values(self.most)
 
     def check_choices(self, count: int) -> None:
@@ -108,7 +109,7 @@ class ValueBudget:
         :param result: returns the whole as JSON.
         :raises APIError: it has too many values.
         """
-        nodes = sum(count_nodes(message, self._most_nodes) for message in messages)
+        nodes = sum(count_nodes(message, self.most_nodes) for message in messages)
         self.check_nodes(nodes)
         self._values_room -= self.room
         if self._values_room < 0:
@@ -116,7 +117,7 @@ class ValueBudget:
             self.check_json(encoded)
             left = max(self.most - count_separators(encoded), self.most // _SHARE)
             self._values_room = left * _VALUE_BYTES
-        self.room = max(self._most_nodes - nodes, self._most_nodes // _SHARE) * _NODE_BYTES
+        self.room = max(self.most_nodes - nodes, self.most_nodes // _SHARE) * _NODE_BYTES
         return self.room
 
 

@@ -119,13 +119,20 @@ class ResponseItems:
         """The number of items, and of messages that are none yet."""
         return len(self._items) + len(self._loose)
 
-    def continues(self, kind: str, data: bytes) -> bool:
-        """Take an event if it continues the text of the one before, and report whether it does."""
-        run = self._run
-        if run is None or run.kind != kind or run.item not in data or run.part not in data:
-            return False
-        self.held += run.text.hold(data)
-        return True
+    def take(self, kind: str, events: list[bytes]) -> None:
+        """Add events of one kind, one of the `ITEM_EVENTS`, given the data of each, which should be JSON."""
+        for at, data in enumerate(events):
+            run = self._run if self._run is not None and self._run.kind == kind else None
+            if run is not None and at < 2 and run.has(events[at:]):
+                self.held += run.text.add_deltas(events[at:])
+                return
+            if run is not None and run.has([data]):
+                self.held += run.text.add_deltas([data])
+                continue
+            try:
+                self.add(kind, decode_members(data), data)
+            except ValueError:
+                continue
 
     def add(self, kind: str, members: _Members, data: bytes) -> None:
         """Add one of the `ITEM_EVENTS`: its members, and the JSON that they are from."""

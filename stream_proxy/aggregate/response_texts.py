@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -11,8 +10,6 @@ from msgspec import Raw, Struct
 from stream_proxy.lenient_json import decode_members, encode_json
 
 NULL = Raw(b"null")
-# How many bytes of events are held before they are decoded: often the whole text comes first.
-_UNDECODED_BYTES = 65_536
 
 
 class _Delta(Struct):
@@ -21,18 +18,18 @@ class _Delta(Struct):
     delta: str
 
 
-_decode_deltas = msgspec.json.Decoder(list[_Delta]).decode
+_decode_deltas = msgspec.json.Decoder(list[tuple[_Delta]]).decode
+# Line ends are not allowed within JSON strings: a piece that is no JSON by itself cannot become it in a list.
+_BETWEEN = b"\n],[\n"
 
 
 class Text:
     """A string that comes in pieces, and perhaps once more as a whole; it is held as JSON without quotes."""
 
-    __slots__ = ("logprobs", "undecoded", "undecoded_bytes", "value", "whole")
+    __slots__ = ("logprobs", "value", "whole")
 
     def __init__(self) -> None:
         self.value = bytearray()
-        self.undecoded: list[bytes] = []  # the events of further pieces
-        self.undecoded_bytes = 0
         self.whole = False
         self.logprobs = b"[]"
 
@@ -43,35 +40,27 @@ class Text:
         before = len(self.value)
         if whole:
             self.value.clear()
-            self.undecoded, self.undecoded_bytes = [], 0
             self.whole = True
-        else:
-            self.decode()
         self.value += value
         return len(self.value) - before
 
-    def hold(self, event: bytes) -> int:
-        """Append the piece of an event, whose JSON need not be decoded yet; return as `add` does."""
-        self.undecoded.append(event)
-        self.undecoded_bytes += len(event)
-        return self.decode() if self.undecoded_bytes > _UNDECODED_BYTES else 0
-
-    def decode(self) -> int:
-        """Append the pieces that are held as events; return how much longer the text became."""
-        events, before = self.undecoded, len(self.value)
-        self.undecoded, self.undecoded_bytes = [], 0
-        if events:
-            try:
-                deltas = _decode_deltas(b"[" + b",".join(events) + b"]")
-            except (msgspec.MsgspecError, RecursionError):
-                self.value += b"".join(map(_delta, events))
-            else:
-                self.value += encode_json("".join([each.delta for each in deltas]))[1:-1]
-        return len(self.value) - before
+    def add_deltas(self, events: list[bytes]) -> int:
+        """Append the pieces of events that bring one each, given their JSON; return as `add` does."""
+        try:
+            deltas = _decode_deltas(b"[[%b]]" % _BETWEEN.join(events))
+        except (ValueError, RecursionError):
+            deltas = []
+        if len(deltas) == len(events):
+            pieces = encode_json("".join([piece.delta for (piece,) in deltas]))[1:-1]
+        elif len(events) == 1:
+            pieces = _delta(events[0])
+        else:
+            return sum([self.add_deltas([event]) for event in events])
+        self.value += pieces
+        return len(pieces)
 
     def json(self) -> Raw:
         """Return the string as JSON."""
-        self.decode()
         return Raw(b'"' + self.value + b'"')
 
 
@@ -82,15 +71,26 @@ class TextRun:
     :param item: the member that tells which item they are about, as the first of them spelled it. Within a
         string a quotation mark is escaped, so that no text can hold such a member.
     :param part: the same for the part of the item; empty if it has no parts.
+    :param both: what holds the two, and probably stands in all of these events.
     """
 
-    __slots__ = ("item", "kind", "part", "text")
+    __slots__ = ("both", "item", "kind", "part", "text")
 
-    def __init__(self, kind: str, item: bytes, part: bytes, text: Text) -> None:
+    def __init__(self, kind: str, item: bytes, part: bytes, both: bytes, text: Text) -> None:
         self.kind = kind
         self.item = item
         self.part = part
+        self.both = both
         self.text = text
+
+    def has(self, events: list[bytes]) -> bool:
+        """Report whether all of `events`, which are of its kind, belong to it."""
+        both = self.both
+        at = events[-1].find(both)
+        # Mostly all have it at the same place, where to look for it is much faster than to search.
+        if at >= 0 and all([event.startswith(both, at) or both in event for event in events]):  # noqa: C419
+            return True
+        return all(self.item in event and self.part in event for event in events)
 
 
 def run_of(kind: str, members: Mapping[str, Raw], data: bytes, text: Text) -> TextRun | None:
@@ -98,19 +98,27 @@ def run_of(kind: str, members: Mapping[str, Raw], data: bytes, text: Text) -> Te
 
     :param members: the members of its JSON, which is `data`.
     """
-    item = _mark(("item_id", "output_index"), members, data)
-    part = _mark(("content_index", "summary_index"), members, data)
-    return TextRun(kind, item, part, text) if item else None
+    item = _span(("item_id", "output_index"), members, data)
+    part = _span(("content_index", "summary_index"), members, data)
+    if item is None:
+        return None
+    marks = [item] if part is None else [item, part]
+    both = data[min(mark.start for mark in marks) : max(mark.stop for mark in marks)]
+    return TextRun(kind, data[item], b"" if part is None else data[part], both, text)
 
 
-def _mark(names: tuple[str, ...], members: Mapping[str, Raw], data: bytes) -> bytes:
-    """Return the first of the members `names` as `data` spells it, empty if it has none of them."""
+def _span(names: tuple[str, ...], members: Mapping[str, Raw], data: bytes) -> slice | None:
+    """Return where the first of the members `names` stands in `data`, ``None`` if it has none of them."""
     for name in names:
         if name in members:
-            spelled = rb'"%b"\s*:\s*%b\s*[,}]' % (name.encode(), re.escape(bytes(members[name])))
-            found = re.search(spelled, data)
-            return data if found is None else found[0]
-    return b""
+            for blank in (b"", b" "):
+                spelled = b'"%b":%b%b' % (name.encode(), blank, bytes(members[name]))
+                start = data.find(spelled)
+                end = start + len(spelled) + 1
+                if start >= 0 and data[end - 1 : end] in (b",", b"}"):
+                    return slice(start, end)
+            return slice(0, len(data))
+    return None
 
 
 def _delta(event: bytes) -> bytes:

@@ -6,13 +6,14 @@ Shapes are those of the OpenAI API reference, "Streaming events" of the Response
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 from msgspec import Raw
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.reported_error import status_of
 from stream_proxy.aggregate.response_items import ITEM_EVENTS, ResponseItems, value_of
-from stream_proxy.aggregate.sse import ServerSentEvent
+from stream_proxy.aggregate.sse import ServerSentEvent, valid_utf8
 from stream_proxy.aggregate.stream_errors import ERROR_KEYS, error_in, names_error, response_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
@@ -23,9 +24,16 @@ _COMPLETED = "response.completed"
 _FAILED = "response.failed"
 _DONE = "response.done"  # the older name of the terminal event, whatever the Response's status
 _TERMINAL = frozenset({_COMPLETED, _FAILED, "response.incomplete", _DONE})
-_NEEDED = _TERMINAL | ITEM_EVENTS
 _NULL = Raw(b"null")
 _NO_OUTPUT = re.compile(rb"null|\[\s*\]")
+
+_DATA = b"data: "
+_KINDS = {b"event: " + kind.encode(): kind for kind in ITEM_EVENTS}
+# The most bytes of events are kept undecoded.
+_MOST_DEFERRED = 65_536
+# The least size of an event, and the most that may be held of one for each of its bytes.
+_LEAST_EVENT_BYTES = 32
+_MOST_GROWTH = 10
 
 _Members = dict[str, Raw]
 
@@ -44,14 +52,20 @@ class ResponseAccumulator(EventAccumulator):
         super().__init__(max_values)
         self._max_bytes = max_bytes
         self._items = ResponseItems()
+        self._deferred: list[bytes] = []
+        #: How many bytes of events are kept undecoded.
+        self.deferred_bytes = 0
 
     def _process(self, event: ServerSentEvent) -> None:
         kind, data = event.event, event.data
-        if self._items.continues(kind, data):  # nearly every event, and no new item
-            self._bound_bytes()
+        if kind in ITEM_EVENTS:
+            if b"\n" in data or not self.defer(b"event: %b\ndata: %b\n\n" % (kind.encode(), data)):
+                self._add_deferred()
+                self._items.take(kind, [data])
+                self._bound()
             return
         named = kind.startswith("response.")
-        if named and kind not in _NEEDED and not names_error(kind):
+        if named and kind not in _TERMINAL and not names_error(kind):
             return
         word = data.strip()
         if word in (b"", b"null"):
@@ -81,16 +95,52 @@ class ResponseAccumulator(EventAccumulator):
         if kind in _TERMINAL:
             self._finish(kind, members)
         elif kind in ITEM_EVENTS:
+            self._add_deferred()
             self._items.add(kind, members, data)
             self._bound()
         elif names_error(kind):
             raise _reported(data)
 
+    def defer(self, block: bytes) -> bool:
+        """Keep events undecoded that matter only if the terminal event has no output.
+
+        :param block: events as a stream has them: each an ``event: `` line with one of the `ITEM_EVENTS`, or
+            with one that means nothing here, a ``data: `` line, and an empty line.
+        :return: ``False`` if one of them might exceed a bound; then they have to be fed one by one.
+        """
+        size = self.deferred_bytes + len(block)
+        if not self._has_room(size):
+            self._add_deferred()
+            size = len(block)
+            if not self._has_room(size):
+                return False
+        self._deferred.append(block)
+        self.deferred_bytes = size
+        if size > _MOST_DEFERRED:
+            self._add_deferred()
+        return True
+
+    def _has_room(self, size: int) -> bool:
+        """Report whether no bound can be exceeded by events of that size."""
+        held = self._items.held + size * _MOST_GROWTH
+        count = self._items.count + size // _LEAST_EVENT_BYTES
+        return held <= self._max_bytes and count <= self._budget.most_nodes and size <= self._max_values
+
+    def _add_deferred(self) -> None:
+        """Add the events that are kept undecoded to the items."""
+        blocks, self._deferred, self.deferred_bytes = self._deferred, [], 0
+        for block in blocks:
+            lines = (block if block.isascii() else valid_utf8(block)).split(b"\n")
+            events = [line[len(_DATA) :] for line in lines[1::3]]
+            at = 0
+            for kind, group in groupby(lines[:-1:3]):
+                start, at = at, at + len(list(group))
+                name = _KINDS.get(kind)
+                if name is not None:
+                    self._items.take(name, events[start:at])
+
     def _bound(self) -> None:
         self._budget.check_nodes(self._items.count)
-        self._bound_bytes()
-
-    def _bound_bytes(self) -> None:
         if self._items.held > self._max_bytes:
             raise response_too_large(self._max_bytes)
 
@@ -109,6 +159,7 @@ class ResponseAccumulator(EventAccumulator):
             if error is not None:
                 raise error
         if _NO_OUTPUT.fullmatch(response.get("output", _NULL)):
+            self._add_deferred()
             complete = status not in ("failed", "incomplete")
             items = self._items.output(value_of(response, "id"), complete=complete)
             if items:
@@ -129,6 +180,7 @@ class ResponseAccumulator(EventAccumulator):
 
     def _release(self) -> None:
         self._items = ResponseItems()
+        self._deferred = []
 
 
 def _error_of(kind: object, members: _Members, data: bytes) -> APIError | None:

@@ -72,6 +72,15 @@ class SSEDecoder:
         self._stray = bytearray()
         self._too_large = False
 
+    def begin(self, data: bytes) -> bytes:
+        """Return the first bytes of the stream, without a BOM; hold what may become one."""
+        data = (self._head or b"") + data
+        if len(data) < len(BOM) and BOM.startswith(data):
+            self._head = data
+            return b""
+        self._head = None
+        return data.removeprefix(BOM)
+
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Process the next bytes of the stream, and return the events that they complete.
 
@@ -83,7 +92,7 @@ class SSEDecoder:
         if self._too_large:
             raise EventTooLargeError(self.max_event_bytes)
         if self._head is not None:
-            data = self._after_bom(data)
+            data = self.begin(data)
         if self._after_cr and data:
             self._after_cr = False
             if data.startswith(b"\n"):
@@ -129,7 +138,7 @@ class SSEDecoder:
         if self._line:
             self._take_lines([bytes(self._line)], events, bounded=False)
             self._line.clear()
-        if self._data is not None and (self._event == "error" or _is_whole(_valid_utf8(bytes(self._data)))):
+        if self._data is not None and (self._event == "error" or _is_whole(valid_utf8(bytes(self._data)))):
             self._take_lines([b""], events, bounded=False)
         self._data = None
         return events
@@ -159,14 +168,6 @@ class SSEDecoder:
         joined = self._stray + b"\n" + line if self._stray else line
         return bytes(joined[: self._max_stray_bytes])
 
-    def _after_bom(self, data: bytes) -> bytes:
-        data = (self._head or b"") + data
-        if len(data) < len(BOM) and BOM.startswith(data):
-            self._head = data
-            return b""
-        self._head = None
-        return data.removeprefix(BOM)
-
     def _take_lines(self, lines: list[bytes], events: list[ServerSentEvent], bounded: bool) -> None:
         data_start = self._data_start or self._learn_blanks(lines)
         for line in lines:
@@ -179,7 +180,7 @@ class SSEDecoder:
                         self._take_stray(events)
                     data = bytes(self._data)
                     if not data.isascii():
-                        data = _valid_utf8(data)
+                        data = valid_utf8(data)
                     events.append(ServerSentEvent(self._event or "message", data))
                     self._data = None
                     self._held = 0
@@ -227,6 +228,33 @@ class SSEDecoder:
         self._data += value
 
 
+def simple_event(event: bytes) -> ServerSentEvent | None:
+    """Return the event in bytes that are one ``data: `` line, perhaps after an ``event: `` line, and the end.
+
+    :param event: what stands in a stream from the end of another event to the next empty line, with that.
+    :return: ``None`` if it may be anything else, which takes a decoder.
+    """
+    name, start = "message", 6
+    line_end = event.find(b"\n")
+    if event.startswith(b"event: ") and line_end > 7:
+        name = event[7:line_end].decode("utf-8", "replace")
+        start = line_end + 7
+        line_end = event.find(b"\n", start)
+    if not event.startswith(b"data: ", start - 6) or line_end != len(event) - 2:
+        return None
+    data = event[start:line_end]
+    return ServerSentEvent(name, data if data.isascii() else valid_utf8(data))
+
+
+def valid_utf8(data: bytes) -> bytes:
+    """Return `data` with U+FFFD for what is not valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
+
+
 def _is_field(line: bytes) -> bool:
     """Report whether `line` is a field of the standard or a comment."""
     return line.startswith((b"data:", b"event:", *_SKIPPED)) or line in _NO_VALUE
@@ -240,11 +268,3 @@ def _is_whole(data: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _valid_utf8(data: bytes) -> bytes:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "replace").encode()
-    return data

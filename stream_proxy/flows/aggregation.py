@@ -6,7 +6,9 @@ from typing import Protocol
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
-from stream_proxy.aggregate.chat_runs import ChatRuns
+from stream_proxy.aggregate.reading.chat_runs import ChatRuns
+from stream_proxy.aggregate.reading.response_blocks import ResponseBlocks
+from stream_proxy.aggregate.reading.stream_reader import StreamReader
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.errors import APIError, compressed_data_cut, response_too_large
@@ -50,28 +52,26 @@ class StreamAggregation:
     def __init__(self, call: Call, limits: Limits) -> None:
         max_bytes, max_values = limits.max_response_bytes, limits.max_response_values
         self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes)
-        self._runs: ChatRuns | None = None
         self._accumulator: EventAccumulator
+        self._reader: StreamReader
         if call.kind is Kind.CHAT:
             chat = self._accumulator = ChatCompletionsAccumulator(
                 n=call.n, max_bytes=max_bytes, max_values=max_values
             )
-            self._runs = ChatRuns(self._events, chat)
+            self._reader = ChatRuns(self._events, chat)
         else:
-            self._accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
+            response = self._accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
+            self._reader = ResponseBlocks(self._events, response)
 
     @property
     def complete(self) -> bool:
         return self._accumulator.complete
 
     def feed(self, piece: bytes) -> None:
-        if self._runs is not None:
-            self._runs.feed(piece)
-        else:
-            for event in self._events.feed(piece):
-                self._accumulator.feed(event)
+        self._reader.feed(piece)
 
     def end(self, error: APIError | None) -> None:
+        self._reader.end()
         if error is None:
             for event in self._events.end():
                 self._accumulator.feed(event)

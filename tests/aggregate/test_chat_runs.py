@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
-from stream_proxy.aggregate import chat_runs
-from stream_proxy.aggregate.chat_runs import ChatRuns
+from stream_proxy.aggregate.reading.chat_runs import ChatRuns
 
 Outcome = tuple[object, ...]
 
@@ -32,7 +31,7 @@ END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage"
 DONE = b"data: [DONE]\n\n"
 
 
-def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6) -> Outcome:
+def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6, clean: bool = True) -> Outcome:
     """Return after which read there was a result and what it was, or the error."""
     decoder = SSEDecoder(max_event_bytes=max_bytes + 65536)
     accumulator = ChatCompletionsAccumulator(max_bytes=max_bytes)
@@ -49,7 +48,11 @@ def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6) -> Outcome:
             if accumulator.complete:
                 break
         if not accumulator.complete:
-            accumulator.end(decoder.stray())
+            if fast:
+                runs.end()
+            for event in decoder.end() if clean else ():
+                accumulator.feed(event)
+            accumulator.end(decoder.stray(), clean=clean)
         return number, accumulator.result_bytes()
     except APIError as error:
         return number, error.status, error.type, error.code, error.message
@@ -88,7 +91,7 @@ def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
 KEYS = ["content", "reasoning_content", "refusal", "arguments", "name"]
 TEXTS = st.one_of(
     st.text(alphabet="ab é€😀\\n", max_size=4).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1]),
-    st.text(alphabet='aé"\\\n\x00😀', max_size=4).map(lambda text: json.dumps(text)[1:-1]),
+    st.text(alphabet='aé"\\\n\x00\x7f😀', max_size=4).map(lambda text: json.dumps(text)[1:-1]),
     st.sampled_from(
         [r"\ud83d", r"\ude00", r"\uD83D\uDE00", '"', "\\", r"\x", "\t", "[DONE]", r"\u00e9", "\ud800"]
     ),
@@ -186,24 +189,24 @@ class RunTests(TestCase):
     """Streams that are joined and streams that are decoded."""
 
     @settings(max_examples=300)
-    @given(streams(), st.sampled_from([10**6, 300, 60]))
-    def test_same(self, reads: list[bytes], max_bytes: int) -> None:
+    @given(streams(), st.sampled_from([10**6, 300, 60]), st.booleans())
+    def test_same(self, reads: list[bytes], max_bytes: int, clean: bool) -> None:
         """Any stream, cut anywhere, has the same result or the same error after the same read."""
-        self.assertEqual(outcome(reads, True, max_bytes), outcome(reads, False, max_bytes))
+        self.assertEqual(outcome(reads, True, max_bytes, clean), outcome(reads, False, max_bytes, clean))
 
     def test_joined(self) -> None:
-        """The first two chunks of a run are decoded; the rest of each read is joined."""
+        """The first chunk of a run is decoded; the rest of each read is joined."""
         body = b"".join(chunk(f"{number} \\n é") for number in range(100))
         decoded, joined, result = count_ways([body + END + DONE])
-        self.assertEqual((decoded, joined), (4, 1))
+        self.assertEqual((decoded, joined), (3, 1))
         text = "".join(f"{number} \n é" for number in range(100))
         self.assertEqual(result["choices"][0]["message"]["content"], text)
 
     def test_reads(self) -> None:
-        """A chunk that is cut between two reads is decoded, and the run goes on after it."""
+        """A chunk that is cut between two reads belongs to the run as well."""
         body = b"".join(chunk(str(number)) for number in range(100))
         decoded, joined, result = count_ways([body[:5000], body[5000:9000], body[9000:], END, DONE])
-        self.assertEqual((decoded, joined), (6, 3))
+        self.assertEqual((decoded, joined), (3, 3))
         self.assertEqual(len(result["choices"][0]["message"]["content"]), 190)
 
     def test_kinds(self) -> None:
@@ -281,10 +284,29 @@ class RunTests(TestCase):
             self.assertEqual(outcome([body], True), outcome([body], False), like)
 
     def test_no_runs(self) -> None:
-        """In a stream without runs, as of two interleaved choices, the search soon pauses."""
-        pair = [chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1)]
-        body = b"".join(pair * 200) + END + DONE
-        calls: list[bytes] = []
-        self.patch(chat_runs, "pattern_of", lambda event: calls.append(event))
+        """In a stream without runs, as of two interleaved choices, the search pauses, and goes on later."""
+        pair = b"".join(chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1))
+        body = pair * 8 + chunk("b") * 6 + END + DONE
         self.assertEqual(outcome([body[:9000], body[9000:]], True)[1:], outcome([body], False)[1:])
-        self.assertLess(len(calls), 20)
+        self.assertEqual(count_ways([body])[1], 0)
+        self.assertEqual(count_ways([chunk("b") * 6 + END + DONE])[1], 1)
+        self.assertEqual(count_ways([pair * 8 + chunk("b") * 60 + END + DONE])[1], 1)
+
+    def test_dividers(self) -> None:
+        """A delete character in a text is part of it; the chunks around it are joined all the same."""
+        texts = ["a", "\x7f", "b\\u007f", "\x7f\x7f", "c"] * 10
+        decoded, joined, result = count_ways([b"".join(map(chunk, texts)) + END + DONE])
+        self.assertEqual((decoded, joined), (3, 1))
+        self.assertEqual(result["choices"][0]["message"]["content"], "a\x7fb\x7f\x7f\x7fc" * 10)
+
+    def test_blank_lines(self) -> None:
+        """More blank lines than one between events, and at the end of a read, mean nothing."""
+        reads = [chunk("a") + b"\n", b"\n" + chunk("b") + b"\n\n\n", chunk("c") + b"\n", END + DONE]
+        self.assertEqual(outcome(reads, True), outcome(reads, False))
+
+    def test_single_reads(self) -> None:
+        """A run goes on over reads of one chunk each, and over comments between them."""
+        reads = [chunk("a"), *[chunk("b"), b": ping\n\n"] * 20, END, DONE]
+        decoded, joined, result = count_ways(reads)
+        self.assertEqual((decoded, joined), (3, 20))
+        self.assertEqual(result["choices"][0]["message"]["content"], "a" + "b" * 20)

@@ -5,32 +5,83 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import msgspec
+
 from stream_proxy.aggregate.merge import Object
+from stream_proxy.aggregate.reading.stream_reader import EVENT_END
 from stream_proxy.lenient_json import decode_json
 
 FIELD = b"data: "
-EVENT_END = b"\n\n"
 # The strings whose fragments concatenate, and the padding against traffic analysis, which is dropped anyway.
 _TEXT = re.compile(rb'(?<!\\)"(content|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")')
 _PADDING = re.compile(rb'(?<!\\)"(?:obfuscation|p)":\s*"')
 _CONCATENATED = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
-# Contents of JSON strings (RFC 8259 section 7), one a line. Surrogates are excluded: the halves of a pair in
-# two chunks mean something else together. The quantifiers are possessive, so that matching takes linear time.
-_STRING_CONTENTS = re.compile(
-    rb'(?:[^"\\\x00-\x1f]++|\n|\\["\\/bfnrt]|\\u(?:[0-9a-cA-CefEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}))*+'
-)
+# Contents of a JSON string (RFC 8259 section 7). The quantifiers are possessive: matching takes linear time.
+_STRING_CONTENTS = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\.)*+', re.DOTALL)
+# A character that may stand in a JSON string, and at whose sides nothing can belong together.
+_DIVIDER = "\x7f"
+_DIVIDER_BYTE = _DIVIDER.encode()
+_decode_string = msgspec.json.Decoder(str).decode
 
 
-@dataclass(frozen=True, slots=True)
 class Pattern:
     """The bytes that the chunks of a run share: ``start``, text, ``end``.
 
     With padding they are ``start``, text, ``middle``, padding, ``end``.
     """
 
-    start: bytes
-    end: bytes
-    middle: bytes | None
+    __slots__ = ("between", "end", "middle", "start")
+
+    def __init__(self, start: bytes, end: bytes, middle: bytes | None) -> None:
+        self.start = start
+        self.end = end
+        self.middle = middle
+        #: What stands between the texts of two chunks.
+        self.between = end + start
+
+    def end_of_run(self, data: bytes, at: int, end: int) -> int:
+        """Return where the last chunk ends that looks like one of the run, `at` if none does.
+
+        :param at: where an event begins with ``start``.
+        :param end: where the last event ends.
+        """
+        last = data.rfind(self.between, at, end)
+        start = at if last < 0 else last + len(self.end)
+        stop = data.find(EVENT_END, start + len(self.start)) + len(EVENT_END)
+        text_end = stop - len(self.end)
+        return stop if text_end >= start + len(self.start) and data.startswith(self.end, text_end) else start
+
+    def end_of_valid(self, data: bytes, at: int, end: int) -> int:
+        """Return where the chunks of the run end that `data` has from a position on, looking at each."""
+        while at < end:
+            stop = data.find(EVENT_END, at) + len(EVENT_END)
+            texts = self.texts(data, at, stop)
+            if texts is None or joined(texts) is None:
+                break
+            at = stop
+        return at
+
+    def texts(self, data: bytes, at: int, end: int) -> list[bytes] | None:
+        """Return the texts of the chunks that are in `data` between two positions, still escaped.
+
+        :return: ``None`` if there is anything else. The texts have yet to be joined to be sure of them.
+        """
+        head, tail = len(self.start), len(self.end)
+        if end - at < head + tail:
+            return None
+        lines = data[at:end].split(b"\n")
+        # Cut where the texts ought to be; that they are there shows when the rest is put between them again.
+        cut = len(EVENT_END) - tail
+        texts = [line[head:cut] for line in lines[:-1:2]]
+        if self.between.join(texts) != data[at + head : end - tail] or not data.startswith(self.start, at):
+            return None
+        if self.middle is not None:
+            halves = [text.partition(self.middle) for text in texts]
+            texts = [text for text, _, _ in halves]
+            paddings = [padding for _, _, padding in halves]
+            if not all(found for _, found, _ in halves) or joined(paddings) is None:
+                return None
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +93,20 @@ class TextPath:
     call: int | None
 
 
-def texts_of(pattern: Pattern, pieces: list[bytes]) -> list[bytes] | None:
-    """Return the texts of a run's chunks; return ``None`` if one of `pieces` is not such a chunk."""
-    if pattern.middle is not None:
-        halves = [piece.partition(pattern.middle) for piece in pieces]
-        paddings = [padding for _, _, padding in halves]
-        if not all(found for _, found, _ in halves) or not _are_contents(paddings):
-            return None
-        pieces = [text for text, _, _ in halves]
-    return pieces if _are_contents(pieces) else None
+def joined(texts: list[bytes]) -> str | None:
+    """Return what strings amount to, each given as what stands between its quotes in JSON.
 
-
-def _are_contents(texts: list[bytes]) -> bool:
-    """Report whether each of `texts` is valid between the quotes of a JSON string."""
-    # One match of all texts is much faster than one each; a line end within a text shows in the count.
-    lines = b"\n".join(texts)
-    if _STRING_CONTENTS.fullmatch(lines) is None or lines.count(b"\n") >= len(texts):
-        return False
-    if lines.isascii():
-        return True
+    :return: ``None`` if one of them is not valid. The halves of a surrogate pair are not: in two chunks they
+        mean something else together.
+    """
     try:
-        lines.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        # One string is decoded much faster than many.
+        text = _decode_string(b'"%b"' % _DIVIDER_BYTE.join(texts))
+        if text.count(_DIVIDER) == len(texts) - 1:
+            return text.replace(_DIVIDER, "")
+        return "".join([_decode_string(b'"%b"' % each) for each in texts])
+    except ValueError:
+        return None
 
 
 def pattern_of(event: bytes) -> Pattern | None:

@@ -1,0 +1,155 @@
+"""Runs of similar chunks, which are merged without decoding each of them.
+
+Most chunks of a chat stream differ from the chunk before in one string only. `ChatRuns` recognises such a run
+by its bytes: everything around that string is the same in each chunk. The strings of the chunks that are in
+one read are joined, still escaped, and decoded together::
+
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":"Hel"}}]}    decoded, which gives the pattern
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":"lo,"}}]}    joined
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":" wor"}}]}   joined
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":"ld"}}]}     joined
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":"!\\n"}}]}    joined: one delta, "lo, world!\\n"
+    data: {"id":"c","choices":[{"index":0,"delta":{"content":null}}]}     decoded; the run has ended
+
+Everything else is decoded event by event. The result is the same, byte for byte, as that of
+:class:`~stream_proxy.SSEDecoder` and :class:`~stream_proxy.ChatCompletionsAccumulator` alone.
+"""
+
+from __future__ import annotations
+
+from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
+from stream_proxy.aggregate.reading.run_patterns import (
+    FIELD,
+    Pattern,
+    TextPath,
+    joined,
+    pattern_of,
+    text_path,
+)
+from stream_proxy.aggregate.reading.stream_reader import EVENT_END, StreamReader
+from stream_proxy.aggregate.sse import SSEDecoder
+
+# Chunks of one run have at least so many of their first bytes in common.
+_ALIKE_BYTES = 32
+_FRAMING = len(FIELD) + len(EVENT_END)
+# A run is worthwhile if it is at least a quarter of the bytes searched: the rest of the read is split for it.
+_WORTHWHILE_PART = 4
+# After this many events without a worthwhile run the search pauses for twice as many, then four times, …
+_PATIENCE = 8
+_MAX_DOUBLINGS = 12
+
+
+class _BackOff:
+    """Pauses of the search for runs.
+
+    In a stream without runs, such as one of two interleaved choices, the search costs more than it saves.
+    """
+
+    def __init__(self) -> None:
+        self._misses = 0  # events decoded one by one since the last worthwhile run, or pause
+        self._events_to_skip = 0
+        self._pauses = 0
+
+    def found(self, taken: int, searched: int) -> None:
+        """Count a run of `taken` bytes, for which `searched` bytes were looked at."""
+        if taken * _WORTHWHILE_PART >= searched:
+            self._misses = self._pauses = 0
+        else:
+            self._misses += 1
+
+    def missed(self) -> bool:
+        """Count an event outside of a run, and report whether it falls into a pause or begins one."""
+        if self._events_to_skip:
+            self._events_to_skip -= 1
+            return True
+        self._misses += 1
+        if self._misses <= _PATIENCE:
+            return False
+        self._misses = 0
+        self._pauses = min(self._pauses + 1, _MAX_DOUBLINGS)
+        self._events_to_skip = _PATIENCE << self._pauses
+        return True
+
+
+class ChatRuns(StreamReader):
+    """Reader of a chat stream.
+
+    :param decoder: the decoder of the stream.
+    :param accumulator: the accumulator of the stream.
+    """
+
+    def __init__(self, decoder: SSEDecoder, accumulator: ChatCompletionsAccumulator) -> None:
+        super().__init__(decoder, accumulator)
+        self._chat = accumulator
+        self._last = b""  # the last event, if a run may begin after it
+        self._rejected = b""  # what stands between texts of one that does not simply append
+        self._pattern: Pattern | None = None  # that of the current run, whose last chunk is the last event
+        self._path = TextPath(0, "", None)
+        self._back_off = _BackOff()
+
+    def _take(self, data: bytes, at: int, end: int) -> int:
+        pattern = self._pattern
+        if pattern is None:
+            if not self._last or not data.startswith(self._last[:_ALIKE_BYTES], at):
+                return at
+            pattern = self._begin_run()
+            if pattern is None:
+                return at
+        # Near a bound chunks are decoded one by one, so that the error is raised for the same chunk.
+        if not data.startswith(pattern.start, at) or end - at >= self._chat.room():
+            return at
+        taken = self._join(pattern, data, at, pattern.end_of_run(data, at, end))
+        if taken > at:
+            self._back_off.found(taken - at, end - at)
+        return taken
+
+    def _feed_event(self, event: bytes) -> bool:
+        fed = super()._feed_event(event)
+        if fed:
+            self._pattern = None
+            self._last = b"" if self._back_off.missed() else event
+        return fed
+
+    def _decode(self, data: bytes) -> bool:
+        fed = super()._decode(data)
+        if fed:
+            self._pattern, self._last = None, b""
+        return fed
+
+    def _begin_run(self) -> Pattern | None:
+        """Return the pattern of the last event, if more chunks of it can be joined."""
+        pattern, self._last = pattern_of(self._last), b""
+        if pattern is None or pattern.between == self._rejected:
+            return None
+        path = text_path(pattern)
+        if path is None or not self._lengthens(path):
+            self._rejected = pattern.between
+            return None
+        self._pattern, self._path = pattern, path
+        return pattern
+
+    def _lengthens(self, path: TextPath) -> bool:
+        if path.call is None:
+            return self._chat.lengthens(path.index, {path.key: "x"})
+        return self._chat.arguments_at(path.index, path.call) is not None
+
+    def _join(self, pattern: Pattern, data: bytes, at: int, end: int) -> int:
+        """Merge the chunks of the run that begins in `data` at a position, and return where they end.
+
+        :param end: where the last event that looks like a chunk of the run ends.
+        """
+        texts = pattern.texts(data, at, end)
+        whole = None if texts is None else joined(texts)
+        if texts is None or whole is None:  # something in between only looks like a chunk of the run
+            end = pattern.end_of_valid(data, at, end)
+            texts = pattern.texts(data, at, end)
+            whole = None if texts is None else joined(texts)
+            if texts is None or whole is None:
+                return at
+        index, key, call = self._path.index, self._path.key, self._path.call
+        size = end - at - len(texts) * _FRAMING
+        if call is None:
+            self._chat.add_text(index, {key: whole}, size)
+        else:  # where one fragment ends and the next begins matters to arguments
+            self._chat.add_arguments(index, call, texts, size)
+        return end
