@@ -21,6 +21,8 @@ _QUERY_CREDENTIALS = (b"key", b"api-key", b"api_key", b"access_token")
 _PROTOCOLS = b"sec-websocket-protocol"
 #: Browsers, which cannot set a header field on a WebSocket, send their key to the Realtime API in this way.
 _KEY_PROTOCOL = b"openai-insecure-api-key."
+#: Fields in which a client shows a key.
+_SHOWING = frozenset({b"authorization", _PROTOCOLS, *_KEY_FIELDS})
 #: Methods whose response repeats the request, credentials included: RFC 9110 section 9.3.8, and IIS's own.
 _ECHOING = (b"TRACE", b"TRACK")
 _ALLOW: tuple[RawHeader, ...] = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
@@ -117,17 +119,16 @@ class Access:
             return [vary]
         return [(b"Access-Control-Allow-Origin", origins[0]), *_READABLE[1:], vary]
 
-    def unauthorized(self, method: bytes, headers: Iterable[RawHeader]) -> APIError | None:
+    def unauthorized(self, method: bytes, headers: Sequence[RawHeader]) -> APIError | None:
         """Return the error for a request that may not go upstream; it goes out with :data:`CHALLENGE`.
 
         Every credential in the request must be a client key: any other one is meant for the upstream.
         """
         if not self._clients:
             return None
-        fields = [(name.lower(), value) for name, value in headers]
-        if method == b"OPTIONS" and _is_preflight(fields):
+        if method == b"OPTIONS" and _is_preflight(headers):
             return None
-        shown = list(_credentials(fields))
+        shown = list(_credentials(headers))
         # No short cuts: each is compared with all keys, so that the time taken is the same whichever fits.
         known = [sum(hmac.compare_digest(_digest(key), each) for each in self._clients) for key in shown]
         if shown and all(known):
@@ -195,23 +196,26 @@ def _list(value: bytes) -> list[bytes]:
     return [part for each in value.split(b",") if (part := each.strip(b" \t"))]
 
 
-def _credentials(fields: Iterable[RawHeader]) -> Iterator[bytes]:
-    """Yield every key in a request's fields, whose names are in lower case.
+def _credentials(headers: Iterable[RawHeader]) -> Iterator[bytes]:
+    """Yield every key in a request's fields.
 
     A credential of another kind is yielded as an empty key, which fits no client key.
     """
-    for name, value in fields:
-        if name == b"authorization":
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _SHOWING:
+            continue
+        if lower == b"authorization":
             scheme, _, key = value.strip().partition(b" ")
             yield key.strip() if scheme.lower() == b"bearer" else b""
-        elif name in _KEY_FIELDS:
+        elif lower in _KEY_FIELDS:
             yield value.strip()
-        elif name == _PROTOCOLS:
+        else:
             for each in _list(value):
                 if each.startswith(_KEY_PROTOCOL):
                     yield each.removeprefix(_KEY_PROTOCOL)
 
 
-def _is_preflight(fields: list[RawHeader]) -> bool:
+def _is_preflight(headers: Iterable[RawHeader]) -> bool:
     """Report whether by an OPTIONS a browser asks if a page may call (Fetch, "CORS-preflight request")."""
-    return {b"origin", b"access-control-request-method"} <= {name for name, _ in fields}
+    return {b"origin", b"access-control-request-method"} <= {name.lower() for name, _ in headers}

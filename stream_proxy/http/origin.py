@@ -24,6 +24,8 @@ _ORIGIN = re.compile(
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 #: The origins that may call where the rule names none: pages of this machine.
 LOCAL_ORIGINS = tuple(f"{scheme}://{host}:{_ANY}" for scheme in _PORTS for host in _LOCAL)
+#: Fields that say where a request comes from.
+_SAYING = frozenset({b"host", b"origin", b"sec-fetch-site"})
 #: Longest part of a header field that an error repeats.
 _MOST_QUOTED = 100
 
@@ -47,13 +49,15 @@ class Pages:
         """Return the error for a request that a page may have caused which is none of these."""
         hosts, origins, sites = [], [], []
         for name, value in headers:
-            match name.lower():
-                case b"host":
-                    hosts.append(value)
-                case b"origin":
-                    origins.append(value)
-                case b"sec-fetch-site":
-                    sites.append(value.strip().lower())
+            lower = name.lower()
+            if lower not in _SAYING:
+                continue
+            if lower == b"host":
+                hosts.append(value)
+            elif lower == b"origin":
+                origins.append(value)
+            else:
+                sites.append(value.strip().lower())
         named = [parse_authority(host) for host in hosts]
         for host, parsed in zip(hosts, named, strict=True):  # none at all: no browser
             if parsed is None or not (parsed[0] in self._hosts or is_address(parsed[0])):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
-
-from stream_proxy.transport.timers import Timeout
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class IdleTimer:
@@ -21,7 +19,7 @@ class IdleTimer:
     :param total: seconds from now after which `expired` is called in any case.
     """
 
-    __slots__ = ("_clock", "_end", "_expired", "_seconds", "_timeout", "_touched")
+    __slots__ = ("_call", "_clock", "_end", "_expired", "_seconds", "_touched")
 
     def __init__(
         self,
@@ -36,7 +34,8 @@ class IdleTimer:
         self._expired: Callable[[], None] | None = expired
         self._touched = reactor.seconds()
         self._end = None if total is None else self._touched + total
-        self._timeout = Timeout(reactor)
+        # Without a Timeout: each request has such a timer, and each piece of a body touches it.
+        self._call: IDelayedCall | None = None
         self._wait(seconds)
 
     @property
@@ -48,21 +47,24 @@ class IdleTimer:
     def touch(self) -> None:
         """Restart the silence."""
         self._touched = self._clock.seconds()
-        if not self._timeout.running and self._expired is not None:
+        if self._call is None and self._expired is not None:
             self._wait(self._seconds)
 
     def stop(self) -> None:
         """Stop for good."""
         self._expired = None
-        self._timeout.stop()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
     def _wait(self, seconds: float) -> None:
         if self._end is not None:
             seconds = max(0.0, min(seconds, self._end - self._clock.seconds()))
-        self._timeout.start(seconds, self._look)
+        self._call = self._clock.callLater(seconds, self._look)
 
     def _look(self) -> None:
         """Expire if nothing moved for so long, or if the total time is over."""
+        self._call = None
         now = self._clock.seconds()
         left = self._touched + self._seconds - now
         if left > 0 and (self._end is None or now < self._end):
