@@ -161,8 +161,11 @@ class Upstream:
         if not response.ended:
             self._draining.add(Drain(self._connections.clock, response, self._draining.discard))
 
-    def close(self) -> Deferred[None]:
+    def close(self) -> Deferred[object]:
         """Drop idle and draining connections, now and later. Requests under way belong to their callers."""
         for drain in list(self._draining):
             drain.stop()
-        return succeed(None) if self._own_pool is None else self._own_pool.close()
+        if self._own_pool is not None:
+            return self._own_pool.close()
+        nothing: Deferred[object] = succeed(None)
+        return nothing

@@ -74,17 +74,18 @@ class UpstreamPool:
             idle.pop(0).drop()
         self._tidy()
 
-    def close(self) -> Deferred[None]:
+    def close(self) -> Deferred[object]:
         """Drop idle connections, and from now on those that become idle."""
         self._closed = True
         return self.drop_idle()
 
-    def drop_idle(self) -> Deferred[None]:
+    def drop_idle(self) -> Deferred[object]:
         """Drop the idle connections; the Deferred fires when they have ended."""
         dropped = [connection.closed() for idle in self._idle.values() for connection in idle]
         self._idle.clear()
         self._sweep.stop()
-        return gatherResults(dropped).addCallback(lambda _: None)
+        gone: Deferred[object] = gatherResults(dropped).addCallback(lambda _: None)
+        return gone
 
     def _expire(self) -> None:
         now = self._clock.seconds()
