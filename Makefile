@@ -7,9 +7,12 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones; they need node, npm, nginx, caddy and haproxy as well
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two
+#   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
+#   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
+#   make wheels                    a wheel for this interpreter with compiled modules, in wheelhouse (needs a C compiler)
 #   make check-wheel               install the wheel elsewhere and start it
 #   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
@@ -51,7 +54,8 @@ DOCS_BUILD := docs/_build
 MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy heavy-needs test-floors autobahn bench fuzz soak docs lint types build check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn bench \
+  fuzz soak docs lint types build wheels check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -65,8 +69,19 @@ run-mock: $(RUNTIME)
 test: $(TOOLS)
 	$(BIN)/python -m tests -j$(JOBS) $(TESTS)
 
-test-heavy: heavy-needs $(TOOLS) $(HEAVY_CLIENTS)
+test-heavy: heavy-needs
+	$(MAKE) heavy-tests
+	$(MAKE) test-plain
+	$(MAKE) test-compiled
+
+heavy-tests: $(TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
+
+test-plain: $(TOOLS)
+	STREAM_PROXY_PLAIN_WAYS=1 $(BIN)/python -m tests -j$(JOBS) tests
+
+test-compiled: wheels
+	.ci/test-compiled $(BIN)/python wheelhouse/*.whl
 
 heavy-needs:
 	@missing=; for program in node npm nginx caddy haproxy; do \
@@ -102,6 +117,11 @@ build: $(TOOLS)
 	rm -rf build dist
 	$(BIN)/python -m build
 
+wheels: $(TOOLS)
+	rm -rf build wheelhouse
+	STREAM_PROXY_COMPILED=1 $(BIN)/python -m build --wheel --outdir wheelhouse
+	rm -rf build
+
 check-wheel: build
 	.ci/check-wheel $(BIN)/python dist/*.whl
 
@@ -109,7 +129,7 @@ test-floors: $(TOOLS)
 	.ci/test-floors $(BIN)/python
 
 clean:
-	rm -rf build dist *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
+	rm -rf build dist wheelhouse *.egg-info _trial_temp* .coverage .hypothesis .mypy_cache .ruff_cache twistd.log twisted/plugins/dropin.cache
 	rm -rf $(DOCS_BUILD) kits/benchmarks/build kits/fuzz/build kits/soak/results
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 

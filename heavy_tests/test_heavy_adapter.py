@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
+from tests.adapter.test_flow import STREAM, AdapterTestCase, says
 
 MEBIBYTE = 2**20
 
@@ -75,3 +77,16 @@ class LinearTests(SynchronousTestCase):
             for stream in (True, False):
                 small, large = (cost(make(size * MEBIBYTE // 2), stream=stream) for size in (1, 4))
                 self.assertLess(large, 8 * small + 0.5, (name, stream))
+
+
+class BombTests(AdapterTestCase):
+    """Decompression bombs, with the default limits."""
+
+    async def test_bomb(self) -> None:
+        """A million events in 9 kB are an error, and are not forwarded."""
+        bomb = gzip.compress(b"data: 1\n\n" * 1_000_000)
+        script = says(bomb, 200, "text/event-stream", ("Content-Encoding", "gzip"))
+        answer = await self.answer(script, STREAM)
+        self.assertLess(len(answer.body), 64 * MEBIBYTE)
+        self.assertNotIn(b"[DONE]", answer.body)
+        await self.fails(script, 502)

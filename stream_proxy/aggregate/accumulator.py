@@ -54,9 +54,9 @@ class EventAccumulator(ABC):
         """
         if self._result is None and self._failure is None:
             try:
-                error = find_error(stray)
-                if error is not None:
-                    self._process(ServerSentEvent("error", error))
+                reported = find_error(stray)
+                if reported is not None:
+                    self._process(ServerSentEvent("error", reported))
                 self._process_end(clean)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None

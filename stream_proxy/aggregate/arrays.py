@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from stream_proxy.lenient_json import JSONObject, is_integer
+from stream_proxy.lenient_json import is_integer
 
+#: An object under construction: its members are JSON, or what grows into JSON.
+Object: TypeAlias = dict[str, Any]
 Identity: TypeAlias = str | int | float | None
 
 _SCALARS = (str, int, float)
@@ -27,9 +29,9 @@ class Entries:
 
     def __init__(self) -> None:
         self._entries: list[object] = []
-        self._by_index: dict[Identity, JSONObject] = {}  # the latest entry with each index
-        self._by_id: dict[Identity, JSONObject] = {}
-        self._last: JSONObject | None = None  # the object that the last fragment went to
+        self._by_index: dict[Identity, Object] = {}  # the latest entry with each index
+        self._by_id: dict[Identity, Object] = {}
+        self._last: Object | None = None  # the object that the last fragment went to
 
     @property
     def entries(self) -> list[object]:
@@ -40,7 +42,7 @@ class Entries:
         """Append a value that is not an object."""
         self._entries.append(value)
 
-    def place(self, fragment: JSONObject, position: int = 0, count: int = 1) -> JSONObject:
+    def place(self, fragment: Object, position: int = 0, count: int = 1) -> Object:
         """Return the entry that `fragment` is to be merged into, which may be a new one.
 
         :param position: the fragment's position in the array of its chunk.
@@ -71,15 +73,15 @@ class Entries:
             return entries
         return [entries[at] for at in sorted(range(len(keys)), key=keys.__getitem__)]
 
-    def _at_index(self, fragment: JSONObject, index: Identity, id: Identity) -> JSONObject | None:
+    def _at_index(self, fragment: Object, index: Identity, id: Identity) -> Object | None:
         entry = self._by_index.get(index)
         return None if entry is None or differ(entry, fragment, "type") else entry
 
-    def _with_id(self, fragment: JSONObject, id: Identity) -> JSONObject | None:
+    def _with_id(self, fragment: Object, id: Identity) -> Object | None:
         entry = self._by_id.get(id)
         return None if entry is None or differ(entry, fragment, "type") else entry
 
-    def _unidentified(self, fragment: JSONObject, position: int, count: int) -> JSONObject | None:
+    def _unidentified(self, fragment: Object, position: int, count: int) -> Object | None:
         return None
 
 
@@ -88,7 +90,7 @@ class Parts(Entries):
 
     __slots__ = ()
 
-    def _unidentified(self, fragment: JSONObject, position: int, count: int) -> JSONObject | None:
+    def _unidentified(self, fragment: Object, position: int, count: int) -> Object | None:
         last = self._last
         if last is None or last is not self._entries[-1] or identity(last.get("signature")) is not None:
             return None
@@ -115,15 +117,15 @@ class Details(Entries):
                 entry["index"] = position
         return entries
 
-    def _at_index(self, fragment: JSONObject, index: Identity, id: Identity) -> JSONObject | None:
+    def _at_index(self, fragment: Object, index: Identity, id: Identity) -> Object | None:
         entry = super()._at_index(fragment, index, id)
         return None if entry is None or self._is_next(entry, fragment) else entry
 
-    def _with_id(self, fragment: JSONObject, id: Identity) -> JSONObject | None:
+    def _with_id(self, fragment: Object, id: Identity) -> Object | None:
         entry = super()._with_id(fragment, id)
         return None if entry is None or self._is_next(entry, fragment) else entry
 
-    def _unidentified(self, fragment: JSONObject, position: int, count: int) -> JSONObject | None:
+    def _unidentified(self, fragment: Object, position: int, count: int) -> Object | None:
         last = self._last
         if last is None or last is not self._entries[-1] or fragment.get("data"):
             return None
@@ -132,7 +134,7 @@ class Details(Entries):
         return last
 
     @staticmethod
-    def _is_next(entry: JSONObject, fragment: JSONObject) -> bool:
+    def _is_next(entry: Object, fragment: Object) -> bool:
         if differ(entry, fragment, "id"):
             return True
         if entry.get("data") and fragment.get("data"):
@@ -152,7 +154,7 @@ def identity(value: object) -> Identity:
     return f"{value:#x} as a number" if isinstance(value, int) else f"{value!r} as a number"
 
 
-def differ(entry: JSONObject, fragment: JSONObject, key: str) -> bool:
+def differ(entry: Object, fragment: Object, key: str) -> bool:
     """Report whether an entry and a fragment both have an identity under `key`, and not the same."""
     one, other = identity(entry.get(key)), identity(fragment.get(key))
     return one is not None and other is not None and one != other

@@ -12,9 +12,8 @@ from typing import Any
 
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.arrays import Details, Entries, Parts, holds
+from stream_proxy.aggregate.arrays import Object as Object
 from stream_proxy.aggregate.tool_calls import ToolCalls
-
-Object = dict[str, Any]
 
 # Set once, by the first value that is not empty.
 IDENTITIES = frozenset({"role", "id", "type", "index", "object", "model", "format", "signature"})

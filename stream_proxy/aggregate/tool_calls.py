@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from stream_proxy.aggregate.arguments import Arguments, opens_object
-from stream_proxy.aggregate.arrays import Entries, Identity, differ, holds, identity
+from stream_proxy.aggregate.arrays import Entries, Identity, Object, differ, holds, identity
 from stream_proxy.lenient_json import JSONObject
 
 
@@ -20,10 +20,10 @@ class ToolCalls(Entries):
 
     def __init__(self) -> None:
         super().__init__()
-        self._chunk: list[JSONObject] = []  # the entries of this chunk
-        self._several: list[JSONObject] = []  # those of the last chunk with more than one
+        self._chunk: list[Object] = []  # the entries of this chunk
+        self._several: list[Object] = []  # those of the last chunk with more than one
 
-    def place(self, fragment: JSONObject, position: int = 0, count: int = 1) -> JSONObject:
+    def place(self, fragment: Object, position: int = 0, count: int = 1) -> Object:
         if position == 0:
             self._chunk = []
         entry = super().place(fragment, position, count)
@@ -38,17 +38,17 @@ class ToolCalls(Entries):
         arguments = None if entry is None else _callee(entry).get("arguments")
         return arguments if isinstance(arguments, Arguments) else None
 
-    def _at_index(self, fragment: JSONObject, index: Identity, id: Identity) -> JSONObject | None:
+    def _at_index(self, fragment: Object, index: Identity, id: Identity) -> Object | None:
         entry = self._by_id.get(id) if id is not None else None
         if entry is None or identity(entry.get("index")) not in (None, index):
             entry = self._by_index.get(index)
         return None if entry is None or _is_another(entry, fragment) else entry
 
-    def _with_id(self, fragment: JSONObject, id: Identity) -> JSONObject | None:
+    def _with_id(self, fragment: Object, id: Identity) -> Object | None:
         entry = self._by_id.get(id)
         return None if entry is None or _is_another(entry, fragment) else entry
 
-    def _unidentified(self, fragment: JSONObject, position: int, count: int) -> JSONObject | None:
+    def _unidentified(self, fragment: Object, position: int, count: int) -> Object | None:
         entry = self._last
         if count > 1:
             named = _text(_callee(fragment), "name")
@@ -89,7 +89,7 @@ def _finish_arguments(function: JSONObject) -> None:
         function["arguments"] = "{}"  # a call without parameters
 
 
-def _is_another(entry: JSONObject, fragment: JSONObject) -> bool:
+def _is_another(entry: Object, fragment: Object) -> bool:
     """Report whether `fragment`, which comes where `entry` is, begins another call."""
     if fragment.get("type") and differ(entry, fragment, "type"):
         return True
@@ -113,7 +113,7 @@ def _is_another(entry: JSONObject, fragment: JSONObject) -> bool:
     return opens_object(text) and not known.are_said_again(text)
 
 
-def _callee(call: JSONObject) -> JSONObject:
+def _callee(call: Object) -> Object:
     """Return the object with a call's name and arguments: ``function``, ``custom``, or the call itself."""
     for key in ("function", "custom"):
         member = call.get(key)
@@ -122,6 +122,6 @@ def _callee(call: JSONObject) -> JSONObject:
     return call
 
 
-def _text(fragment: JSONObject, key: str) -> str:
+def _text(fragment: Object, key: str) -> str:
     text = fragment.get(key)
     return text if isinstance(text, str) else ""

@@ -22,7 +22,7 @@ class AdapterProcessTests(ProcessTestCase):
         port = free_port()
         rules = [{"listenPort": port, "upstreamUrl": mock + "/stream", "adapter": {}}]
         config = self.write_config({"rules": rules})
-        process = self.twistd(env={"CONFIG_PATH": str(config)})
+        process = self.twistd(env={"CONFIG_PATH": str(config)}, forked=False)
         await process.line(f"listening on port {port} for {mock}\n")
         answer = await self.request(port, body=ASK)
         self.assertIn("hi", answer.json()["choices"][0]["message"]["content"])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+from unittest import mock
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.utils import getProcessOutputAndValue
 
-from tests.support.loopback import LoopbackTestCase, reactor
+from tests.support.forks import OPENAI_MODULES
+from tests.support.loopback import LoopbackTestCase
 from tests.support.payloads import chunk, event
 from tests.support.twistd import Process
 from tests.support.wire import Stream, event_stream_head, read_request
@@ -25,24 +25,30 @@ PIECES = {
 }
 
 
-async def run(name: str, **environment: str) -> tuple[str, str, int]:
-    """Return stdout, stderr and exit status of an example; only `environment` configures the SDK."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
-    out, err, code = await getProcessOutputAndValue(
-        sys.executable,
-        [str(EXAMPLES / name)],
-        env={**clean, **environment, "PYTHONIOENCODING": "utf-8"},
-        reactor=reactor,
-    )
-    return out.decode(), err.decode(), code
-
-
 class ClientExampleTests(LoopbackTestCase):
     """Both examples, which read the same environment."""
 
+    def setUp(self) -> None:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+        patched = mock.patch.dict(os.environ, clean, clear=True)
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def start(self, name: str, environment: dict[str, str]) -> Process:
+        """Start an example; only `environment` configures the SDK."""
+        process = Process([str(EXAMPLES / name)], env=environment, modules=OPENAI_MODULES)
+        self.addCleanup(process.kill)
+        return process
+
+    async def run_example(self, name: str, environment: dict[str, str]) -> tuple[str, str, int]:
+        """Return stdout, stderr and exit status of an example."""
+        process = self.start(name, environment)
+        status = await process.ended()
+        return process.outputs[1], process.outputs[2], status
+
     async def each(self, *runs: tuple[str, dict[str, str]]) -> list[tuple[str, str, int]]:
         """Run all examples at the same time."""
-        started = [Deferred.fromCoroutine(run(name, **environment)) for name, environment in runs]
+        started = [Deferred.fromCoroutine(self.run_example(name, environment)) for name, environment in runs]
         return await gatherResults(started, consumeErrors=True)
 
     async def test_answers(self) -> None:
@@ -80,8 +86,7 @@ class ClientExampleTests(LoopbackTestCase):
 
             upstream = await self.upstream(script)
             environment = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_STREAM": "1"}
-            process = Process([sys.executable, str(EXAMPLES / name)], env=environment)
-            self.addCleanup(process.kill)
+            process = self.start(name, environment)
             await process.line("Hel")
             printed.callback(None)
             self.assertEqual(await process.ended(), 1)
@@ -120,7 +125,7 @@ class ClientExampleTests(LoopbackTestCase):
 
             upstream = await self.upstream(script)
             environment = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_STREAM": "1"}
-            out, err, code = await run(name, **environment)
+            out, err, code = await self.run_example(name, environment)
             self.assertEqual((out.rstrip("\n"), code), ("Hel", 1))
             self.assertRegex(err, rf"\A[^\n]*{expected}[^\n]*\n\Z")
 

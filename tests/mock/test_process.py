@@ -39,7 +39,7 @@ class MockProcessTests(ProcessTestCase):
     async def test_serves(self) -> None:
         """The mock logs its URLs once, and serves the OpenAI-compatible API and the SSE service there."""
         port = free_port()
-        process = self.twistd("--port", str(port))
+        process = self.twistd("--port", str(port), forked=False)
         url = f"http://127.0.0.1:{port}"
         await process.line(f"the mock is at {url}/v1 and {url}/stream\n")
         self.assertEqual((await self.ask("127.0.0.1", port, CHAT)).json()["object"], "chat.completion")

@@ -83,7 +83,7 @@ class UvloopTests(WebSocketTestCase, ProcessTestCase):
         """Without uvloop the error is one sentence that says what to install."""
         directory = self.directory()
         (directory / "uvloop.py").write_text("""raise ImportError("No module named 'uvloop'")""")
-        process = self.twistd("--demo", env={"PYTHONPATH": str(directory)})
+        process = self.twistd("--demo", env={"PYTHONPATH": str(directory)}, forked=False)
         self.assertEqual(await process.ended(), 1)
         problem = "The uvloop reactor needs uvloop (No module named 'uvloop')"
         self.assertEqual(process.output, f"{problem}: pip install 'openai-stream-proxy[uvloop]'\n")

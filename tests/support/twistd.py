@@ -20,6 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from tests.support.forks import TWISTD_MODULES, Fork
 from tests.support.loopback import LoopbackTestCase, reactor
 from tests.support.payloads import chunk
 from tests.support.wire import Stream, event_stream_head, read_request
@@ -35,13 +36,22 @@ class Process(ProcessProtocol):
     :param command: its arguments, the program first.
     :param path: its working directory.
     :param env: added to our environment, which is passed on without ``CONFIG_PATH`` and ``LOG_LEVEL``.
+    :param modules: what it need not import itself: the program is a Python script, run by a fork of a
+        template that has imported these.
     """
 
     def __init__(
-        self, command: Sequence[str], *, path: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        path: str | None = None,
+        env: Mapping[str, str] | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         #: Its output, standard error included.
         self.output = ""
+        #: Standard output and standard error alone, by their descriptors.
+        self.outputs = {1: "", 2: ""}
         #: The exit status once it has ended, or the negative number of the signal.
         self.status: int | None = None
         self._waiting: list[Deferred[None]] = []
@@ -49,12 +59,17 @@ class Process(ProcessProtocol):
             name: value for name, value in os.environ.items() if name not in ("CONFIG_PATH", "LOG_LEVEL")
         }
         environment.update(env or {}, PYTHONUNBUFFERED="1")
-        reactor.spawnProcess(self, command[0], command, environment, path)
+        if modules:
+            Fork(self, command, environment, path or os.getcwd(), modules)
+        else:
+            reactor.spawnProcess(self, command[0], command, environment, path)
         assert self.transport is not None and self.transport.pid is not None
         self.pid: int = self.transport.pid
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self.output += data.decode("utf-8", "replace")
+        text = data.decode("utf-8", "replace")
+        self.output += text
+        self.outputs[childFD] += text
         self._wake()
 
     def processEnded(self, reason: Failure) -> None:
@@ -139,12 +154,17 @@ class ProcessTestCase(LoopbackTestCase):
         env: Mapping[str, str] | None = None,
         path: Path | None = None,
         options: Sequence[str] = ("-n", "--pidfile="),
+        forked: bool = True,
     ) -> Process:
-        """Start it with `arguments`, in `path` or a directory of its own."""
+        """Start it with `arguments`, in `path` or a directory of its own.
+
+        :param forked: save the time of its imports; see :mod:`tests.support.forks`.
+        """
         process = Process(
             [TWISTD, *self.twistd_options, *options, self.plugin, *arguments],
             path=str(path or self.directory()),
             env=env,
+            modules=TWISTD_MODULES if forked else (),
         )
         self.addCleanup(process.kill)
         return process
