@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
 
 from stream_proxy.downstream.time_limits import HeadLimit
 from stream_proxy.error_codes import ErrorCode
@@ -40,6 +41,9 @@ class StrictSite(Protocol):
     reactor: IReactorTime
     #: The site only finishes what it has begun.
     draining: bool
+
+    def getResourceFor(self, request: server.Request) -> IResource:
+        """Find the resource that `request` is for."""
 
     def tell(self, channel: Any, how: str, status: int, problem: str) -> None:
         """Log the end of a connection that is no request's."""
@@ -113,7 +117,13 @@ class StrictChannel(HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         if not self.is_closing and is_doubtful(line, self._version):
             self._respondToBadRequestAndDisconnect()
-        return not self.is_closing and super().headerReceived(line)
+        if self.is_closing or not super().headerReceived(line):
+            return False
+        fields = getattr(self.requests[-1], "raw_fields", None)
+        if fields is not None:
+            name, _, value = line.partition(b":")
+            fields.append((name, value.strip(b" \t")))
+        return True
 
     def rawDataReceived(self, data: bytes) -> None:
         if not self.is_closing:
@@ -142,8 +152,13 @@ class StrictChannel(HTTPChannel):
         if self.length != 0 and getattr(self.requests[-1], "body", None) is not None:
             # Whoever reads an upload limits its time. Rendering waits until the channel has switched to the
             # body, because a response at once would find it between two states.
-            self._savedTimeOut = self.setTimeout(None)
+            self.suspend_timeout()
             self._head_in = True
+
+    def suspend_timeout(self) -> None:
+        """Let the client be idle until the request has been answered."""
+        if self.timeOut:
+            self._savedTimeOut = self.setTimeout(None)
 
     def checkPersistence(self, request: server.Request, version: bytes) -> bool:
         if version != b"HTTP/1.1":
@@ -173,6 +188,14 @@ class StrictChannel(HTTPChannel):
             self.watch_head()
         else:
             self.refuse(head_too_slow(self.site.limits.request_head_seconds))
+
+    def pause_reading(self) -> None:
+        """Pause the upload."""
+        self._networkProducer.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Resume the upload."""
+        self._networkProducer.resumeProducing()
 
     def forget_body(self) -> None:
         """Decode no more of a body: its decoder refers to the request."""
