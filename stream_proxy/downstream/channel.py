@@ -11,6 +11,7 @@ from twisted.web import server
 from twisted.web.resource import IResource
 
 from stream_proxy.downstream.closing import LINGER_IDLE_SECONDS, Closing, State, last_response
+from stream_proxy.downstream.lane import take_plain
 from stream_proxy.downstream.pipeline import Pipeline
 from stream_proxy.downstream.stall import Outbox, StalledError
 from stream_proxy.downstream.strict_channel import StrictChannel
@@ -38,6 +39,9 @@ class ChannelSite(Protocol):
     #: WebSockets are to end as well.
     going_away: bool
 
+    #: Plain requests are taken without reading them line by line.
+    lane: bool
+
     def getResourceFor(self, request: server.Request) -> IResource:
         """Find the resource that `request` is for."""
 
@@ -61,6 +65,8 @@ class DownstreamChannel(StrictChannel):
     _idle: IdleLimit
     _pipeline: Pipeline
     _closing: Closing
+    #: Nothing has come since the connection was opened, or since the last request was answered.
+    _at_start = False
     #: Set on a connection that has become a WebSocket: called when the site drains.
     going_away: Callable[[], None] | None = None
     #: The connection is one too many: its first request gets this error.
@@ -74,6 +80,7 @@ class DownstreamChannel(StrictChannel):
         self._tcp_path = Path(self.transport)
         super().connectionMade()
         tune(self.transport)
+        self._at_start = True
         self.site.channel_made(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
@@ -85,7 +92,9 @@ class DownstreamChannel(StrictChannel):
         self.site.channel_lost(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing.begun:
+        if self._at_start and self.site.lane and not self.site.draining and take_plain(self, data):
+            self._end_turn()
+        elif self._closing.begun:
             if self._closing.state is State.LINGERING:
                 self.resetTimeout()
         elif self._turned_away is not None:
@@ -99,25 +108,20 @@ class DownstreamChannel(StrictChannel):
 
     def requestDone(self, request: server.Request) -> None:
         self._pipeline.answered(self)
+        self._at_start = not self.paused and bool(self.persistent)
         super().requestDone(request)
 
     def _end_turn(self) -> None:
         """Leave a request that waits behind an answered one for the next turn; watch one that has begun."""
+        answered = self.paused
         if not self._pipeline.end_turn(self, self._begin_turn):
+            self._at_start = answered and not self._closing.begun
             self.watch_head()
 
     def _begin_turn(self) -> None:
         self._pipeline.begin_turn(self)
         if not (self.paused or self.is_closing or self._waitingForTransport):
             self.resume_reading()
-
-    def pause_reading(self) -> None:
-        """Pause the upload."""
-        self._networkProducer.pauseProducing()
-
-    def resume_reading(self) -> None:
-        """Resume the upload."""
-        self._networkProducer.resumeProducing()
 
     def take_over(self, receiver: Callable[[bytes], None], going_away: Callable[[], None]) -> bytes:
         """Hand all further bytes to `receiver`, and return those that came after the request.
@@ -163,6 +167,7 @@ class DownstreamChannel(StrictChannel):
             self._close(linger=self._transferDecoder is not None)
 
     def _close(self, *, linger: bool) -> None:
+        self._at_start = False
         self.forget_body()
         self._closing.close(self, self.site.timeOut, linger=linger)
 
@@ -172,6 +177,7 @@ class DownstreamChannel(StrictChannel):
 
     def break_off(self) -> None:
         """Reset the connection after what was written."""
+        self._at_start = False
         self._closing.reset(self, self.site.timeOut)
 
     def timeoutConnection(self) -> None:
@@ -221,6 +227,7 @@ class DownstreamChannel(StrictChannel):
     def turn_away(self, error: APIError) -> None:
         """Answer the first request with `error`."""
         self._turned_away = error
+        self._at_start = False
         self.setTimeout(LINGER_IDLE_SECONDS)
 
     def stop(self) -> None:

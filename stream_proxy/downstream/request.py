@@ -1,27 +1,18 @@
-"""Request that can be rendered before its body is in, and whose response goes out as it was given."""
+"""Request that can be rendered before its body is in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import NO_BODY_CODES
-from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
+from stream_proxy.downstream.lean_request import LeanRequest
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.strict_channel import StrictChannel, StrictSite
 from stream_proxy.http.headers import RawHeader, raw_headers
-from stream_proxy.http.plain_response import plain_response_head
-
-#: The largest part of a body that is copied, to be sent together with what frames it.
-_JOINED_BYTES = 16_384
-
-#: Who writes the body of a response: Twisted, in whatever way, or this request in the one that it knows.
-_BY_TWISTED, _IN_CHUNKS, _AS_IT_IS, _NOT_AT_ALL = range(4)
 
 
 def request_fields(request: server.Request) -> list[RawHeader]:
@@ -39,36 +30,30 @@ def is_framed(request: server.Request) -> bool:
     return headers.hasHeader(b"Content-Length") or headers.hasHeader(b"Transfer-Encoding")
 
 
-def headers_of(fields: Iterable[RawHeader]) -> Headers:
-    """Return `fields` as Twisted keeps them."""
-    headers = Headers()
-    for name, value in fields:
-        headers.addRawHeader(name, value)
-    return headers
+def when_gone(request: server.Request, gone: Callable[[Failure], None]) -> None:
+    """Call `gone` with the reason if the client of `request` leaves before its response is whole."""
+    if isinstance(request, LeanRequest):
+        request.gone = gone
+    else:
+        request.notifyFinish().addErrback(gone)
 
 
-def ends_by_itself(request: server.Request) -> bool:
-    """Report whether clients see where a response ends even if they expect the connection to close.
-
-    After ``Connection: close``, Node's fetch without undici's fix of May 2026 (nodejs/undici#5273) takes the
-    close for the end of a response in chunks, so that one which was cut off looks complete.
-    """
-    return _is_bodiless(request) or request.responseHeaders.hasHeader(b"Content-Length")
-
-
-def _is_bodiless(request: server.Request) -> bool:
-    return request.method == b"HEAD" or request.code in NO_BODY_CODES
+def set_target(request: server.Request, site: StrictSite, method: bytes, target: bytes) -> None:
+    """Tell `request` what `site` needs to find its resource."""
+    request.method, request.uri = method, target
+    request.path = target.partition(b"?")[0]
+    request.site = cast(server.Site, site)
+    request.prepath = []
+    request.postpath = request.path[1:].split(b"/")
 
 
-class ProxyRequest(server.Request):
+class ProxyRequest(LeanRequest):
     """Request that can be rendered before its body is in.
 
     A resource with ``streamsUploads = True`` is rendered as soon as the head is in and finds the body in
     ``request.body`` (an :class:`RequestBody`); every other resource finds it in ``request.content``.
     """
 
-    transport: Any
-    defaultContentType = None
     body: RequestBody | None = None
     #: The header fields, names and values, in the order and the spelling in which they came.
     raw_fields: list[RawHeader]
@@ -76,33 +61,20 @@ class ProxyRequest(server.Request):
     framed = False
     #: The resource has been rendered, and logs the request from now on.
     rendered = False
-    #: Called once if the connection is lost before the response is whole, with the reason.
-    gone: Callable[[Failure], None] | None = None
     #: Called when the service stops, to end a response whose head went out before there was one.
     stopping: Callable[[], None] | None = None
     _resource: IResource | None = None
-    #: The fields of the response, if it was started with them.
-    _response_fields: Sequence[RawHeader] | None = None
-    _writer = _BY_TWISTED
 
     def __init__(self, channel: StrictChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
         self.raw_fields = []
-
-    def route(self, site: StrictSite, method: bytes, target: bytes) -> None:
-        """Set what a site needs to find the resource."""
-        self.method, self.uri = method, target
-        self.path = target.partition(b"?")[0]
-        self.site = cast(server.Site, site)
-        self.prepath = []
-        self.postpath = self.path[1:].split(b"/")
 
     def gotLength(self, length: int | None) -> None:
         channel = cast(StrictChannel, self.channel)
         self.clientproto = channel._version
         self.args = {}
         self.framed = channel._transferDecoder is not None
-        self.route(channel.site, channel._command, channel._path)
+        set_target(self, channel.site, channel._command, channel._path)
         self.take_resource(channel.site.getResourceFor(self), length)
 
     def take_resource(self, found: IResource, length: int | None) -> None:
@@ -134,94 +106,3 @@ class ProxyRequest(server.Request):
             return
         self.body.end_received()
         self.headReceived()
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._writer = _BY_TWISTED
-        super().connectionLost(reason)
-        gone, self.gone = self.gone, None
-        if gone is not None:
-            gone(reason)
-
-    # The response
-
-    @cached_property
-    def responseHeaders(self) -> Headers:  # type: ignore[override]
-        return headers_of(self._response_fields or ())
-
-    def start_response(self, status: int, reason: bytes | None, fields: Sequence[RawHeader]) -> None:
-        """Set the head of the response: exactly these fields, and those of the connection.
-
-        :param reason: ``None`` for the standard one.
-        """
-        self.setResponseCode(status, reason)
-        self._response_fields = fields
-        self.__dict__.pop("responseHeaders", None)
-
-    def write(self, data: bytes) -> None:
-        writer = self._writer
-        if writer == _IN_CHUNKS:
-            if data:
-                self._write_chunk(b"", data)
-        elif writer == _AS_IT_IS:
-            self.transport.write(data)
-        elif writer == _BY_TWISTED and (self.startedWriting or not self._write_head(data)):
-            super().write(data)
-
-    def _write_head(self, data: bytes) -> bool:
-        """Write the head of the response and a part of its body, unless Twisted has to."""
-        channel = cast("StrictChannel | None", self.channel)
-        if channel is None or self.finished:
-            return False
-        if self.body is not None and not self.body.ended:
-            channel.persistent = False  # or the rest of the body would be read as the next request
-        if self._response_fields is not None and not self._was_amended:
-            bodiless = _is_bodiless(self)
-            head = plain_response_head(
-                b"%b %d %b" % (self.clientproto, self.code, self.code_message),
-                self._response_fields,
-                chunks=self.clientproto == b"HTTP/1.1",
-                bodiless=bodiless,
-                last=not channel.persistent,
-            )
-            if head is not None:
-                self._write_first(*head, b"" if bodiless else data)
-                if bodiless:
-                    self._writer = _NOT_AT_ALL
-                return True
-        if not channel.persistent and ends_by_itself(self):
-            self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return False
-
-    @property
-    def _was_amended(self) -> bool:
-        """Whether the response is more than the fields that it was started with."""
-        own = vars(self)
-        headers = "responseHeaders" in own or own.get("cookies") or self.etag or self.lastModified
-        return bool(headers or self._encoder or self._inFakeHead)
-
-    def _write_first(self, head: bytes, chunked: bool, data: bytes) -> None:
-        self.startedWriting = 1
-        if chunked:
-            self.chunked = 1
-            self._writer = _IN_CHUNKS
-        else:
-            self._writer = _AS_IT_IS
-        if chunked and data:
-            self._write_chunk(head, data)
-        elif len(data) <= _JOINED_BYTES:
-            self.transport.write(head + data)
-        else:
-            self.transport.writeSequence((head, data))
-
-    def _write_chunk(self, head: bytes, data: bytes) -> None:
-        if len(data) <= _JOINED_BYTES:
-            self.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-        else:
-            self.transport.writeSequence((b"%b%x\r\n" % (head, len(data)), data, b"\r\n"))
-
-    def finish(self) -> None:
-        if not self.startedWriting:
-            self.write(b"")
-        self._writer = _BY_TWISTED
-        super().finish()
-        self.gone = None

@@ -9,7 +9,8 @@ from twisted.web import server
 from twisted.web.http_headers import Headers
 
 from stream_proxy.downstream.channel import DownstreamChannel
-from stream_proxy.downstream.request import ProxyRequest, ends_by_itself, request_fields
+from stream_proxy.downstream.lean_request import LeanRequest, ends_by_itself
+from stream_proxy.downstream.request import request_fields
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
@@ -22,7 +23,7 @@ def start_response(
 
     :param reason: ``None`` for the standard one.
     """
-    if isinstance(request, ProxyRequest):
+    if isinstance(request, LeanRequest):
         request.start_response(status, reason, list(headers))
         return
     close = request.responseHeaders.getRawHeaders(b"Connection")

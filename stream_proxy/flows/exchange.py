@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from stream_proxy.downstream.request import request_fields
+from stream_proxy.downstream.request import request_fields, when_gone
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
@@ -94,7 +94,7 @@ class Exchange:
 
     def start(self, route: Callable[[Exchange], None]) -> int:
         """Watch the client and `route` the request, if it may call; return what ``render`` is to return."""
-        self.request.notifyFinish().addErrback(self._gone)
+        when_gone(self.request, self._gone)
         try:
             named = authority(self.request.uri)
             fields = self.fields if named is None else [*self.fields, (b"Host", named)]
