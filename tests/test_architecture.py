@@ -75,7 +75,7 @@ _IO = ("autobahn", "treq", "twisted", "txaio")
 #: Modules a folder, besides ``__init__``.
 MOST_MODULES = 16
 #: Packages whose modules may be larger: both legs of the data path, written for speed.
-LARGER = ("downstream", "upstream")
+LARGER = ("upstream",)
 #: Uses of ``Any`` for each 1,000 lines.
 MOST_ANY = 10
 

@@ -3,54 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import NO_BODY_CODES
 from twisted.web.resource import IResource
 
-from stream_proxy.downstream.channel import DownstreamChannel
+from stream_proxy.downstream.lean_request import LeanRequest
 from stream_proxy.downstream.request_body import RequestBody
+from stream_proxy.downstream.strict_channel import StrictChannel, StrictSite
+from stream_proxy.http.headers import RawHeader, raw_headers
 
 
-def ends_by_itself(request: server.Request) -> bool:
-    """Report whether clients see where a response ends even if they expect the connection to close.
-
-    After ``Connection: close``, Node's fetch without undici's fix of May 2026 (nodejs/undici#5273) takes the
-    close for the end of a response in chunks, so that one which was cut off looks complete.
-    """
-    bodiless = request.method == b"HEAD" or request.code in NO_BODY_CODES
-    return bodiless or request.responseHeaders.hasHeader(b"Content-Length")
+def request_fields(request: server.Request) -> list[RawHeader]:
+    """Return the header fields of `request`, as they came where it is a :class:`ProxyRequest`."""
+    if isinstance(request, ProxyRequest):
+        return request.raw_fields
+    return raw_headers(request.requestHeaders.getAllRawHeaders())
 
 
-class ProxyRequest(server.Request):
+def is_framed(request: server.Request) -> bool:
+    """Report whether the head of `request` announces a body, be it an empty one."""
+    if isinstance(request, ProxyRequest):
+        return request.framed
+    headers = request.requestHeaders
+    return headers.hasHeader(b"Content-Length") or headers.hasHeader(b"Transfer-Encoding")
+
+
+def when_gone(request: server.Request, gone: Callable[[Failure], None]) -> None:
+    """Call `gone` with the reason if the client of `request` leaves before its response is whole."""
+    if isinstance(request, LeanRequest):
+        request.gone = gone
+    else:
+        request.notifyFinish().addErrback(gone)
+
+
+def set_target(request: server.Request, site: StrictSite, method: bytes, target: bytes) -> None:
+    """Tell `request` what `site` needs to find its resource."""
+    request.method, request.uri = method, target
+    request.path = target.partition(b"?")[0]
+    request.site = cast(server.Site, site)
+    request.prepath = []
+    request.postpath = request.path[1:].split(b"/")
+
+
+class ProxyRequest(LeanRequest):
     """Request that can be rendered before its body is in.
 
     A resource with ``streamsUploads = True`` is rendered as soon as the head is in and finds the body in
     ``request.body`` (an :class:`RequestBody`); every other resource finds it in ``request.content``.
     """
 
-    defaultContentType = None
     body: RequestBody | None = None
+    #: The header fields, names and values, in the order and the spelling in which they came.
+    raw_fields: list[RawHeader]
+    #: The head announces a body, be it an empty one.
+    framed = False
     #: The resource has been rendered, and logs the request from now on.
     rendered = False
     #: Called when the service stops, to end a response whose head went out before there was one.
     stopping: Callable[[], None] | None = None
     _resource: IResource | None = None
 
+    def __init__(self, channel: StrictChannel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.raw_fields = []
+
     def gotLength(self, length: int | None) -> None:
-        channel = cast(DownstreamChannel, self.channel)
-        self.method, self.uri, self.clientproto = channel._command, channel._path, channel._version
-        self.path = self.uri.split(b"?", 1)[0]
+        channel = cast(StrictChannel, self.channel)
+        self.clientproto = channel._version
         self.args = {}
-        self.site = cast(server.Site, channel.site)
-        self.prepath = []
-        self.postpath = self.path[1:].split(b"/")
-        found = channel.site.getResourceFor(self)
+        self.framed = channel._transferDecoder is not None
+        set_target(self, channel.site, channel._command, channel._path)
+        self.take_resource(channel.site.getResourceFor(self), length)
+
+    def take_resource(self, found: IResource, length: int | None) -> None:
+        """Prepare for the body as the resource wants it; ``None``: its length is not known."""
         if getattr(found, "streamsUploads", False):
             self._resource = found
-            self.body = RequestBody(channel, length)
+            self.body = RequestBody(cast(StrictChannel, self.channel), length)
         else:
             super().gotLength(length)
 
@@ -75,11 +106,3 @@ class ProxyRequest(server.Request):
             return
         self.body.end_received()
         self.headReceived()
-
-    def write(self, data: bytes) -> None:
-        if not self.startedWriting and self.channel is not None:
-            if self.body is not None and not self.body.ended:
-                self.channel.persistent = False  # or the rest of the body would be read as the next request
-            if not self.channel.persistent and ends_by_itself(self):
-                self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        super().write(data)

@@ -9,7 +9,8 @@ from twisted.web import server
 from twisted.web.http_headers import Headers
 
 from stream_proxy.downstream.channel import DownstreamChannel
-from stream_proxy.downstream.request import ends_by_itself
+from stream_proxy.downstream.lean_request import LeanRequest, ends_by_itself
+from stream_proxy.downstream.request import request_fields
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
@@ -22,6 +23,9 @@ def start_response(
 
     :param reason: ``None`` for the standard one.
     """
+    if isinstance(request, LeanRequest):
+        request.start_response(status, reason, list(headers))
+        return
     close = request.responseHeaders.getRawHeaders(b"Connection")
     fields = Headers()
     for name, value in headers:
@@ -49,7 +53,7 @@ def respond_error(request: server.Request, error: APIError, headers: Iterable[Ra
     # Without this field a page learns nothing of an error, not even that it was one (Fetch standard, "CORS
     # check"). Where a rule spends a key, pages that may not call it have been refused before.
     if (
-        request.requestHeaders.hasHeader(b"origin")
+        any(name.lower() == b"origin" for name, _ in request_fields(request))
         and error.code != ErrorCode.FOREIGN_ORIGIN.code
         and not any(name.lower() == b"access-control-allow-origin" for name, _ in fields)
     ):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,7 @@ from stream_proxy.errors import too_many_connections
 from stream_proxy.http.target import origin_form
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import Outcome, RequestLog
+from stream_proxy.transport.ways import plain_ways
 
 #: Connections beyond the limit that may stay long enough to get an error.
 _MOST_TURNED_AWAY = 1_000
@@ -69,6 +71,11 @@ class ProxySite(server.Site):
         clock: IReactorTime = self.reactor
         self._stalls = StallWatch(clock, self.channels, limits.timeout_seconds)
 
+    @cached_property
+    def lane(self) -> bool:
+        """Whether plain requests are taken without reading them line by line; they mean the same."""
+        return not plain_ways()
+
     def change_limits(self, limits: Limits) -> None:
         """Apply `limits` from now on; some of them to new connections only."""
         self.limits = limits
@@ -78,6 +85,13 @@ class ProxySite(server.Site):
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols that TLS offers: HTTP/2 is not spoken here."""
         return [b"http/1.1"]
+
+    def getResourceFor(self, request: Any) -> IResource:
+        root: IResource = self.resource
+        if not root.isLeaf:
+            return cast(IResource, super().getResourceFor(request))
+        request.site, request.sitepath = self, []  # as Twisted does, which copies the path
+        return root
 
     def startFactory(self) -> None:
         """Do nothing: there is no access log to open."""

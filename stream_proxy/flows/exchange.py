@@ -10,13 +10,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
+from stream_proxy.downstream.request import request_fields, when_gone
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
 from stream_proxy.flows.body_collection import BodyCollection
 from stream_proxy.flows.upstream_resource import UpstreamResource
-from stream_proxy.http.headers import RawHeader, raw_headers
+from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
 from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
@@ -61,7 +62,7 @@ class Exchange:
         self.resource = resource
         self.request = request
         #: The client's header fields, as they came.
-        self.fields = raw_headers(request.requestHeaders.getAllRawHeaders())
+        self.fields = request_fields(request)
         #: Fields of every response of the proxy's own.
         self.own_headers = resource.access.cors(self.fields) if cors else []
         self._mode = mode
@@ -93,7 +94,7 @@ class Exchange:
 
     def start(self, route: Callable[[Exchange], None]) -> int:
         """Watch the client and `route` the request, if it may call; return what ``render`` is to return."""
-        self.request.notifyFinish().addErrback(self._gone)
+        when_gone(self.request, self._gone)
         try:
             named = authority(self.request.uri)
             fields = self.fields if named is None else [*self.fields, (b"Host", named)]

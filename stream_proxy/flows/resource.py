@@ -11,6 +11,7 @@ from twisted.web.client import FileBodyProducer
 from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Request
 
+from stream_proxy.downstream.request import is_framed
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError
 from stream_proxy.flows.call import IncludeUsage, Kind, call_to_convert, convertible_kind
@@ -117,12 +118,11 @@ class PassthroughApiProxy(ProxyResource):
 def _body(request: Request, clock: IReactorTime) -> bytes | IBodyProducer | None:
     """Return the body to relay: as it comes in, out of the spool of a foreign site, or none."""
     body = getattr(request, "body", None)
-    headers = request.requestHeaders
-    framed = headers.hasHeader(b"Content-Length") or headers.hasHeader(b"Transfer-Encoding")
+    framed = is_framed(request)
     if isinstance(body, RequestBody):
         if body.length != 0:
             return body
-    elif headers.getRawHeaders(b"Content-Length") != [b"0"] and framed:
+    elif framed and request.requestHeaders.getRawHeaders(b"Content-Length") != [b"0"]:
         cooperator: Any = Cooperator(scheduler=lambda step: clock.callLater(0, step))
         return FileBodyProducer(request.content, cooperator=cooperator)
     return b"" if framed else None

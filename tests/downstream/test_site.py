@@ -122,7 +122,8 @@ class IdleTests(LoopbackTestCase):
             channel.dataReceived(flood[:-4])
             self.assertEqual((len(answered), transport.producerState), (1, "paused"))
             for count in (2, 3, 4):
-                clock.calls.pop(0).func()  # advance would run all the turns
+                call = clock.calls.pop(0)  # advance would run all the turns
+                call.func(*call.args)
                 self.assertEqual(len(answered), count)
             clock.advance(0)
             self.assertEqual(transport.producerState, "producing")

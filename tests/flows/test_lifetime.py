@@ -70,7 +70,8 @@ class LifetimeTests(LoopbackTestCase):
     def watch(self) -> None:
         """Take weak references to the objects that exist now."""
         for each in living():
-            self.born.setdefault(type(each).__name__, []).append(weakref.ref(each))
+            kind = ProxyRequest if isinstance(each, ProxyRequest) else type(each)
+            self.born.setdefault(kind.__name__, []).append(weakref.ref(each))
 
     async def assert_free(self, *expected: type, left: tuple[type, ...] = ()) -> None:
         """Fail if anything watched, or created since, is alive; `expected` must have been watched."""

@@ -7,6 +7,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 from unittest import skipUnless
 
@@ -48,6 +49,8 @@ from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
+from stream_proxy.downstream.plain_request import PlainRequest
+from stream_proxy.http.plain_head import PlainHead
 from stream_proxy.transport import eager_tls, eager_write
 
 reactor: Any = _reactor
@@ -153,6 +156,40 @@ class ChannelTests(SynchronousTestCase):
         )
         self.channel.pauseProducing()
         self.assertTrue(self.channel._waitingForTransport)
+
+    def test_channel_lane(self) -> None:
+        """A length makes a decoder for the last request; what follows a request that is served is held."""
+        self.channel.requests.append(self.channel.requestFactory(self.channel))
+        self.channel._command, self.channel._path, self.channel._version = b"POST", b"/", b"HTTP/1.1"
+        self.assertTrue(self.channel._maybeChooseTransferDecoder(b"Content-Length", b"3"))
+        self.assertEqual(self.channel.length, 3)
+        self.channel.requests[0].gotLength(3)
+        self.channel.setRawMode()
+        self.channel.dataReceived(b"abcdef")
+        self.assertEqual(self.channel.requests[0].content.read(), b"abc")
+        self.assertEqual((self.channel._handlingRequest, self.channel._dataBuffer), (True, [b"def"]))
+        self.channel._busyReceiving = True
+        self.channel.dataReceived(b"later")
+        self.assertEqual(self.channel._buffer, b"later")
+
+    def test_request_written(self) -> None:
+        """A request that is made for HEAD, or encoded, says so; one that is written says that, too."""
+        request = server.Request(self.channel)
+        self.assertEqual((request._encoder, request._inFakeHead), (None, False))
+        self.assertEqual((request.startedWriting, request.chunked, request.finished), (0, 0, 0))
+        self.assertEqual((request.etag, request.lastModified), (None, None))
+        self.channel.requests.append(request)
+        request.startedWriting = request.chunked = 1
+        request.finish()
+        self.assertEqual(self.transport.value(), b"0\r\n\r\n")
+
+    def test_request_attributes(self) -> None:
+        """The constructor sets nothing that a plain request does not have."""
+        made = set(vars(server.Request(self.channel)))
+        plain = PlainRequest(self.channel, PlainHead(b"GET", b"/", [], None, 0))
+        self.assertEqual({name for name in made if not hasattr(plain, name)}, set())
+        lazy = {name for name, value in vars(PlainRequest).items() if isinstance(value, cached_property)}
+        self.assertLessEqual(lazy | {"responseHeaders"}, made | {"args"})
 
 
 class ConnectionTests(TestCase):

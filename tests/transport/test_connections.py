@@ -201,7 +201,7 @@ class DrainTests(ConnectionsTestCase):
                 site, port = await self.site()
                 client = await client_of(site, port)
                 client.write(begin)
-                while not any(channel._in_head for channel in site.channels):
+                while not any(channel.in_head for channel in site.channels):
                     await turns(1)
                 drained = site.drain(60)
                 await turns(5)
