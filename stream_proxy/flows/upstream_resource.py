@@ -85,6 +85,6 @@ class UpstreamResource(Resource):
                 "upstreamUrl, or of the client's base URL"
             )
 
-    def close(self) -> Deferred[None]:
+    def close(self) -> Deferred[object]:
         """Drop the idle connections. Requests under way end with their clients."""
         return self.upstream.close()
