@@ -70,9 +70,9 @@ class Counting(ChatCompletionsAccumulator):
         self.decoded += 1
         super().feed(event)
 
-    def add_text(self, index: int, delta: Any, fed: int) -> None:
+    def add_text(self, index: int, key: str, text: str, fed: int) -> None:
         self.joined += 1
-        super().add_text(index, delta, fed)
+        super().add_text(index, key, text, fed)
 
     def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
         self.joined += 1

@@ -22,6 +22,7 @@ from stream_proxy.aggregate.reading.run_patterns import (
     FIELD,
     Pattern,
     TextPath,
+    decoded,
     joined,
     pattern_of,
     text_path,
@@ -84,8 +85,25 @@ class ChatRuns(StreamReader):
         self._last = b""  # the last event, if a run may begin after it
         self._rejected = b""  # what stands between texts of one that does not simply append
         self._pattern: Pattern | None = None  # that of the current run, whose last chunk is the last event
-        self._path = TextPath(0, "", None)
+        self._path: TextPath | None = None
         self._back_off = _BackOff()
+
+    def feed(self, data: bytes) -> None:
+        pattern = self._pattern
+        if pattern is None or self._held or not self._aligned or not self._feed_chunk(pattern, data):
+            super().feed(data)
+
+    def _feed_chunk(self, pattern: Pattern, data: bytes) -> bool:
+        """Merge a read that is one chunk of the run, and report whether it was."""
+        size = len(data)
+        piece = pattern.piece(data) if size < self._decoder.max_event_bytes else None
+        if piece is None or size >= self._chat.room():
+            return False
+        text = decoded(piece)
+        if text is None:
+            return False
+        self._add(text, [piece], size - _FRAMING)
+        return True
 
     def _take(self, data: bytes, at: int, end: int) -> int:
         pattern = self._pattern
@@ -130,7 +148,7 @@ class ChatRuns(StreamReader):
 
     def _lengthens(self, path: TextPath) -> bool:
         if path.call is None:
-            return self._chat.lengthens(path.index, {path.key: "x"})
+            return self._chat.lengthens(path.index, path.key)
         return self._chat.arguments_at(path.index, path.call) is not None
 
     def _join(self, pattern: Pattern, data: bytes, at: int, end: int) -> int:
@@ -146,10 +164,14 @@ class ChatRuns(StreamReader):
             whole = None if texts is None else joined(texts)
             if texts is None or whole is None:
                 return at
-        index, key, call = self._path.index, self._path.key, self._path.call
-        size = end - at - len(texts) * _FRAMING
-        if call is None:
-            self._chat.add_text(index, {key: whole}, size)
-        else:  # where one fragment ends and the next begins matters to arguments
-            self._chat.add_arguments(index, call, texts, size)
+        self._add(whole, texts, end - at - len(texts) * _FRAMING)
         return end
+
+    def _add(self, text: str, texts: list[bytes], size: int) -> None:
+        """Add the text of chunks, whole and in pieces as they are spelled, and the size of their data."""
+        path = self._path
+        assert path is not None
+        if path.call is None:
+            self._chat.add_text(path.index, path.key, text, size)
+        else:  # where one fragment ends and the next begins matters to arguments
+            self._chat.add_arguments(path.index, path.call, texts, size)

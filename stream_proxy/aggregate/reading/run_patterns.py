@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -39,6 +38,21 @@ class Pattern:
         #: What stands between the texts of two chunks.
         self.between = end + start
 
+    def piece(self, event: bytes) -> bytes | None:
+        """Return the text of an event that is a chunk of the run, still escaped, ``None`` if it is none.
+
+        The text has yet to be decoded to be sure of it.
+        """
+        head, tail = len(self.start), len(self.end)
+        if len(event) < head + tail or not (event.startswith(self.start) and event.endswith(self.end)):
+            return None
+        piece = event[head:-tail]
+        if self.middle is not None:
+            piece, found, padding = piece.partition(self.middle)
+            if not found or decoded(padding) is None:
+                return None
+        return piece
+
     def end_of_run(self, data: bytes, at: int, end: int) -> int:
         """Return where the last chunk ends that looks like one of the run, `at` if none does.
 
@@ -55,8 +69,8 @@ class Pattern:
         """Return where the chunks of the run end that `data` has from a position on, looking at each."""
         while at < end:
             stop = data.find(EVENT_END, at) + len(EVENT_END)
-            texts = self.texts(data, at, stop)
-            if texts is None or joined(texts) is None:
+            piece = self.piece(data[at:stop])
+            if piece is None or decoded(piece) is None:
                 break
             at = stop
         return at
@@ -84,13 +98,23 @@ class Pattern:
         return texts
 
 
-@dataclass(frozen=True, slots=True)
 class TextPath:
     """Path of a run's text: the choice's index, the key in its delta, and the index of a tool call."""
 
-    index: int
-    key: str
-    call: int | None
+    __slots__ = ("call", "index", "key")
+
+    def __init__(self, index: int, key: str, call: int | None) -> None:
+        self.index = index
+        self.key = key
+        self.call = call
+
+
+def decoded(text: bytes) -> str | None:
+    """Return a string, given as what stands between its quotes in JSON, ``None`` if it is not valid."""
+    try:
+        return _decode_string(b'"%b"' % text)
+    except ValueError:
+        return None
 
 
 def joined(texts: list[bytes]) -> str | None:
