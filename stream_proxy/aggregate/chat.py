@@ -21,6 +21,7 @@ from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 _FIRST_WINS = frozenset({"id", "created", "model"})
 # Mistral pads at the top under this name.
 _PADDINGS = frozenset({PADDING, "p"})
+_DONE = b"[DONE]"
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
 # The order of the non-streaming API.
@@ -51,11 +52,14 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
     def _process(self, event: ServerSentEvent) -> None:
         data = event.data
+        if data == _DONE:  # without an exception for the JSON that it is not
+            self._done()
+            return
         try:
             chunk = decode_json(data)
         except ValueError:
             word = data.strip()
-            if word == b"[DONE]":
+            if word == _DONE:
                 self._done()
                 return
             if word and names_error(event.event):

@@ -110,7 +110,7 @@ class ChatRuns(StreamReader):
         if pattern is None:
             if not self._last or not data.startswith(self._last[:_ALIKE_BYTES], at):
                 return at
-            pattern = self._begin_run()
+            pattern = self._begin_run(data, at)
             if pattern is None:
                 return at
         # Near a bound chunks are decoded one by one, so that the error is raised for the same chunk.
@@ -134,10 +134,10 @@ class ChatRuns(StreamReader):
             self._pattern, self._last = None, b""
         return fed
 
-    def _begin_run(self) -> Pattern | None:
-        """Return the pattern of the last event, if more chunks of it can be joined."""
+    def _begin_run(self, data: bytes, at: int) -> Pattern | None:
+        """Return the pattern of the last event, if it is that of the next and its chunks can be joined."""
         pattern, self._last = pattern_of(self._last), b""
-        if pattern is None or pattern.between == self._rejected:
+        if pattern is None or not data.startswith(pattern.start, at) or pattern.between == self._rejected:
             return None
         path = text_path(pattern)
         if path is None or not self._lengthens(path):

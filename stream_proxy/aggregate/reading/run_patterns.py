@@ -12,8 +12,8 @@ from stream_proxy.lenient_json import decode_json
 
 FIELD = b"data: "
 # The strings whose fragments concatenate, and the padding against traffic analysis, which is dropped anyway.
-_TEXT = re.compile(rb'(?<!\\)"(content|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")')
-_PADDING = re.compile(rb'(?<!\\)"(?:obfuscation|p)":\s*"')
+_TEXT_KEYS = (b'"content":', b'"reasoning_content":', b'"reasoning":', b'"refusal":', b'"arguments":')
+_PADDING_KEYS = (b'"obfuscation":', b'"p":')
 _CONCATENATED = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
 # Contents of a JSON string (RFC 8259 section 7). The quantifiers are possessive: matching takes linear time.
 _STRING_CONTENTS = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\.)*+', re.DOTALL)
@@ -137,16 +137,36 @@ def pattern_of(event: bytes) -> Pattern | None:
     """Return the pattern of an event, if it is one line with one text in it."""
     if not event.startswith(FIELD) or event.find(b"\n") != len(event) - len(EVENT_END):
         return None
-    matches = list(_TEXT.finditer(event))
-    if len(matches) != 1:
+    # Where JSON is known, to find a few words in it is much faster than an expression.
+    starts = [start for key in _TEXT_KEYS for start in _strings(event, key, 0)]
+    if len(starts) != 1:
         return None
-    start = matches[0].end()
+    start = starts[0]
     end = _end_of_string(event, start)
-    padding = _PADDING.search(event, end) if end >= 0 else None
-    if padding is None:
-        return None if end < 0 else Pattern(event[:start], event[end:], None)
-    after = _end_of_string(event, padding.end())
-    return None if after < 0 else Pattern(event[:start], event[after:], event[end : padding.end()])
+    if end < 0:
+        return None
+    paddings = [padding for key in _PADDING_KEYS for padding in _strings(event, key, end)]
+    if not paddings:
+        return Pattern(event[:start], event[end:], None)
+    padding = min(paddings)
+    after = _end_of_string(event, padding)
+    return None if after < 0 else Pattern(event[:start], event[after:], event[end:padding])
+
+
+def _strings(event: bytes, key: bytes, at: int) -> list[int]:
+    """Return where the strings under a key begin that are not empty, after their quotation marks.
+
+    :param key: the key as it is spelled, with its colon.
+    :param at: where to begin.
+    """
+    starts = []
+    while (at := event.find(key, at)) >= 0:
+        escaped = event[at - 1 : at] == b"\\"
+        at += len(key)
+        start = at + (event[at : at + 1] == b" ")
+        if not escaped and event[start : start + 1] == b'"' and event[start + 1 : start + 2] != b'"':
+            starts.append(start + 1)
+    return starts
 
 
 def _end_of_string(event: bytes, start: int) -> int:
