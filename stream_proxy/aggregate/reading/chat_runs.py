@@ -33,43 +33,6 @@ from stream_proxy.aggregate.sse import SSEDecoder
 # Chunks of one run have at least so many of their first bytes in common.
 _ALIKE_BYTES = 32
 _FRAMING = len(FIELD) + len(EVENT_END)
-# A run is worthwhile if it is at least a quarter of the bytes searched: the rest of the read is split for it.
-_WORTHWHILE_PART = 4
-# After this many events without a worthwhile run the search pauses for twice as many, then four times, …
-_PATIENCE = 8
-_MAX_DOUBLINGS = 12
-
-
-class _BackOff:
-    """Pauses of the search for runs.
-
-    In a stream without runs, such as one of two interleaved choices, the search costs more than it saves.
-    """
-
-    def __init__(self) -> None:
-        self._misses = 0  # events decoded one by one since the last worthwhile run, or pause
-        self._events_to_skip = 0
-        self._pauses = 0
-
-    def found(self, taken: int, searched: int) -> None:
-        """Count a run of `taken` bytes, for which `searched` bytes were looked at."""
-        if taken * _WORTHWHILE_PART >= searched:
-            self._misses = self._pauses = 0
-        else:
-            self._misses += 1
-
-    def missed(self) -> bool:
-        """Count an event outside of a run, and report whether it falls into a pause or begins one."""
-        if self._events_to_skip:
-            self._events_to_skip -= 1
-            return True
-        self._misses += 1
-        if self._misses <= _PATIENCE:
-            return False
-        self._misses = 0
-        self._pauses = min(self._pauses + 1, _MAX_DOUBLINGS)
-        self._events_to_skip = _PATIENCE << self._pauses
-        return True
 
 
 class ChatRuns(StreamReader):
@@ -86,7 +49,6 @@ class ChatRuns(StreamReader):
         self._rejected = b""  # what stands between texts of one that does not simply append
         self._pattern: Pattern | None = None  # that of the current run, whose last chunk is the last event
         self._path: TextPath | None = None
-        self._back_off = _BackOff()
 
     def feed(self, data: bytes) -> None:
         pattern = self._pattern
@@ -116,16 +78,12 @@ class ChatRuns(StreamReader):
         # Near a bound chunks are decoded one by one, so that the error is raised for the same chunk.
         if not data.startswith(pattern.start, at) or end - at >= self._chat.room():
             return at
-        taken = self._join(pattern, data, at, pattern.end_of_run(data, at, end))
-        if taken > at:
-            self._back_off.found(taken - at, end - at)
-        return taken
+        return self._join(pattern, data, at, pattern.end_of_run(data, at, end))
 
     def _feed_event(self, event: bytes) -> bool:
         fed = super()._feed_event(event)
         if fed:
-            self._pattern = None
-            self._last = b"" if self._back_off.missed() else event
+            self._pattern, self._last = None, event
         return fed
 
     def _decode(self, data: bytes) -> bool:
