@@ -21,6 +21,7 @@ from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 _FIRST_WINS = frozenset({"id", "created", "model"})
 # Mistral pads at the top under this name.
 _PADDINGS = frozenset({PADDING, "p"})
+_DONE = b"[DONE]"
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
 # The order of the non-streaming API.
@@ -51,11 +52,14 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
     def _process(self, event: ServerSentEvent) -> None:
         data = event.data
+        if data == _DONE:  # without an exception for the JSON that it is not
+            self._done()
+            return
         try:
             chunk = decode_json(data)
         except ValueError:
             word = data.strip()
-            if word == b"[DONE]":
+            if word == _DONE:
                 self._done()
                 return
             if word and names_error(event.event):
@@ -91,26 +95,27 @@ class ChatCompletionsAccumulator(EventAccumulator):
         """Return how many bytes of chunks may follow before the aggregate is measured against its bound."""
         return self._measure_at - self._fed
 
-    def lengthens(self, index: int, delta: Object) -> bool:
-        """Report whether merging `delta`, which holds one text, only appends it to a text of the choice."""
+    def lengthens(self, index: int, key: str) -> bool:
+        """Report whether merging a delta with just a text under `key` appends it to a text of the choice."""
         choice = self._choices.get(index)
-        return choice is not None and choice.lengthens(delta)
+        return choice is not None and choice.lengthens(key)
 
     def arguments_at(self, index: int, call: int) -> Arguments | None:
         """Return the arguments that a fragment of the choice's call with the index `call` is appended to."""
         choice = self._choices.get(index)
         return None if choice is None else choice.arguments_at(call)
 
-    def add_text(self, index: int, delta: Object, fed: int) -> None:
-        """Merge a delta that stands for several chunks.
+    def add_text(self, index: int, key: str, text: str, fed: int) -> None:
+        """Merge a text that stands for those of several chunks.
 
-        Each of them was the chunk before it with another text in one string, and `delta` holds these texts,
-        joined. The caller has checked that they fit into `room`.
+        Each of them was the chunk before it with another text in one string. The caller has checked that they
+        fit into `room`, and that the key `lengthens`.
 
         :param index: the index of a choice that earlier chunks had.
+        :param key: the key of the text in the delta.
         :param fed: the size of those chunks' data in bytes.
         """
-        self._choices[index].add_text(delta)
+        self._choices[index].add_text(key, text)
         self._fed += fed
         self._check_at += fed  # a text is one value, however long
 

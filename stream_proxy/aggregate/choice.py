@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
 from stream_proxy.aggregate.merge import Object, fill, lengthens, merge_delta, overlay, settled
 from stream_proxy.aggregate.tool_calls import ToolCalls, finish_calls
@@ -46,13 +48,17 @@ class Choice:
             elif key != "delta" and key not in _ONLY_STREAMED:
                 _extend(self._extra, key, value)
 
-    def lengthens(self, delta: Object) -> bool:
-        """Report whether merging `delta`, one text, only appends it to a text of the message."""
-        return lengthens(self.message, delta)
+    def lengthens(self, key: str) -> bool:
+        """Report whether merging a delta with just a text under `key` appends it to a text of the message."""
+        return lengthens(self.message, {key: "x"})
 
-    def add_text(self, delta: Object) -> None:
-        """Merge a delta that stands for several of the same kind."""
-        merge_delta(self.message, delta)
+    def add_text(self, key: str, text: str) -> None:
+        """Append to a text of the message."""
+        known = self.message.get(key)
+        if isinstance(known, StringIO):
+            known.write(text)
+        else:
+            merge_delta(self.message, {key: text})
 
     def arguments_at(self, call: int) -> Arguments | None:
         """Return the arguments that a fragment of the call with this index is appended to."""

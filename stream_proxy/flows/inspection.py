@@ -34,17 +34,13 @@ class Inspection:
         self._codings = codings
         self._readable = readable
         self._held_bytes = 0
-        self._seen = bytearray()
-
-    @property
-    def seen(self) -> bytes:
-        """The body so far, decoded."""
-        return bytes(self._seen)
+        #: The body so far, decoded.
+        self.seen = b""
 
     @property
     def beginning(self) -> bytes:
         """The part of that which is looked at."""
-        return bytes(self._seen[:PEEK_BYTES])
+        return self.seen[:PEEK_BYTES]
 
     @property
     def success(self) -> bool:
@@ -63,14 +59,14 @@ class Inspection:
 
     def feed(self, piece: bytes) -> None:
         """Add decoded bytes."""
-        self._seen += piece
+        self.seen = self.seen + piece if self.seen else piece
 
     def kind(self, *, ended: bool) -> BodyKind | None:
         """Return what the response is, or ``None`` if more of it is needed for that.
 
         :param ended: the whole body is in.
         """
-        whole = ended or not self._readable or max(len(self._seen), self._held_bytes) >= PEEK_BYTES
+        whole = ended or not self._readable or max(len(self.seen), self._held_bytes) >= PEEK_BYTES
         if self.may_fall_back and not whole:  # its text counts
             return None
         kind = sniff(self.beginning, ended=whole)

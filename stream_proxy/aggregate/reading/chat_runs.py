@@ -22,6 +22,7 @@ from stream_proxy.aggregate.reading.run_patterns import (
     FIELD,
     Pattern,
     TextPath,
+    decoded,
     joined,
     pattern_of,
     text_path,
@@ -32,43 +33,6 @@ from stream_proxy.aggregate.sse import SSEDecoder
 # Chunks of one run have at least so many of their first bytes in common.
 _ALIKE_BYTES = 32
 _FRAMING = len(FIELD) + len(EVENT_END)
-# A run is worthwhile if it is at least a quarter of the bytes searched: the rest of the read is split for it.
-_WORTHWHILE_PART = 4
-# After this many events without a worthwhile run the search pauses for twice as many, then four times, …
-_PATIENCE = 8
-_MAX_DOUBLINGS = 12
-
-
-class _BackOff:
-    """Pauses of the search for runs.
-
-    In a stream without runs, such as one of two interleaved choices, the search costs more than it saves.
-    """
-
-    def __init__(self) -> None:
-        self._misses = 0  # events decoded one by one since the last worthwhile run, or pause
-        self._events_to_skip = 0
-        self._pauses = 0
-
-    def found(self, taken: int, searched: int) -> None:
-        """Count a run of `taken` bytes, for which `searched` bytes were looked at."""
-        if taken * _WORTHWHILE_PART >= searched:
-            self._misses = self._pauses = 0
-        else:
-            self._misses += 1
-
-    def missed(self) -> bool:
-        """Count an event outside of a run, and report whether it falls into a pause or begins one."""
-        if self._events_to_skip:
-            self._events_to_skip -= 1
-            return True
-        self._misses += 1
-        if self._misses <= _PATIENCE:
-            return False
-        self._misses = 0
-        self._pauses = min(self._pauses + 1, _MAX_DOUBLINGS)
-        self._events_to_skip = _PATIENCE << self._pauses
-        return True
 
 
 class ChatRuns(StreamReader):
@@ -84,30 +48,42 @@ class ChatRuns(StreamReader):
         self._last = b""  # the last event, if a run may begin after it
         self._rejected = b""  # what stands between texts of one that does not simply append
         self._pattern: Pattern | None = None  # that of the current run, whose last chunk is the last event
-        self._path = TextPath(0, "", None)
-        self._back_off = _BackOff()
+        self._path: TextPath | None = None
+
+    def feed(self, data: bytes) -> None:
+        pattern = self._pattern
+        if pattern is None or self._held or not self._aligned or not self._feed_chunk(pattern, data):
+            super().feed(data)
+
+    def _feed_chunk(self, pattern: Pattern, data: bytes) -> bool:
+        """Merge a read that is one chunk of the run, and report whether it was."""
+        size = len(data)
+        piece = pattern.piece(data) if size < self._decoder.max_event_bytes else None
+        if piece is None or size >= self._chat.room():
+            return False
+        text = decoded(piece)
+        if text is None:
+            return False
+        self._add(text, [piece], size - _FRAMING)
+        return True
 
     def _take(self, data: bytes, at: int, end: int) -> int:
         pattern = self._pattern
         if pattern is None:
             if not self._last or not data.startswith(self._last[:_ALIKE_BYTES], at):
                 return at
-            pattern = self._begin_run()
+            pattern = self._begin_run(data, at)
             if pattern is None:
                 return at
         # Near a bound chunks are decoded one by one, so that the error is raised for the same chunk.
         if not data.startswith(pattern.start, at) or end - at >= self._chat.room():
             return at
-        taken = self._join(pattern, data, at, pattern.end_of_run(data, at, end))
-        if taken > at:
-            self._back_off.found(taken - at, end - at)
-        return taken
+        return self._join(pattern, data, at, pattern.end_of_run(data, at, end))
 
     def _feed_event(self, event: bytes) -> bool:
         fed = super()._feed_event(event)
         if fed:
-            self._pattern = None
-            self._last = b"" if self._back_off.missed() else event
+            self._pattern, self._last = None, event
         return fed
 
     def _decode(self, data: bytes) -> bool:
@@ -116,10 +92,10 @@ class ChatRuns(StreamReader):
             self._pattern, self._last = None, b""
         return fed
 
-    def _begin_run(self) -> Pattern | None:
-        """Return the pattern of the last event, if more chunks of it can be joined."""
+    def _begin_run(self, data: bytes, at: int) -> Pattern | None:
+        """Return the pattern of the last event, if it is that of the next and its chunks can be joined."""
         pattern, self._last = pattern_of(self._last), b""
-        if pattern is None or pattern.between == self._rejected:
+        if pattern is None or not data.startswith(pattern.start, at) or pattern.between == self._rejected:
             return None
         path = text_path(pattern)
         if path is None or not self._lengthens(path):
@@ -130,7 +106,7 @@ class ChatRuns(StreamReader):
 
     def _lengthens(self, path: TextPath) -> bool:
         if path.call is None:
-            return self._chat.lengthens(path.index, {path.key: "x"})
+            return self._chat.lengthens(path.index, path.key)
         return self._chat.arguments_at(path.index, path.call) is not None
 
     def _join(self, pattern: Pattern, data: bytes, at: int, end: int) -> int:
@@ -146,10 +122,14 @@ class ChatRuns(StreamReader):
             whole = None if texts is None else joined(texts)
             if texts is None or whole is None:
                 return at
-        index, key, call = self._path.index, self._path.key, self._path.call
-        size = end - at - len(texts) * _FRAMING
-        if call is None:
-            self._chat.add_text(index, {key: whole}, size)
-        else:  # where one fragment ends and the next begins matters to arguments
-            self._chat.add_arguments(index, call, texts, size)
+        self._add(whole, texts, end - at - len(texts) * _FRAMING)
         return end
+
+    def _add(self, text: str, texts: list[bytes], size: int) -> None:
+        """Add the text of chunks, whole and in pieces as they are spelled, and the size of their data."""
+        path = self._path
+        assert path is not None
+        if path.call is None:
+            self._chat.add_text(path.index, path.key, text, size)
+        else:  # where one fragment ends and the next begins matters to arguments
+            self._chat.add_arguments(path.index, path.call, texts, size)

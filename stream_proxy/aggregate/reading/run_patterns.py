@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,8 +12,8 @@ from stream_proxy.lenient_json import decode_json
 
 FIELD = b"data: "
 # The strings whose fragments concatenate, and the padding against traffic analysis, which is dropped anyway.
-_TEXT = re.compile(rb'(?<!\\)"(content|reasoning_content|reasoning|refusal|arguments)":\s*"(?!")')
-_PADDING = re.compile(rb'(?<!\\)"(?:obfuscation|p)":\s*"')
+_TEXT_KEYS = (b'"content":', b'"reasoning_content":', b'"reasoning":', b'"refusal":', b'"arguments":')
+_PADDING_KEYS = (b'"obfuscation":', b'"p":')
 _CONCATENATED = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
 # Contents of a JSON string (RFC 8259 section 7). The quantifiers are possessive: matching takes linear time.
 _STRING_CONTENTS = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\.)*+', re.DOTALL)
@@ -39,6 +38,21 @@ class Pattern:
         #: What stands between the texts of two chunks.
         self.between = end + start
 
+    def piece(self, event: bytes) -> bytes | None:
+        """Return the text of an event that is a chunk of the run, still escaped, ``None`` if it is none.
+
+        The text has yet to be decoded to be sure of it.
+        """
+        head, tail = len(self.start), len(self.end)
+        if len(event) < head + tail or not (event.startswith(self.start) and event.endswith(self.end)):
+            return None
+        piece = event[head:-tail]
+        if self.middle is not None:
+            piece, found, padding = piece.partition(self.middle)
+            if not found or decoded(padding) is None:
+                return None
+        return piece
+
     def end_of_run(self, data: bytes, at: int, end: int) -> int:
         """Return where the last chunk ends that looks like one of the run, `at` if none does.
 
@@ -55,8 +69,8 @@ class Pattern:
         """Return where the chunks of the run end that `data` has from a position on, looking at each."""
         while at < end:
             stop = data.find(EVENT_END, at) + len(EVENT_END)
-            texts = self.texts(data, at, stop)
-            if texts is None or joined(texts) is None:
+            piece = self.piece(data[at:stop])
+            if piece is None or decoded(piece) is None:
                 break
             at = stop
         return at
@@ -84,13 +98,23 @@ class Pattern:
         return texts
 
 
-@dataclass(frozen=True, slots=True)
 class TextPath:
     """Path of a run's text: the choice's index, the key in its delta, and the index of a tool call."""
 
-    index: int
-    key: str
-    call: int | None
+    __slots__ = ("call", "index", "key")
+
+    def __init__(self, index: int, key: str, call: int | None) -> None:
+        self.index = index
+        self.key = key
+        self.call = call
+
+
+def decoded(text: bytes) -> str | None:
+    """Return a string, given as what stands between its quotes in JSON, ``None`` if it is not valid."""
+    try:
+        return _decode_string(b'"%b"' % text)
+    except ValueError:
+        return None
 
 
 def joined(texts: list[bytes]) -> str | None:
@@ -113,16 +137,36 @@ def pattern_of(event: bytes) -> Pattern | None:
     """Return the pattern of an event, if it is one line with one text in it."""
     if not event.startswith(FIELD) or event.find(b"\n") != len(event) - len(EVENT_END):
         return None
-    matches = list(_TEXT.finditer(event))
-    if len(matches) != 1:
+    # Where JSON is known, to find a few words in it is much faster than an expression.
+    starts = [start for key in _TEXT_KEYS for start in _strings(event, key, 0)]
+    if len(starts) != 1:
         return None
-    start = matches[0].end()
+    start = starts[0]
     end = _end_of_string(event, start)
-    padding = _PADDING.search(event, end) if end >= 0 else None
-    if padding is None:
-        return None if end < 0 else Pattern(event[:start], event[end:], None)
-    after = _end_of_string(event, padding.end())
-    return None if after < 0 else Pattern(event[:start], event[after:], event[end : padding.end()])
+    if end < 0:
+        return None
+    paddings = [padding for key in _PADDING_KEYS for padding in _strings(event, key, end)]
+    if not paddings:
+        return Pattern(event[:start], event[end:], None)
+    padding = min(paddings)
+    after = _end_of_string(event, padding)
+    return None if after < 0 else Pattern(event[:start], event[after:], event[end:padding])
+
+
+def _strings(event: bytes, key: bytes, at: int) -> list[int]:
+    """Return where the strings under a key begin that are not empty, after their quotation marks.
+
+    :param key: the key as it is spelled, with its colon.
+    :param at: where to begin.
+    """
+    starts = []
+    while (at := event.find(key, at)) >= 0:
+        escaped = event[at - 1 : at] == b"\\"
+        at += len(key)
+        start = at + (event[at : at + 1] == b" ")
+        if not escaped and event[start : start + 1] == b'"' and event[start + 1 : start + 2] != b'"':
+            starts.append(start + 1)
+    return starts
 
 
 def _end_of_string(event: bytes, start: int) -> int:

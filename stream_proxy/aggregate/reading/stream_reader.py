@@ -9,6 +9,13 @@ from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder, simple_event
 
 EVENT_END = b"\n\n"
+# After so many events of which nothing was taken, it is not tried again for some bytes, then for twice as
+# many, and so on: trying costs more than it saves, and the decoder is faster with many events at a time.
+_PATIENCE = 16
+_BLIND_BYTES = 128
+_MAX_DOUBLINGS = 9
+# What is taken is worthwhile if it is at least this part of what was looked at.
+_WORTHWHILE_PART = 4
 # The longest beginning of an event that waits here for the rest. A longer one is the decoder's, as it would
 # take quadratic time to join it with each of many small reads.
 _MOST_HELD = 4096
@@ -28,6 +35,8 @@ class StreamReader:
         self._held = b""  # the beginning of an event
         self._begun = False
         self._aligned = True  # whether the next byte begins an event
+        self._misses = 0  # events since something worthwhile was taken
+        self._blind = 0  # bytes to decode before taking is tried again; -1 to feed one event before that
 
     def feed(self, data: bytes) -> None:
         """Process the next bytes of the stream.
@@ -53,14 +62,7 @@ class StreamReader:
         last = data.rfind(EVENT_END, max(at, searched))
         end = at if last < 0 else last + len(EVENT_END)
         while at < end and not self._accumulator.complete:
-            taken = self._take(data, at, end)
-            if taken > at:
-                at = taken
-                continue
-            found = data.find(EVENT_END, at)
-            stop = end if found < 0 else found + len(EVENT_END)  # a third line end may be the last
-            self._feed_event(data[at:stop])
-            at = stop if self._aligned else self._align(data, stop)
+            at = self._step(data, at, end)
         if self._accumulator.complete:
             return
         rest = data[at:] if at else data
@@ -74,6 +76,29 @@ class StreamReader:
         held, self._held = self._held, b""
         if held:
             self._decode(held)
+
+    def _step(self, data: bytes, at: int, end: int) -> int:
+        """Process some of the whole events in `data` between two positions; return where the rest begins."""
+        if self._blind > 0:
+            stop = _end_of_event(data, min(at + self._blind, end) - 1, end)
+            self._blind = max(self._blind - (stop - at), 0) or -1
+            self._decode(data[at:stop])
+            return stop if self._aligned else self._align(data, stop)
+        if self._blind == 0:
+            taken = self._take(data, at, end)
+            if (taken - at) * _WORTHWHILE_PART >= end - at:
+                self._misses = 0
+            else:
+                self._misses += 1
+            if taken > at:
+                return taken
+            if self._misses > _PATIENCE:
+                self._blind = _BLIND_BYTES << min(self._misses - _PATIENCE, _MAX_DOUBLINGS)
+                return at
+        self._blind = 0
+        stop = _end_of_event(data, at, end)
+        self._feed_event(data[at:stop])
+        return stop if self._aligned else self._align(data, stop)
 
     def _take(self, data: bytes, at: int, end: int) -> int:
         """Take what need not be decoded of whole events, and return where the rest begins.
@@ -109,3 +134,9 @@ class StreamReader:
             self._decode(data[at:stop])
             at = stop
         return at
+
+
+def _end_of_event(data: bytes, at: int, end: int) -> int:
+    """Return where the event ends that has the byte at a position, given the end of the last event."""
+    found = data.find(EVENT_END, at, end)
+    return end if found < 0 else found + len(EVENT_END)  # a third line end may be the last byte
