@@ -46,6 +46,8 @@ class _EagerWrites(Connection):
             if self._tempDataLen > self.bufferSize:
                 if not self.dataBuffer:
                     self._send()
+                    if self._is_awaited:
+                        self.startWriting()  # a pull producer is asked for more after the next poll
                 FileDescriptor._maybePauseProducer(self)
             elif not self._queued and not self.dataBuffer:
                 self._queued = True

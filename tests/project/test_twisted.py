@@ -52,6 +52,7 @@ from zope.interface import implementer
 from stream_proxy.downstream.plain_request import PlainRequest
 from stream_proxy.http.plain_head import PlainHead
 from stream_proxy.transport import eager_tls, eager_write
+from stream_proxy.upstream.treq_carrier import Carrier
 
 reactor: Any = _reactor
 
@@ -540,6 +541,29 @@ class TreqTests(SynchronousTestCase):
         reader.dataReceived = body.append
         response.deliverBody(reader)
         self.assertEqual(body, [b"body"])
+
+    def test_treq_carrier(self) -> None:
+        """Our client is one of treq's, and its agent gets what it got, in the same order."""
+        asked: list[Any] = []
+
+        class Agent:
+            def ask(self, *arguments: Any) -> str:
+                asked.append(arguments)
+                return "asking"
+
+            def request(self, *arguments: Any) -> str:
+                asked.append(arguments)
+                return "deferred"
+
+        agent: Any = Agent()
+        carrier: Any = Carrier(agent)
+        self.assertIsInstance(carrier, HTTPClient)
+        fields, body = [(b"a-B", b"c")], b"body"
+        self.assertEqual(carrier.ask(b"pUt", b"/?a[]=|", fields, body, self), "asking")
+        self.assertEqual(carrier.request(b"pUt", b"/?a[]=|", headers=fields, data=body), "deferred")
+        self.assertEqual(
+            asked, [(b"pUt", b"/?a[]=|", fields, body, self), (b"pUt", b"/?a[]=|", fields, body)]
+        )
 
 
 _KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="

@@ -63,17 +63,17 @@ class HeadReader:
     :param to_head: the response is to HEAD, so that it has no body.
     """
 
-    __slots__ = ("_count", "_fields", "_first", "_held", "_lines", "_size", "_to_head", "begun")
+    __slots__ = ("_count", "_fields", "_first", "_held", "_size", "_status_line", "_to_head", "begun")
 
     def __init__(self, *, to_head: bool) -> None:
         #: A byte of a response has come.
         self.begun = False
         self._to_head = to_head
-        self._size = 0  # of the lines that have been read
-        self._count = 0
-        self._held = b""
-        self._first = b""
-        self._lines: list[bytes] = []
+        # Of all heads together: the bytes of their complete lines, and their fields.
+        self._size = self._count = 0
+        self._first = self._held = b""
+        self._status_line = b""
+        self._fields: list[RawHeader] = []
 
     def feed(self, data: bytes) -> ResponseHead | None:
         """Read the next bytes, and return the head once it is complete.
@@ -109,47 +109,42 @@ class HeadReader:
             at = end + 1
             if self._size > MAX_HEAD_BYTES:
                 raise HeadTooLargeError()
-            self._check(line)
-            if line:
-                self._lines.append(line)
-            elif (head := self._head(data[at:])) is not None:
+            if has_controls(line):
+                raise InvalidAnswerError()
+            if line or not self._status_line:
+                self._take_line(line)
+            elif (head := self._end(data[at:])) is not None:
                 return head
         self._held = data[at:]
         if self._size + len(self._held) > MAX_HEAD_BYTES:
             raise HeadTooLargeError()
         return None
 
-    def _check(self, line: bytes) -> None:
-        """Check one line as soon as it is there."""
-        if has_controls(line):
-            raise InvalidAnswerError()
-        if not self._lines:
+    def _take_line(self, line: bytes) -> None:
+        fields = self._fields
+        if not self._status_line:
             if not is_status_line(line):
                 raise InvalidAnswerError()
+            self._status_line = line
         elif is_folded(line):
-            if len(self._lines) == 1:  # it continues no field
+            if not fields:  # it continues nothing
                 raise InvalidAnswerError()
-        elif line:
+            name, value = fields[-1]
+            fields[-1] = (name, value + line)
+        else:
             self._count += 1
             if self._count > MAX_HEAD_FIELDS:
                 raise HeadTooLargeError()
-
-    def _head(self, rest: bytes) -> ResponseHead | None:
-        """Return the head that has come, unless it is an interim one."""
-        (first, *lines), self._lines = self._lines, []
-        unfolded: list[bytes] = []
-        for line in lines:
-            if is_folded(line):
-                unfolded[-1] += line
-            else:
-                unfolded.append(line)
-        fields: list[RawHeader] = []
-        for line in unfolded:
             name, colon, value = line.partition(b":")
             if not colon or _NAME.fullmatch(name) is None:
                 raise InvalidAnswerError()
-            fields.append((name, value.strip(b" \t")))
-        version, status, *reason = first.split(b" ", 2)
+            fields.append((name, value))
+
+    def _end(self, rest: bytes) -> ResponseHead | None:
+        """Return the head that is complete, unless it is an interim one."""
+        fields = [(name, value.strip(b" \t")) for name, value in self._fields]
+        version, status, *reason = self._status_line.split(b" ", 2)
+        self._status_line, self._fields = b"", []
         if int(status) == _SWITCHING:  # no request asked for that
             raise InvalidAnswerError()
         if status.startswith(b"1"):

@@ -22,7 +22,7 @@ def request_head(
 
     :param length: of the body, :data:`UNKNOWN` for a chunked one, ``None`` for no body.
     :param fields: all but ``Host`` and the framing.
-    :raises ValueError: the bytes would be read as something else than this one head.
+    :raises ValueError: another server would read other lines.
     """
     if length is None:
         framing = b"Content-Length: 0\r\n" if method in _EXPECTING_BODY else b""
@@ -30,8 +30,9 @@ def request_head(
         framing = b"Transfer-Encoding: chunked\r\n"
     else:
         framing = b"Content-Length: %d\r\n" % length
-    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, target, host, framing, lines)
-    if _HEAD.fullmatch(head) is None:
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, target, host, framing, b"".join(lines))
+    expected = len(lines) + (4 if framing else 3)
+    if _HEAD.fullmatch(head) is None or head.count(b"\n") != expected:
         raise ValueError("the request has a method, a target or a field that cannot be sent")
     return head
