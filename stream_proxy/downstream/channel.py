@@ -93,7 +93,9 @@ class DownstreamChannel(StrictChannel):
 
     def dataReceived(self, data: bytes) -> None:
         if self._at_start and self.site.lane and not self.site.draining and take_plain(self, data):
-            self._end_turn()
+            self._at_start = False
+            if self.paused:  # it has been answered
+                self._end_turn()
         elif self._closing.begun:
             if self._closing.state is State.LINGERING:
                 self.resetTimeout()

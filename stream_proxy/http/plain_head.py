@@ -17,8 +17,6 @@ _HEAD = re.compile(
     rb"(%b) ([\x21-\x7e]++) HTTP/1\.1\r\n((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % (_TOKEN, _TOKEN)
 )
 _FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
-#: Blanks that do not belong to the value before them.
-_BLANK_ENDS = (b" \r\n", b"\t\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 #: Fields that a server does more with than pass them on.
 _SPECIAL = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"upgrade", b"expect"})
@@ -47,8 +45,8 @@ def plain_head(data: bytes, most_bytes: int, most_fields: int) -> PlainHead | No
     if found is None or found.end() > most_bytes:
         return None
     method, target, block = found.groups()
-    if any(end in block for end in _BLANK_ENDS):
-        return None
+    if b" \r\n" in block or b"\t\r\n" in block:
+        return None  # blanks that do not belong to the value before them
     fields = _FIELD.findall(block)
     if len(fields) > most_fields:
         return None

@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from stream_proxy.errors import upstream_timeout
 from stream_proxy.flows import convert
+from stream_proxy.upstream.asking import Asking
 from stream_proxy.upstream.client import Upstream
 from tests.support.heartbeats import EVENTS, GZIP, REFUSED, SECONDS, SPACE, START, TIMEOUT, HeartbeatTestCase
 from tests.support.loopback import turns
@@ -28,6 +30,16 @@ from tests.support.wire import (
     respond,
     send_request,
 )
+
+
+class Waiting:
+    """A request to an upstream that is not answered."""
+
+    active = True
+    queued = False
+
+    def cancel(self) -> None:
+        """Do nothing."""
 
 
 class LateTests(HeartbeatTestCase):
@@ -106,16 +118,21 @@ class LateTests(HeartbeatTestCase):
 
     async def test_unreachable(self) -> None:
         """An upstream that cannot be reached causes such an error too."""
-        waiting: Deferred[Any] = Deferred()
+        asker: Deferred[Any] = Deferred()
+
+        def ask(*args: Any) -> Asking:
+            asker.callback(args[-1])
+            return Waiting()
+
         port = await self.listening()
-        self.patch(Upstream, "request", lambda *args: waiting)
+        self.patch(Upstream, "ask", ask)
         client = await self.client(port)
         send_request(client, "POST", CHAT, CHAT_BODY)
         while not self.clock.getDelayedCalls():
             await turns(1)
         self.clock.advance(SECONDS)
         await read_head(client)
-        waiting.errback(upstream_timeout("not reached"))
+        (await asker).upstream_failed(Failure(upstream_timeout("not reached")))
         body = await self.cut(client)
         self.assertEqual(body["error"]["message"], "not reached")
 
