@@ -17,7 +17,9 @@
 #   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
-#                                  main ones, BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
+#                                  main ones, BENCH=--scale for thousands of streams and for large bodies,
+#                                  BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
+#   make bench-plots               the tables and plots of docs/performance.md, from the results that are kept
 #   make fuzz                      arbitrary bytes for each parser, FUZZ_SECONDS=60 each; FUZZ_TARGET=sse for one
 #   make soak                      the real process under load and faults, SOAK_SECONDS=600: right responses, flat memory
 #   make docs                      the documentation as a site, in docs/_build/html
@@ -54,8 +56,8 @@ DOCS_BUILD := docs/_build
 MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
-.PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn bench \
-  fuzz soak docs lint types build wheels check-wheel clean distclean
+.PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn \
+  bench bench-plots fuzz soak docs lint types build wheels check-wheel clean distclean
 
 run: $(RUNTIME)
 	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
@@ -94,6 +96,9 @@ autobahn: $(TOOLS)
 
 bench: $(BENCH_TOOLS) $(if $(BENCH_FULL),$(BENCH_OTHERS))
 	$(BENCH_VENV)/bin/python -m kits.benchmarks $(BENCH)
+
+bench-plots: $(BENCH_TOOLS)
+	$(BENCH_VENV)/bin/python -m kits.benchmarks --draw
 
 fuzz: $(FUZZ_TOOLS)
 	$(FUZZ_VENV)/bin/python -m kits.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TUNED, PLAIN = "aiohttp-tuned", "aiohttp"
+#: How many times the product's CPU time LiteLLM takes at least, in each workload that both can do.
+LITELLM_LEAST = 15.0
 
 
 @dataclass(frozen=True)

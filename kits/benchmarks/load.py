@@ -26,15 +26,17 @@ class Generator:
     """A running load generator.
 
     :param arguments: its command line.
+    :param limit: the seconds after which it is stopped.
     """
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, limit: float = LIMIT_SECONDS) -> None:
         command = [str(program("load")), *map(str, arguments)]
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self._late = False
-        self._watchdog = threading.Timer(LIMIT_SECONDS, self._kill)
+        self._limit = limit
+        self._watchdog = threading.Timer(limit, self._kill)
         self._watchdog.start()
 
     def _kill(self) -> None:
@@ -53,7 +55,7 @@ class Generator:
         self._popen.kill()
         errors = self._wait()
         if self._late:
-            return Failed(f"took longer than {LIMIT_SECONDS:.0f} s")
+            return Failed(f"took longer than {self._limit:.0f} s")
         return Failed(" ".join(errors.split())[:300] or "the load generator ended early")
 
     def expect(self, word: str) -> None:

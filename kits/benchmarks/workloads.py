@@ -107,7 +107,7 @@ WORKLOADS = (
     _convert("convert", 200, "a chat completion out of 200 chunks"),
     _convert("convert-big", 8000, "a chat completion out of 8,000 chunks", connections=4, warm=4),
     replace(
-        _convert("convert-paced", 200, "a chat completion out of 200 chunks, one a read, 200 a second"),
+        _convert("convert-paced", 200, "a chat completion out of 200 chunks, one a read"),
         target="/rate200x200/v1/chat/completions",
         connections=16,
         warm=16,

@@ -5,15 +5,23 @@
  *                                                        echoed messages of SIZE bytes, WINDOW of them under way
  *     load events PORT CONNECTIONS EVENTS REQUEST        streams of EVENTS stamped events: how late each comes
  *     load hold   PORT CONNECTIONS REQUEST               connections that stay open until standard input ends
+ *     load crowd  PORT CONNECTIONS SETTLE REQUEST SECONDS
+ *                                                        endless streams of stamped events: how late each comes
+ *     load probe  PORT PAUSE WARM REQUEST                one request after the other, PAUSE microseconds between them,
+ *                                                        until standard input ends: how long each takes
  *
  * REQUEST is a file with the head of a request, and its body unless BODY is given. `http` and `ws` do WARM of what they
  * do, say "warm", read how many more to do from standard input, and do those. `events` says "begin" when every stream
- * has begun and "end" when the first one ends. `hold` says "held". What was done is the last line, in JSON; times in
- * nanoseconds.
+ * has begun and "end" when the first one ends. `hold` says "held". `crowd` says "open" when every stream has an event,
+ * "begin" SETTLE milliseconds later, and "end" after SECONDS more. `probe` says "warm" after WARM requests, which do
+ * not count. What was done is the last line, in JSON; times in nanoseconds.
  */
 #include "common.h"
 
-enum { READ_SIZE = 256 * 1024, FILLER = 256 * 1024 };
+#include <poll.h>
+
+/* OPENING: streams of a crowd that wait for their heads at a time, fewer than a listener's queue takes. */
+enum { READ_SIZE = 256 * 1024, FILLER = 256 * 1024, OPENING = 256 };
 
 struct conn {
     int fd;
@@ -39,7 +47,7 @@ struct conn {
     unsigned sent_first, sent_count;
 };
 
-static enum { HTTP, WEBSOCKET, EVENTS, HOLD } mode;
+static enum { HTTP, WEBSOCKET, EVENTS, HOLD, CROWD, PROBE } mode;
 static struct conn *conns;
 static unsigned conn_count, window = 1, stream_events;
 static int poller;
@@ -51,7 +59,7 @@ static char *input, *filler;
 static uint64_t *samples;
 static size_t sample_count, sample_cap;
 static unsigned begun_streams;
-static bool stream_ended;
+static bool stream_ended, measuring;
 
 static void sample(uint64_t value) {
     if (sample_count == sample_cap) {
@@ -148,13 +156,16 @@ static void next_messages(struct conn *c) {
 static void event_bytes(void *arg, const char *p, size_t n) {
     struct conn *c = arg;
     c->body_size += n;
-    if (mode != EVENTS) return;
+    if (mode != EVENTS && mode != CROWD) return;
     bytes_add(&c->line, p, n);
     char *start = c->line.data, *end = start + c->line.len, *stop;
     uint64_t now = now_ns();
     while ((stop = memchr(start, '\n', (size_t)(end - start)))) {
         char *mark = memmem(start, (size_t)(stop - start), STAMP_MARK, strlen(STAMP_MARK));
-        if (mark) {
+        if (mark && mode == CROWD) {
+            if (!c->events++) begun_streams++;
+            if (measuring) sample(now - strtoull(mark + strlen(STAMP_MARK), NULL, 10));
+        } else if (mark) {
             if (!c->events++ && ++begun_streams == conn_count) {
                 say("begin");
                 begun = now;
@@ -239,13 +250,14 @@ static bool take_head(struct conn *c, size_t len, struct bytes *rest) {
     bool websocket = mode == WEBSOCKET || (mode == HOLD && status == 101);
     if (status != (websocket ? 101 : 200)) {
         if (errors++ == 0) fprintf(stderr, "%.*s%.*s\n", (int)len, c->head.data, (int)rest->len, rest->data);
-        if (websocket || mode == HOLD) fail("refused");
+        if (websocket || mode == HOLD || mode == CROWD) fail("refused");
     }
     if (websocket) {
         c->state = IN_WEBSOCKET;
         if (!c->held) done++;
         c->held = true;
     } else {
+        if (mode == CROWD) done++;
         c->state = IN_BODY;
         c->body = body_of(c->head.data, len, UINT64_MAX);
         c->closes = header_has(c->head.data, len, "connection", "close");
@@ -276,6 +288,8 @@ static void feed(struct conn *c, const char *p, size_t n) {
                 done++;
             }
             if (c->body.done) fail("a stream ended that should stay open");
+        } else if (mode == CROWD && c->body.done) {
+            fail("a stream ended that should stay open");
         } else if (c->body.done) {
             answered(c, false);
         }
@@ -288,7 +302,7 @@ static void readable(struct conn *c) {
     if (n > 0) {
         feed(c, input, (size_t)n);
     } else if (n == 0 || errno != EAGAIN) {
-        if (mode == HOLD || mode == WEBSOCKET) fail("a connection was closed");
+        if (mode == HOLD || mode == CROWD || mode == WEBSOCKET) fail("a connection was closed");
         if (c->state == IDLE) {
             close(c->fd);
             conn_open(c);
@@ -300,15 +314,23 @@ static void readable(struct conn *c) {
     }
 }
 
-static void run_until(uint64_t goal) {
+/* Handle what is ready, after `wait` milliseconds at most; -1 waits for it. */
+static void turn(int wait) {
     struct epoll_event ready[256];
-    while (done < goal) {
-        int n = epoll_wait(poller, ready, 256, -1);
-        for (int i = 0; i < n; i++) {
-            if (ready[i].events & EPOLLOUT) flush(ready[i].data.ptr);
-            if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(ready[i].data.ptr);
-        }
+    int n = epoll_wait(poller, ready, 256, wait);
+    for (int i = 0; i < n; i++) {
+        if (ready[i].events & EPOLLOUT) flush(ready[i].data.ptr);
+        if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) readable(ready[i].data.ptr);
     }
+}
+
+static void run_until(uint64_t goal) {
+    while (done < goal) turn(-1);
+}
+
+static void run_for(uint64_t milliseconds) {
+    uint64_t end = now_ns() + milliseconds * 1000000u, now;
+    while ((now = now_ns()) < end) turn((int)((end - now) / 1000000u) + 1);
 }
 
 static void run_requests(uint64_t count) {
@@ -335,10 +357,11 @@ static void report(uint64_t count) {
     uint64_t p50 = sample_count ? samples[sample_count / 2] : 0;
     uint64_t p99 = sample_count ? samples[(size_t)((double)sample_count * 0.99)] : 0;
     printf("{\"count\": %llu, \"errors\": %llu, \"bytes\": %llu, \"least\": %llu, \"most\": %llu, "
-           "\"nanoseconds\": %llu, \"p50\": %llu, \"p99\": %llu}\n",
+           "\"nanoseconds\": %llu, \"p50\": %llu, \"p99\": %llu, \"longest\": %llu}\n",
            (unsigned long long)count, (unsigned long long)errors, (unsigned long long)bytes_in,
            (unsigned long long)(least == UINT64_MAX ? 0 : least), (unsigned long long)most,
-           (unsigned long long)(ended - begun), (unsigned long long)p50, (unsigned long long)p99);
+           (unsigned long long)(ended - begun), (unsigned long long)p50, (unsigned long long)p99,
+           (unsigned long long)(sample_count ? samples[sample_count - 1] : 0));
 }
 
 static uint64_t read_count(void) {
@@ -380,13 +403,47 @@ static void read_file(const char *path, struct bytes *into) {
     fclose(file);
 }
 
+static void run_crowd(uint64_t settle, uint64_t seconds) {
+    run_until(conn_count);
+    while (begun_streams < conn_count) turn(-1);
+    say("open");
+    run_for(settle);
+    measuring = true;
+    begun = now_ns();
+    say("begin");
+    run_for(seconds * 1000);
+    measuring = false;
+    ended = now_ns();
+    say("end");
+    report(sample_count);
+}
+
+/* Go on until standard input ends, which a request under way does not notice. */
+static void run_probe(unsigned pause, uint64_t warm) {
+    struct pollfd input_end = {.fd = STDIN_FILENO, .events = POLLIN};
+    struct timespec time = {.tv_sec = pause / 1000000, .tv_nsec = pause % 1000000 * 1000};
+    for (limit = 1;; limit++) {
+        next_request(&conns[0]);
+        run_until(limit);
+        if (limit == warm) {
+            say("warm");
+            sample_count = 0;
+            begun = now_ns();
+        }
+        if (ppoll(&input_end, 1, &time, NULL) && limit > warm) break;
+    }
+    ended = now_ns();
+    report(sample_count);
+}
+
 int main(int argc, char **argv) {
+    static const char *const modes[] = {"http", "ws", "events", "hold", "crowd", "probe"}; /* in the order of `mode` */
     if (argc < 5) fail("usage: see load.c");
-    mode = !strcmp(argv[1], "ws") ? WEBSOCKET : !strcmp(argv[1], "events") ? EVENTS
-         : !strcmp(argv[1], "hold") ? HOLD : HTTP;
+    while (mode <= PROBE && strcmp(argv[1], modes[mode])) mode++;
+    if (mode > PROBE) fail("usage: see load.c");
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons((uint16_t)atoi(argv[2]));
-    conn_count = (unsigned)atoi(argv[3]);
+    conn_count = mode == PROBE ? 1 : (unsigned)atoi(argv[3]);
     uint64_t count = mode == HOLD ? conn_count : strtoull(argv[4], NULL, 10);
     read_file(argv[mode == HOLD ? 4 : 5], &request);
     if (mode == HTTP && argc > 6) upload = strtoull(argv[6], NULL, 10);
@@ -407,7 +464,8 @@ int main(int argc, char **argv) {
         conns[i].request_at = request.len; /* nothing to send yet */
         if (mode == WEBSOCKET && !(conns[i].sent = calloc(window, sizeof *conns[i].sent))) die("calloc");
         conn_open(&conns[i]);
-        if (mode == WEBSOCKET || mode == HOLD) send_request(&conns[i]);
+        if (mode == WEBSOCKET || mode == HOLD || mode == CROWD) send_request(&conns[i]);
+        if (mode == CROWD) run_until(i < OPENING ? 0 : i - OPENING);
         if (mode == HOLD) run_until(i < 50 ? 0 : i - 50); /* no listener's queue has to take them all at once */
     }
     if (mode == EVENTS) {
@@ -417,6 +475,11 @@ int main(int argc, char **argv) {
         run_until(conn_count);
         if (!stream_ended) fail("too slow: some streams had ended before others began");
         report(sample_count);
+    } else if (mode == CROWD) {
+        if (argc < 7) fail("usage: see load.c");
+        run_crowd(count, strtoull(argv[6], NULL, 10));
+    } else if (mode == PROBE) {
+        run_probe((unsigned)atoi(argv[3]), count);
     } else if (mode == HOLD) {
         char line[8];
         run_until(conn_count);

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from kits.benchmarks.contestants import HERE, Start, Started, Upstreams, free_ports
+from kits.benchmarks.contestants.base import HERE, Start, Started, Upstreams, free_ports
 from kits.benchmarks.workloads import (
     KEY,
     PACED_EVENTS,
@@ -79,6 +79,7 @@ class LiteLLM(Started):
 
     only = frozenset({"stream", "stream-paced", "small", "tls-stream", "tls-paced"})
     paced_streams = 20
+    warm = 8
 
     def _program(self) -> str | None:
         own = OTHERS / "litellm" / "bin" / "litellm"
@@ -134,7 +135,7 @@ class Portkey(Started):
     only = frozenset({"stream", "stream-paced", "tls-stream", "tls-paced"})
 
     def _script(self) -> Path:
-        return HERE / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+        return HERE.parent / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
 
     def missing(self) -> str | None:
         return None if self._script().exists() and shutil.which("node") else "node and @portkey-ai/gateway"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kits.benchmarks.contestants import AiohttpProxy, Contestant, Product
-from kits.benchmarks.others import LiteLLM, Mitmproxy, Nginx, Portkey
+from kits.benchmarks.contestants.base import DIRECT, AiohttpProxy, Contestant, Product
+from kits.benchmarks.contestants.others import LiteLLM, Mitmproxy, Nginx, Portkey
 
 
 def _products() -> dict[str, Product]:
@@ -20,7 +20,7 @@ def _products() -> dict[str, Product]:
 def all_contestants() -> dict[str, Contestant]:
     """Return all contestants by name, in the order of the table."""
     return {
-        "direct": Contestant("direct"),
+        DIRECT: Contestant(DIRECT),
         "nginx": Nginx("nginx"),
         "aiohttp": AiohttpProxy("aiohttp"),
         "aiohttp-tuned": AiohttpProxy("aiohttp-tuned", tuned=True),

@@ -13,7 +13,10 @@ from pathlib import Path
 from kits import processes
 from kits.benchmarks.workloads import Request, Workload, request_of
 
+#: The name that stands for no proxy at all.
+DIRECT = "direct"
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent.parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 
 
@@ -52,10 +55,12 @@ class Contestant:
 
     :ivar only: the workloads that it supports; ``None`` for all.
     :ivar paced_streams: the number of paced streams that it can serve at a time, if limited.
+    :ivar warm: the most requests in its warm-up, if it is slow.
     """
 
     only: frozenset[str] | None = None
     paced_streams: int | None = None
+    warm: int | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -143,7 +148,7 @@ class Product(Started):
         return Product(name, reactor=self._reactor, workers=self._workers, log=self._log, checkout=checkout)
 
     def _source(self) -> Path:
-        return Path(self._checkout) if self._checkout else HERE.parent.parent
+        return Path(self._checkout) if self._checkout else ROOT
 
     def missing(self) -> str | None:
         source = self._source()

@@ -1,0 +1,1 @@
+"""Contestants: this product and its alternatives."""

@@ -1,0 +1,1 @@
+"""Reports: text, plots, and the page of the documentation."""
