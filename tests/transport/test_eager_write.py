@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
@@ -137,6 +137,13 @@ class WritingTests(_Pairs):
         await producer.resumed
         self.assertEqual(producer.calls, ["pause", "resume"])
         near.transport.unregisterProducer()
+
+    async def test_pull_producer(self) -> None:
+        """A pull producer is asked for more whenever everything is sent, however much it writes at once."""
+        for size in (10, 100_000):
+            near, far = await self.pair()
+            near.transport.registerProducer(_Pulled(near, size), False)
+            self.assertEqual(await far.rest(), b"x" * size * 5)
 
     async def test_no_bytes(self) -> None:
         """What is no bytes is refused by the write, and nothing at all is no write."""
@@ -338,6 +345,27 @@ class EagerTests(_Pairs):
             await done
             self.assertEqual(max(sizes), expected)
             self.assertEqual(near.transport._read_bytes, 2**16)
+
+
+@implementer(IPullProducer)
+class _Pulled:
+    """Producer of five pieces, and the close after them."""
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._left = 5
+
+    def resumeProducing(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._stream.write(b"x" * self._size)
+        else:
+            self._stream.transport.unregisterProducer()
+            self._stream.close()
+
+    def stopProducing(self) -> None:
+        """Do nothing."""
 
 
 @implementer(IPushProducer)
