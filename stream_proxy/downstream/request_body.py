@@ -12,6 +12,8 @@ from zope.interface import implementer
 
 #: Bytes of an upload that are held before anybody reads it.
 _HOLD_BYTES = 65_536
+#: A longer body is read in larger pieces while it is passed on.
+_LARGE_BYTES = 262_144
 
 
 class UploadChannel(Protocol):
@@ -22,6 +24,9 @@ class UploadChannel(Protocol):
 
     def resume_reading(self) -> None:
         """Read again."""
+
+    def allow_reads(self, most: int) -> None:
+        """Read up to so many bytes at once, within bounds of its own."""
 
 
 class BodyTooLargeError(Exception):
@@ -51,6 +56,10 @@ class RequestBody:
         self._discard = False
         self._paused = False
 
+    @property
+    def _is_large(self) -> bool:
+        return self.length is not UNKNOWN_LENGTH and self.length > _LARGE_BYTES
+
     def collect(self, limit: int) -> Deferred[bytes]:
         """Return a Deferred of the whole body.
 
@@ -70,6 +79,8 @@ class RequestBody:
         self._consumer = consumer
         produced: Deferred[None] = Deferred(lambda _: self.stopProducing())
         self._produced = produced
+        if self._is_large:
+            self._channel.allow_reads(self.length)
         held, self._held = self._held, bytearray()
         if held:
             consumer.write(bytes(held))
@@ -116,6 +127,8 @@ class RequestBody:
     def end_received(self) -> None:
         """Note that the channel has read the whole body."""
         self.ended = True
+        if self._is_large:
+            self._channel.allow_reads(0)
         if self.touched is not None:
             self.touched()
         if self._consumer is not None:

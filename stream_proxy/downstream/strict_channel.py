@@ -26,6 +26,7 @@ from stream_proxy.http.headers import connection_tokens
 from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
+from stream_proxy.transport.eager_write import allow_reads
 
 #: Errors for clients that speak another protocol.
 _SPOKEN = {
@@ -196,6 +197,10 @@ class StrictChannel(HTTPChannel):
     def resume_reading(self) -> None:
         """Resume the upload."""
         self._networkProducer.resumeProducing()
+
+    def allow_reads(self, most: int) -> None:
+        """Read up to `most` bytes at once, while they are an upload that is passed on as it is."""
+        allow_reads(self.transport, most)
 
     def forget_body(self) -> None:
         """Decode no more of a body: its decoder refers to the request."""

@@ -156,7 +156,7 @@ class _EagerTLS(BufferingTLSTransport):
 
     def loseConnection(self) -> None:
         self.flush()
-        super().loseConnection()
+        TLSMemoryBIOProtocol.loseConnection(self)
 
     def unregisterProducer(self) -> None:
         self.flush()  # after a loseConnection, this is the close
@@ -185,7 +185,7 @@ def encrypt_promptly(transport: object) -> None:
     if type(transport) is not BufferingTLSTransport or not FITS or plain_ways():
         return
     transport._aggregator.close()
-    del transport.write
+    del transport._aggregator, transport.write  # both lead back here
     transport.__class__ = _EagerTLS
     assert isinstance(transport, _EagerTLS)
     transport._parts = []

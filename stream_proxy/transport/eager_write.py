@@ -46,10 +46,8 @@ class _EagerWrites(Connection):
             if self._tempDataLen > self.bufferSize:
                 if not self.dataBuffer:
                     self._send()
-                    if self._is_awaited:
-                        self.startWriting()  # a pull producer is asked for more after the next poll
                 FileDescriptor._maybePauseProducer(self)
-            elif not self._queued and not self.dataBuffer:
+            if not self._queued and not self.dataBuffer:
                 self._queued = True
                 self._turn.add(self)
 
@@ -72,13 +70,9 @@ class _EagerWrites(Connection):
             return
         if self._tempDataLen and not self.dataBuffer:
             self._send()
-        if self.disconnecting or self._writeDisconnecting or self._is_awaited:
+        producer_waits = self.producer is not None and (self.producerPaused or not self.streamingProducer)
+        if producer_waits or self.disconnecting or self._writeDisconnecting:
             FileDescriptor.startWriting(self)
-
-    @property
-    def _is_awaited(self) -> bool:
-        """Whether a producer waits to be asked for more."""
-        return self.producer is not None and (self.producerPaused or not self.streamingProducer)
 
     def _send(self) -> None:
         """Send what was written since there was last a backlog; what finds no room becomes one."""
@@ -86,18 +80,14 @@ class _EagerWrites(Connection):
             return
         written, self._tempDataBuffer, self._tempDataLen = self._tempDataBuffer, [], 0
         data = written[0] if len(written) == 1 else b"".join(written)
-        sent = self._offer(data)
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            sent = 0
         if sent < len(data):
             self.dataBuffer = data
             self.offset = sent
             FileDescriptor.startWriting(self)
-
-    def _offer(self, data: bytes) -> int:
-        """Return how many bytes the kernel took."""
-        try:
-            return self.socket.send(data)
-        except OSError:
-            return 0
 
 
 class _EagerReads(Connection):
@@ -144,11 +134,7 @@ class _EagerClient(_EagerWrites, _EagerReads, Client):
 
 
 class _EagerUNIX(_EagerWrites):
-    """UNIX connection, whose bytes may carry descriptors along."""
-
-    def _offer(self, data: bytes) -> int:
-        sent = self.writeSomeData(data)
-        return sent if isinstance(sent, int) else 0
+    """UNIX connection, which reads as Twisted's does, and is not used to send descriptors."""
 
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
         self._turn.begin()

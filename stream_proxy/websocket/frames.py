@@ -63,12 +63,13 @@ class FrameTracker:
     Arbitrary bytes never raise, and at most one frame of `WHOLE_BYTES` with its header is held back.
     """
 
-    __slots__ = ("_ends_message", "_held", "_need", "_rest", "close", "messages", "octets")
+    __slots__ = ("_ends_message", "_held", "_need", "bytes_left", "close", "messages", "octets")
 
     def __init__(self) -> None:
         self._held = bytearray()  # an incomplete short frame, or an incomplete header
         self._need = 0  # size at which parsing `_held` can make progress
-        self._rest = 0  # bytes that are missing of a long frame
+        #: How many bytes are missing of a frame that is forwarded in part.
+        self.bytes_left = 0
         self._ends_message = False
         #: The close frame, once there was one. Nothing is forwarded after it.
         self.close: Close | None = None
@@ -80,12 +81,7 @@ class FrameTracker:
     @property
     def inside_frame(self) -> bool:
         """Whether a frame is forwarded in part, so that no other frame may be sent now."""
-        return self._rest > 0
-
-    @property
-    def bytes_left(self) -> int:
-        """How many bytes are missing of a frame that is forwarded in part."""
-        return self._rest
+        return self.bytes_left > 0
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes to forward after `data` has come: whole short frames, long ones as they come."""
@@ -109,11 +105,11 @@ class FrameTracker:
         """Return the length of the part of `data` that may be forwarded."""
         at, size = 0, len(data)
         while True:
-            if self._rest:
-                taken = min(self._rest, size - at)
-                self._rest -= taken
+            if self.bytes_left:
+                taken = min(self.bytes_left, size - at)
+                self.bytes_left -= taken
                 at += taken
-                if self._rest:
+                if self.bytes_left:
                     return at
                 self.messages += self._ends_message
             if size - at < 2:
@@ -134,7 +130,7 @@ class FrameTracker:
                 length = int.from_bytes(data[at + 2 : at + header], "big")
             self._ends_message = first & 0x88 == 0x80
             if length > WHOLE_BYTES:
-                self._rest = length
+                self.bytes_left = length
                 at = head_end
                 continue
             end = head_end + length

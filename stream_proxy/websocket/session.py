@@ -107,7 +107,7 @@ class Session:
 
     def _relay(self, source: Side[Connection], target: Side[Connection], data: bytes) -> None:
         # An upstream is not listened to any more once the client is gone: only its end counts.
-        if source.frames.close is not None or self._client.gone:
+        if source.frames.close is not None or self._client.connection is None:
             return
         out = source.receive(data)
         close = source.frames.close

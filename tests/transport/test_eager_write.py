@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from stream_proxy.transport.eager_write import allow_reads, send_promptly, unsent
 from stream_proxy.transport.turn import turn_of
 from tests.support.loopback import LoopbackTestCase, Upstream, reactor, turns
 from tests.support.ways import take_ways
-from tests.support.wire import Stream
+from tests.support.wire import Stream, all_gone
 
 
 class _Pairs(LoopbackTestCase):
@@ -134,6 +138,13 @@ class WritingTests(_Pairs):
         self.assertEqual(producer.calls, ["pause", "resume"])
         near.transport.unregisterProducer()
 
+    async def test_pull_producer(self) -> None:
+        """A pull producer is asked for more whenever everything is sent, however much it writes at once."""
+        for size in (10, 100_000):
+            near, far = await self.pair()
+            near.transport.registerProducer(_Pulled(near, size), False)
+            self.assertEqual(await far.rest(), b"x" * size * 5)
+
     async def test_no_bytes(self) -> None:
         """What is no bytes is refused by the write, and nothing at all is no write."""
         near, far = await self.pair()
@@ -157,6 +168,47 @@ class PlainWritingTests(WritingTests):
         """The plain way leaves Twisted's connection as it is."""
         near, _ = await self.pair()
         self.assertIs(type(near.transport), tcp.Client)
+
+
+class UNIXWritingTests(WritingTests):
+    """The same on UNIX sockets."""
+
+    async def pair(self) -> tuple[Stream, Stream]:
+        path = f"{tempfile.mkdtemp()}/socket"
+        self.addCleanup(shutil.rmtree, os.path.dirname(path))
+        arrived: Deferred[Stream] = Deferred()
+        near, far = Stream(), Stream()
+        far.connectionMade = lambda: arrived.callback(far)  # type: ignore[method-assign]
+        factory = Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda _: far  # type: ignore
+        port = reactor.listenUNIX(path, factory)
+        self.addCleanup(port.stopListening)
+        await connectProtocol(UNIXClientEndpoint(reactor, path), near)
+        await arrived
+        for stream in (near, far):
+            send_promptly(stream.transport)
+            self.addCleanup(self._drop, stream)
+        return near, far
+
+    def _drop(self, stream: Stream) -> Deferred[object]:
+        stream.transport.abortConnection()
+        return Deferred.fromCoroutine(all_gone([stream]))
+
+    async def test_read(self) -> None:
+        """What a read leads to is sent when it has been handled."""
+        near, far = await self.pair()
+        unsent_then: list[int] = []
+
+        def received(data: bytes) -> None:
+            near.write(data)
+            unsent_then.append(unsent(near.transport))
+
+        near.dataReceived = received  # type: ignore[method-assign]
+        self.patch(reactor, "addWriter", lambda writer: self.fail("polled for room"))
+        far.write(b"x")
+        self.assertEqual(await far.some(), b"x")
+        self.assertEqual(unsent_then, [1])
 
 
 class EagerTests(_Pairs):
@@ -293,6 +345,27 @@ class EagerTests(_Pairs):
             await done
             self.assertEqual(max(sizes), expected)
             self.assertEqual(near.transport._read_bytes, 2**16)
+
+
+@implementer(IPullProducer)
+class _Pulled:
+    """Producer of five pieces, and the close after them."""
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._left = 5
+
+    def resumeProducing(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._stream.write(b"x" * self._size)
+        else:
+            self._stream.transport.unregisterProducer()
+            self._stream.close()
+
+    def stopProducing(self) -> None:
+        """Do nothing."""
 
 
 @implementer(IPushProducer)
