@@ -8,6 +8,7 @@ import msgspec
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
@@ -19,10 +20,8 @@ from stream_proxy.errors import APIError
 
 LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn, "error": LogLevel.error}
 
-#: Logger's name of all entries of ours.
-NAMESPACE = "stream_proxy"
-#: Format of a finished request's entry, whose field ``line`` is its whole text.
-REQUEST_FORMAT = "{line}"
+#: Format of entries whose text is ready, as that of each finished request is.
+_READY_FORMAT = "{line}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -60,6 +59,19 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
 
 
+def ready(text: str) -> dict[str, str]:
+    """Return the members of an event by which its text is `text`, whatever that holds."""
+    return {"log_format": _READY_FORMAT, "line": text}
+
+
+def ready_text(event: LogEvent) -> str | None:
+    """Return the text of an event that has it ready; formatting any other takes ten times as long."""
+    if event.get("log_format") != _READY_FORMAT or "log_failure" in event:
+        return None
+    text = event.get("line")
+    return text if isinstance(text, str) else None
+
+
 class RequestLog:
     """Log of one service, which never holds a header value, a query, a body or a key.
 
@@ -77,7 +89,7 @@ class RequestLog:
         self.tells_requests = least <= LogLevel.info
         predicate = LogLevelFilterPredicate(least)
         self._observer = observer
-        self._log = Logger(namespace=NAMESPACE, observer=FilteringLogObserver(observer, [predicate]))
+        self._log = Logger(namespace="stream_proxy", observer=FilteringLogObserver(observer, [predicate]))
 
     def request(
         self, method: bytes, path: bytes, origin: str, how: str, seconds: float, outcome: Outcome
@@ -95,11 +107,10 @@ class RequestLog:
             {
                 "log_logger": self._log,
                 "log_level": LogLevel.info,
-                "log_namespace": NAMESPACE,
+                "log_namespace": self._log.namespace,
                 "log_source": None,
-                "log_format": REQUEST_FORMAT,
                 "log_time": time.time(),
-                "line": printable(line),
+                **ready(printable(line)),
                 "method": verb,
                 "path": name,
                 "status": status,

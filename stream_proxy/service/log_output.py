@@ -16,7 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEventAsClassi
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
-from stream_proxy.request_log import LEVELS, NAMESPACE, REQUEST_FORMAT, RequestLog, printable
+from stream_proxy.request_log import LEVELS, RequestLog, printable, ready_text
 from stream_proxy.transport.reactor import IReactor
 
 #: Whose entries quote what peers sent; what they are about is in the log already, in words of ours.
@@ -95,15 +95,22 @@ class LogOutput:
         level = event.get("log_level", LogLevel.info)
         if level < self._least or _QUOTING.match(event.get("log_namespace") or ""):
             return
-        if event.get("log_format") == REQUEST_FORMAT and event.get("log_namespace") == NAMESPACE:
-            # What the formatter would make of it, for a tenth of the time: there is one for each request.
-            text = f"{self._stamp(event['log_time'])} [{NAMESPACE}#{level.name}] {event['line']}"
-        else:
-            text = (formatEventAsClassicLogText(event, self._stamp) or "").removesuffix("\n")
+        text = self._text(event)
         if text:
             # With the end of the line, nothing would count as printable.
             self.stream.write(printable(text, _LINES) + "\n")
             self.stream.flush()
+
+    def _text(self, event: LogEvent) -> str:
+        """Return the entry of an event, without the end of its line, as Twisted formats it."""
+        line = ready_text(event)
+        if not line:
+            return (formatEventAsClassicLogText(event, self._stamp) or "").removesuffix("\n")
+        system = event.get("log_system")
+        if system is None:
+            system = f"{event['log_namespace']}#{event['log_level'].name}"
+        line = line.replace("\n", "\n\t")
+        return f"{self._stamp(event['log_time'])} [{system}] {line}"
 
     def _stamp(self, seconds: float | None) -> str:
         """Return the time of an entry as Twisted writes it, formatted once for each second."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import LogEvent, Logger, LogPublisher, formatEventAsClassicLogText
+from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -173,10 +173,12 @@ class OutputTests(SynchronousTestCase):
         log.info("a notice")
         request, notice = events
         self.assertLessEqual({*notice} - {"message"}, {*request})
+        from_worker = {**request, "log_system": "worker 1", "log_level": LogLevel.warn, "line": "{a}\nb"}
         stream = io.StringIO()
         output, expected = LogOutput(stream), ""
         for seconds in (5.2, 5.9, 6.0, 5.0, 1_800_000_000.7):
-            for event in ({**request, "log_time": seconds}, {**notice, "log_time": seconds}):
+            for each in (request, notice, from_worker):
+                event = {**each, "log_time": seconds}
                 output(event)
                 expected += formatEventAsClassicLogText(event) or ""
         self.assertEqual(stream.getvalue(), expected)

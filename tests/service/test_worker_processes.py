@@ -379,7 +379,13 @@ class LogTests(SynchronousTestCase):
         self.patch(os, "write", write)
         observe = child._Observer()
         original = {"log_time": 5.0, "log_namespace": "n", "log_level": LogLevel.warn, "log_format": "{a}\nü"}
-        for more in ({}, {"log_system": "s,1"}, {"log_failure": Failure(ValueError("x"))}):
+        for more in (
+            {},
+            {"log_system": "s,1"},
+            {"log_failure": Failure(ValueError("x"))},
+            {"log_format": "{line}", "line": "{b}\nready"},
+            {"log_format": "{line}", "line": "ready", "log_failure": Failure(ValueError("x"))},
+        ):
             event = {**original, "a": "{}", **more}
             observe(event)
             self.process.childDataReceived(RECORDS, b"".join(written))
@@ -405,7 +411,7 @@ class LogTests(SynchronousTestCase):
         for piece in (line[:9], line[9:] + line + line[:5], line[5:] + READY, line[:-2]):
             self.process.childDataReceived(RECORDS, piece)
         end((self.process, self.transport))
-        self.assertEqual([event["log_text"] for event in self.events], ["text"] * 3)
+        self.assertEqual([event["line"] for event in self.events], ["text"] * 3)
         self.assertEqual((self.ready, self.process.ready), ([self.process], True))
 
     def test_stray(self) -> None:
@@ -415,7 +421,7 @@ class LogTests(SynchronousTestCase):
         end((self.process, self.transport))
         said = "worker 1 of 1 (process 42) said: "
         self.assertEqual(
-            [(event["log_level"], event["log_text"]) for event in self.events],
+            [(event["log_level"], event["line"]) for event in self.events],
             [
                 (LogLevel.error, f"{said}No module named \ufffd"),
                 (LogLevel.error, f"{said}no record"),

@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, eventAsText, globalLo
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
+from stream_proxy.request_log import ready_text
 from stream_proxy.service.listening import Listener
 from stream_proxy.service.workers import messages
 from stream_proxy.transport.reactor import IReactor, installed_reactor
@@ -118,7 +119,7 @@ class _Observer:
     """A log observer that sends everything to the parent, which writes the log."""
 
     def __call__(self, event: LogEvent) -> None:
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        text = ready_text(event) or eventAsText(event, includeTimestamp=False, includeSystem=False)
         if text:
             level = event.get("log_level")
             _send(

@@ -14,6 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from stream_proxy.request_log import ready
 from stream_proxy.service.workers.messages import RECORDS, Line, decode_record
 
 #: After each read the records wait in the pipe for this long: being woken up for each single one would cost
@@ -98,8 +99,7 @@ class WorkerProcess(ProcessProtocol):
                 "log_level": LogLevel.lookupByName(line.level),
                 "log_namespace": line.namespace,
                 "log_system": line.system,
-                "log_format": "{log_text}",
-                "log_text": line.text,
+                **ready(line.text),
             }
         )
 
