@@ -441,3 +441,18 @@ class LogTests(SynchronousTestCase):
         self.process.childDataReceived(RECORDS, READY)
         self.assertFalse(self.transport.paused)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ReactorTests(SynchronousTestCase):
+    """Reactors that workers run on."""
+
+    def test_installer(self) -> None:
+        """A worker installs the reactor of its parent, and of one derived from that the original."""
+        from twisted.internet import selectreactor
+
+        class Derived(selectreactor.SelectReactor):
+            """A reactor whose module installs none."""
+
+        for kind in (selectreactor.SelectReactor, Derived):
+            reactor = kind.__new__(kind)
+            self.assertEqual(supervisor._installer(reactor), "twisted.internet.selectreactor")

@@ -181,7 +181,7 @@ class WorkerSlot:
         descriptors: dict[int, int | str] = {COMMANDS: commands.fileno(), 1: "r", 2: "r", RECORDS: "r"}
         # -P: modules in the working directory must not be imported. The process starts with the signals
         # blocked, because one that arrives while Python starts would kill it.
-        module = type(self._reactor).__module__
+        module = _installer(self._reactor)
         command = [sys.executable, "-P", "-m", "stream_proxy.service.workers.child", module]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)
         try:
@@ -260,3 +260,9 @@ class WorkerSlot:
             self._limit = self._reactor.callLater(seconds, self._process.kill)
         elif self._limit.getTime() > self._reactor.seconds() + seconds:
             self._limit.reset(seconds)
+
+
+def _installer(reactor: object) -> str:
+    """Return the module that installs a reactor like this one; a lean one is made of Twisted's."""
+    names = [kind.__module__ for kind in type(reactor).__mro__]
+    return next((name for name in names if hasattr(sys.modules[name], "install")), names[0])
