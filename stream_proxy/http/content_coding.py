@@ -22,8 +22,8 @@ _MAGIC = b"\x1f\x8b"
 class ContentDecoder(Protocol):
     """Decoder of one body."""
 
-    def pieces(self, data: bytes) -> Iterable[bytes]:
-        """Return the decoded bytes, at most 64 KiB at a time, each piece decoded when it is asked for.
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decoded bytes, at most 64 KiB at a time.
 
         :raises APIError: `data` is not what ``Content-Encoding`` says, or decodes to too much.
         """
