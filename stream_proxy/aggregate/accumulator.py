@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 from stream_proxy.aggregate.budget import ValueBudget
@@ -14,7 +14,8 @@ from stream_proxy.lenient_json import decode_json
 from stream_proxy.limits import MAX_VALUES
 
 
-class EventAccumulator(ABC):
+# Not an ABC: a compiled subclass of an interpreted class frees its objects without telling weak references.
+class EventAccumulator:
     """Aggregates events up to the terminal one into a JSON result, or the error that ended the call.
 
     Sans-I/O: pass the events of an `SSEDecoder` to `feed`, and call `end` at the end of the stream. Once

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.errors import APIError, IncompleteStreamError
+from tests.support.compiled import skip_if_compiled
 
 DONE = ServerSentEvent(data=b"[DONE]")
 
@@ -421,6 +422,7 @@ class BoundTests(ChatTestCase):
 
     def test_measuring_is_amortised(self) -> None:
         """The aggregate is measured after every share of the bound, not with every chunk."""
+        skip_if_compiled()
         measured = 0
 
         class Counting(ChatCompletionsAccumulator):

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
 from stream_proxy.aggregate.reading.chat_runs import ChatRuns
+from tests.support.compiled import skip_if_compiled
 
 Outcome = tuple[object, ...]
 
@@ -58,30 +59,34 @@ def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6, clean: bool 
         return number, error.status, error.type, error.code, error.message
 
 
-class Counting(ChatCompletionsAccumulator):
-    """An accumulator that counts decoded events and joined runs."""
+def counting() -> Any:
+    """Return an accumulator that counts decoded events and joined runs."""
+    skip_if_compiled()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoded = 0
-        self.joined = 0
+    class Counting(ChatCompletionsAccumulator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoded = 0
+            self.joined = 0
 
-    def feed(self, event: Any) -> None:
-        self.decoded += 1
-        super().feed(event)
+        def feed(self, event: Any) -> None:
+            self.decoded += 1
+            super().feed(event)
 
-    def add_text(self, index: int, key: str, text: str, fed: int) -> None:
-        self.joined += 1
-        super().add_text(index, key, text, fed)
+        def add_text(self, index: int, key: str, text: str, fed: int) -> None:
+            self.joined += 1
+            super().add_text(index, key, text, fed)
 
-    def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
-        self.joined += 1
-        super().add_arguments(index, call, escaped, fed)
+        def add_arguments(self, index: int, call: int, escaped: list[bytes], fed: int) -> None:
+            self.joined += 1
+            super().add_arguments(index, call, escaped, fed)
+
+    return Counting()
 
 
 def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
     """Return how many events were decoded, how many runs were joined, and the result."""
-    accumulator = Counting()
+    accumulator = counting()
     runs = ChatRuns(SSEDecoder(), accumulator)
     for read in reads:
         runs.feed(read)

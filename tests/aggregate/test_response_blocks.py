@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import APIError, ResponseAccumulator, SSEDecoder
 from stream_proxy.aggregate.reading.response_blocks import ResponseBlocks
+from tests.support.compiled import skip_if_compiled
 
 Outcome = tuple[object, ...]
 
@@ -74,20 +75,24 @@ def outcome(
         return number, error.status, error.type, error.code, error.message
 
 
-class Counting(ResponseAccumulator):
-    """An accumulator that counts the events that it is fed one by one."""
+def counting() -> Any:
+    """Return an accumulator that counts the events that it is fed one by one."""
+    skip_if_compiled()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fed = 0
+    class Counting(ResponseAccumulator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fed = 0
 
-    def feed(self, event: Any) -> None:
-        self.fed += 1
-        super().feed(event)
+        def feed(self, event: Any) -> None:
+            self.fed += 1
+            super().feed(event)
+
+    return Counting()
 
 
 def count_fed(reads: list[bytes]) -> tuple[int, dict[str, Any]]:
-    accumulator = Counting()
+    accumulator = counting()
     blocks = ResponseBlocks(SSEDecoder(), accumulator)
     for read in reads:
         blocks.feed(read)
