@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import TestCase
 
 from kits.hostile.__main__ import Measurement
-from kits.hostile.shapes import SHAPES
+from kits.hostile.shapes import REQUESTS, SHAPES
 
 
 class HostileTests(TestCase):
@@ -20,3 +20,12 @@ class HostileTests(TestCase):
                 self.assertIn(status, (413, 502))
                 self.assertLess(memory, 12)
                 self.assertLess(turn, 0.15)
+
+    def test_large_requests(self) -> None:
+        """A request of 100 MiB is held once, and worked on in short turns."""
+        for shape in REQUESTS:
+            with self.subTest(shape.name), Measurement(Path(__file__).resolve().parent.parent) as measurement:
+                status, memory, turn = measurement.cost(shape, 100 * 2**20)
+                self.assertIn(status, (200, 413))
+                self.assertLess(memory, 2)
+                self.assertLess(turn, 0.06)

@@ -31,17 +31,22 @@ def check_request(data: bytes, most: int, *, most_deep: int | None = None) -> No
     :raises APIError: 413 or 400.
     """
     if values_exceed(data, most):
-        raise proxy_error(
-            ErrorCode.REQUEST_TOO_MANY_VALUES,
-            f"The request body has more than {most} JSON values; send fewer, or raise maxRequestValues.",
-            should_retry=False,
-        )
+        raise request_too_many_values(most)
     if most_deep is not None and nested_deeper(data, most_deep):
         raise proxy_error(
             ErrorCode.REQUEST_NESTED_TOO_DEEP,
             f"The request body is nested more than {most_deep} levels deep; flatten it.",
             should_retry=False,
         )
+
+
+def request_too_many_values(limit: int) -> APIError:
+    """Return a 413: a request has more values than are looked at."""
+    return proxy_error(
+        ErrorCode.REQUEST_TOO_MANY_VALUES,
+        f"The request body has more than {limit} JSON values; send fewer, or raise maxRequestValues.",
+        should_retry=False,
+    )
 
 
 def check_payload(data: bytes, max_values: int = MAX_VALUES) -> None:

@@ -120,6 +120,18 @@ def decode_members(data: bytes, *, verbatim: bool = False) -> dict[str, msgspec.
     return _slice_members(data.decode("utf-8", "strict" if verbatim else "replace"), verbatim)
 
 
+def is_verbatim(data: bytes) -> bool:
+    """Report whether `data` is JSON for all but its lone surrogates: it need not be written anew."""
+    inexpressible: list[str] = []
+    try:
+        json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite).decode(
+            data.decode("utf-8", "replace")
+        )
+    except (ValueError, RecursionError):
+        return False
+    return not inexpressible
+
+
 def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
     """Return the members of `text`, which is known to be a JSON object."""
     blank = " \t\n\r"

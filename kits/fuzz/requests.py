@@ -117,7 +117,7 @@ def body(data: bytes) -> None:
         return
     before = _members(document)
     for with_usage in (False, True):
-        after = _members(call.body(include_usage=with_usage))
+        after = _members(bytes(call.body(include_usage=with_usage)))
         require(after["stream"] is True, "no stream", after)
         options = after.get("stream_options") or {}
         wanted = with_usage and kind is Kind.CHAT

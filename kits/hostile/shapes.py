@@ -57,6 +57,22 @@ def _members(size: int) -> bytes:
     return b'{"model":"m","messages":[],' + b",".join(members) + b"}"
 
 
+def _message(each: bytes) -> Callable[[int], bytes]:
+    call = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}'
+    return lambda size: call % (each * ((size - len(call)) // len(each)))
+
+
+def _messages(size: int) -> bytes:
+    each = b'{"role":"user","content":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}'
+    return b'{"model":"m","messages":[%b]}' % b",".join([each] * (size // (len(each) + 1) - 1))
+
+
+#: Large requests, which pass, but for the last one.
+REQUESTS = (
+    Shape("one text in a request", "client", _message(b"x")),
+    Shape("escapes in a request", "client", _message(b'\\"')),
+    Shape("objects in a request", "client", _messages),
+)
 SHAPES = (
     Shape("empty choices in one event", "chat", _stream(b'{"choices":[', b"{}", b"]}")),
     Shape("empty objects in a delta", "chat", _stream(b'{"choices":[{"delta":{"a":[', b"{}", b"]}}]}")),

@@ -60,7 +60,7 @@ class AdapterResource(UpstreamResource):
             _preflight(exchange)
         elif path == _CHAT:
             if _allowed(exchange, path, "POST"):
-                exchange.collect(lambda body: self._chat(exchange, body))
+                exchange.collect(lambda body, _: self._chat(exchange, bytes(body)))
         elif path == _MODELS:
             if _allowed(exchange, path, "GET", "HEAD", "POST"):
                 _respond(exchange, {"object": "list", "data": [self._model(name) for name in models]})

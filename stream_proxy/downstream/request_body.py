@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
+from stream_proxy.http.body_pieces import BodyPieces
+
 #: Bytes of an upload that are held before anybody reads it.
 _HOLD_BYTES = 65_536
 #: A longer body is read in larger pieces while it is passed on.
@@ -50,7 +52,9 @@ class RequestBody:
         self._channel = channel
         self._held = bytearray()
         self._limit: int | None = None
-        self._collected: Deferred[bytes] | None = None
+        self._collected: Deferred[bytes | BodyPieces] | None = None
+        self._pieces: BodyPieces | None = None
+        self._came: Callable[[BodyPieces], None] | None = None
         self._consumer: IConsumer | None = None
         self._produced: Deferred[None] | None = None
         self._discard = False
@@ -60,13 +64,17 @@ class RequestBody:
     def _is_large(self) -> bool:
         return self.length is not UNKNOWN_LENGTH and self.length > _LARGE_BYTES
 
-    def collect(self, limit: int) -> Deferred[bytes]:
-        """Return a Deferred of the whole body.
+    def collect(
+        self, limit: int, came: Callable[[BodyPieces], None] | None = None
+    ) -> Deferred[bytes | BodyPieces]:
+        """Return a Deferred of the whole body, in pieces if it has more than 64 KiB.
 
         :param limit: the largest body, in bytes.
+        :param came: called with the pieces so far whenever one was added, and the end is yet to come.
         :raises BodyTooLargeError: through the Deferred, as soon as that is known.
         """
         self._limit = limit
+        self._came = came
         self._collected = Deferred(lambda _: self.stopProducing())
         collected = self._collected
         if self.length is not UNKNOWN_LENGTH and self.length > limit:
@@ -104,7 +112,7 @@ class RequestBody:
         """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
-        self._consumer = self._produced = self._collected = None
+        self._consumer = self._produced = self._collected = self._pieces = self._came = None
         self.resumeProducing()
 
     def data_received(self, data: bytes) -> None:
@@ -143,12 +151,21 @@ class RequestBody:
             produced.callback(None)
 
     def _check_collected(self) -> None:
-        if self._limit is not None and len(self._held) > self._limit:
+        held, pieces = self._held, self._pieces
+        if self._limit is not None and len(held) + len(pieces or ()) > self._limit:
             self._fail_collecting()
-        elif self.ended and self._collected is not None:
+            return
+        if len(held) > _HOLD_BYTES or (self.ended and pieces is not None):
+            if pieces is None:
+                pieces = self._pieces = BodyPieces()
+            self._held = bytearray()
+            pieces.append(bytes(held))
+            if self._came is not None and not self.ended:
+                self._came(pieces)
+        if self.ended and self._collected is not None:
             collected, self._collected = self._collected, None
-            held, self._held = self._held, bytearray()
-            collected.callback(bytes(held))
+            self._held, self._pieces, self._came = bytearray(), None, None
+            collected.callback(bytes(held) if pieces is None else pieces)
 
     def _fail_collecting(self) -> None:
         collected = self._collected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -10,17 +11,25 @@ from twisted.python.failure import Failure
 
 from stream_proxy.downstream.request_body import BodyTooLargeError, RequestBody
 from stream_proxy.errors import APIError, body_too_large, body_too_slow, upload_stalled
+from stream_proxy.http.body_pieces import BodyPieces
+from stream_proxy.http.json_scan import STEP_BYTES, ObjectScan
+from stream_proxy.json_bounds import request_too_many_values
 from stream_proxy.limits import Limits
 from stream_proxy.transport.idle_timer import IdleTimer
+from stream_proxy.transport.timers import Timeout
+
+#: What is called with a body: bytes, or if they are many its pieces, and their scan if one is wanted.
+Collected: TypeAlias = Callable[[bytes | BodyPieces, ObjectScan | None], None]
 
 
 class BodyCollection:
-    """One body on its way into memory.
+    """One body on its way into memory, looked at as it comes if it is large.
 
     :param body: the body.
     :param limits: those of the rule.
     :param collected: called with the whole body.
     :param failed: called with an :class:`APIError` for a body beyond a limit, or with a bug of `collected`.
+    :param scanned: scan a large body.
     """
 
     def __init__(
@@ -28,33 +37,56 @@ class BodyCollection:
         clock: IReactorTime,
         body: RequestBody,
         limits: Limits,
-        collected: Callable[[bytes], None],
+        collected: Collected,
         failed: Callable[[Failure], None],
+        *,
+        scanned: bool,
     ) -> None:
         self._body = body
         self._limits = limits
         self._collected = collected
         self._failed = failed
         self._timer = IdleTimer(clock, limits.timeout_seconds, self._stalled, limits.request_body_seconds)
-        self._collecting: Deferred[bytes] | None = None
+        self._collecting: Deferred[bytes | BodyPieces] | None = None
+        scan = ObjectScan(limits.max_request_values) if scanned else None
+        self._scan = PacedScan(clock, body, scan, self._too_many) if scan is not None else None
 
     def start(self) -> None:
         """Collect; the body may be whole already."""
         self._body.touched = self._timer.touch
-        collecting = self._collecting = self._body.collect(self._limits.max_request_bytes)
+        came = self._scan.came if self._scan is not None else None
+        collecting = self._collecting = self._body.collect(self._limits.max_request_bytes, came)
         collecting.addCallback(self._whole).addErrback(self._not_collected)
 
     def stop(self) -> None:
         """Collect no more."""
         self._timer.stop()
         self._body.touched = None
+        scan, self._scan = self._scan, None
+        if scan is not None:
+            scan.stop()
         collecting, self._collecting = self._collecting, None
         if collecting is not None:
             collecting.cancel()
 
-    def _whole(self, data: bytes) -> None:
+    def _whole(self, data: bytes | BodyPieces) -> None:
+        self._timer.stop()
+        scan = self._scan
+        if scan is None or isinstance(data, bytes):
+            self.stop()
+            self._collected(data, None)
+        else:
+            scan.end(data, self._scanned)
+
+    def _scanned(self, body: BodyPieces, scan: ObjectScan) -> None:
         self.stop()
-        self._collected(data)
+        try:
+            self._collected(body, scan)
+        except Exception:
+            self._failed(Failure())
+
+    def _too_many(self) -> None:
+        self._failed(Failure(request_too_many_values(self._limits.max_request_values)))
 
     def _not_collected(self, failure: Failure) -> None:
         if failure.check(BodyTooLargeError):
@@ -69,3 +101,59 @@ class BodyCollection:
             body_too_slow(limits.request_body_seconds) if late else upload_stalled(limits.timeout_seconds)
         )
         self._failed(Failure(error))
+
+
+class PacedScan:
+    """Scan of a body while it is collected, a step a turn; the upload waits while the scan is behind.
+
+    :param scan: the scan.
+    :param too_many: called when it has found too many values, and goes no further.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, body: RequestBody, scan: ObjectScan, too_many: Callable[[], None]
+    ) -> None:
+        self._body = body
+        self._scan = scan
+        self._too_many = too_many
+        self._pieces = BodyPieces()
+        self._at = 0
+        self._next_turn = Timeout(clock)
+        self._paused = False
+        self._done: Callable[[BodyPieces, ObjectScan], None] | None = None
+
+    def came(self, pieces: BodyPieces) -> None:
+        """Go on with the body so far."""
+        self._pieces = pieces
+        if not self._next_turn.running:
+            self._step()
+
+    def end(self, pieces: BodyPieces, done: Callable[[BodyPieces, ObjectScan], None]) -> None:
+        """Go on with the whole body, and call `done` when the scan is complete."""
+        self._done = done
+        self.came(pieces)
+
+    def stop(self) -> None:
+        """Scan no more."""
+        self._next_turn.stop()
+        self._done = None
+
+    def _step(self) -> None:
+        piece = self._pieces.read(self._at, self._at + STEP_BYTES)
+        self._at += len(piece)
+        self._scan.feed(piece)
+        if self._scan.too_many:
+            self._too_many()
+        elif self._at < len(self._pieces):
+            self._pause(True)
+            self._next_turn.start(0, self._step)
+        elif self._done is not None:
+            self._scan.end()
+            self._done(self._pieces, self._scan)
+        else:
+            self._pause(False)
+
+    def _pause(self, paused: bool) -> None:
+        if paused is not self._paused:
+            self._paused = paused
+            (self._body.pauseProducing if paused else self._body.resumeProducing)()

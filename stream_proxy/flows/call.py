@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 from msgspec import Raw
 
 from stream_proxy.http.body_kind import media_type
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.json_members import Value
 from stream_proxy.lenient_json import decode_members, encode_json, is_integer
 
 _DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
 _FALSE = (b"false", b"null")
+# The members that are read here.
+_LOOKED_AT = ("stream", "stream_options", "model", "background", "audio", "n")
 
 #: Statuses of errors that may be about the stream, or about an option that only a stream has.
 FALLBACK_STATUSES = (400, 422)
 
+Members: TypeAlias = Mapping[str, Value]
 IncludeUsage = Literal["auto", "always", "never"]
 
 
@@ -40,16 +45,16 @@ class Call:
     """
 
     kind: Kind
-    fields: dict[str, Raw]
+    fields: Members
     model: bytes
     n: int = 1
 
-    def body(self, *, include_usage: bool) -> bytes:
+    def body(self, *, include_usage: bool) -> bytes | BodyPieces:
         """Return the body that asks for a stream; all but ``stream`` and ``stream_options`` is as it came."""
         fields = dict(self.fields)
         fields["stream"] = Raw(b"true")
         if self.kind is Kind.CHAT:
-            options = _object(fields.get("stream_options")) or {}
+            options = _object(_plain(fields, "stream_options")) or {}
             options.pop("include_usage", None)
             if include_usage:
                 options["include_usage"] = Raw(b"true")
@@ -57,7 +62,9 @@ class Call:
                 fields["stream_options"] = Raw(_encoded(options))
             else:
                 fields.pop("stream_options", None)
-        return _encoded(fields)
+        if any(isinstance(value, BodyPieces) for value in fields.values()):
+            return _in_pieces(fields)
+        return _encoded(cast("dict[str, Raw]", fields))
 
 
 def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader]) -> Kind | None:
@@ -80,21 +87,30 @@ def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader])
 
 def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
     """Return the call that `body` makes, or ``None`` if the request is to pass through as it is."""
-    fields = _object(body)
-    if fields is None or not _is_false(fields.get("stream")):
+    return call_of(kind, target, _object(body))
+
+
+def call_of(kind: Kind, target: bytes, fields: Members | None) -> Call | None:
+    """Return the call that a body with these members makes, as `call_to_convert` does.
+
+    :param fields: ``None`` for a body that is no JSON object. A call is not converted if one of the members
+        that are looked at has more than 64 KiB.
+    """
+    if fields is None or not _are_plain(fields) or not _is_false(_plain(fields, "stream")):
         return None
     deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
     if "model" not in fields and deployment is None:
         return None
-    model = bytes(fields["model"]).strip() if "model" in fields else (deployment[1] if deployment else b"")
+    named = _plain(fields, "model")
+    model = bytes(named).strip() if named is not None else (deployment[1] if deployment else b"")
     call = Call(kind, fields, model[:256])
     if kind is Kind.RESPONSES:
-        return None if bytes(fields.get("background", b"")).strip() == b"true" else call
-    audio = _object(fields.get("audio"))
+        return None if bytes(_plain(fields, "background") or b"").strip() == b"true" else call
+    audio = _object(_plain(fields, "audio"))
     if audio is not None:  # a refusal of its format is one neither of texts nor of another format
         format = bytes(audio.get("format", b"")).strip()[:16]
         call = replace(call, model=b"audio %b %b" % (format, call.model))
-    n = _decoded(fields.get("n"))
+    n = _decoded(_plain(fields, "n"))
     return replace(call, n=n) if is_integer(n) and n > 1 else call
 
 
@@ -117,6 +133,15 @@ def refuses_stream(status: int, body: bytes) -> bool:
     return param == "stream" or (param == "audio.format" and b"stream" in body.lower())
 
 
+def _are_plain(fields: Members) -> bool:
+    return not any(isinstance(fields.get(name), BodyPieces) for name in _LOOKED_AT)
+
+
+def _plain(fields: Members, name: str) -> Raw | None:
+    value = fields.get(name)
+    return value if isinstance(value, Raw) else None
+
+
 def _is_false(value: Raw | None) -> bool:
     return value is None or bytes(value).strip() in _FALSE
 
@@ -137,6 +162,21 @@ def _object(data: Raw | bytes | None) -> dict[str, Raw] | None:
 
 def _encoded(fields: dict[str, Raw]) -> bytes:
     return b"{%b}" % b",".join(b"%b:%b" % (encode_json(name), value) for name, value in fields.items())
+
+
+def _in_pieces(fields: Members) -> BodyPieces:
+    body = BodyPieces()
+    before = b"{"
+    for name, value in fields.items():
+        start = b"%b%b:" % (before, encode_json(name))
+        if isinstance(value, BodyPieces):
+            body.append(start)
+            body.extend(value)
+        else:
+            body.append(start + bytes(value))
+        before = b","
+    body.append(b"}")
+    return body
 
 
 def _decoded(data: Raw | None) -> object:

@@ -15,7 +15,7 @@ from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
-from stream_proxy.flows.body_collection import BodyCollection
+from stream_proxy.flows.body_collection import BodyCollection, Collected
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
@@ -122,19 +122,24 @@ class Exchange:
         """Return the upstream's fields, in which its own URL has become the proxy's."""
         return local_locations(self.upstream.url, headers, _mount(self.request)[0])
 
-    def collect(self, then: Callable[[bytes], None]) -> None:
-        """Call `then` with the whole body; fail one that is too large, stands still or drips."""
+    def collect(self, then: Collected, *, scanned: bool = False) -> None:
+        """Call `then` with the whole body; fail one that is too large, stands still or drips.
+
+        :param scanned: scan a large body as it comes; one that a foreign site has spooled is not.
+        """
         limit = self.limits.max_request_bytes
         body = getattr(self.request, "body", None)
         if isinstance(body, RequestBody):
-            self._collection = BodyCollection(self.clock, body, self.limits, then, self._broken)
+            self._collection = BodyCollection(
+                self.clock, body, self.limits, then, self._broken, scanned=scanned
+            )
             self._collection.start()
             return
         data = cast(BinaryIO, self.request.content).read(limit + 1)
         if len(data) > limit:
             self.fail(body_too_large(limit))
         else:
-            then(data)
+            then(data, None)
 
     def run(self, flow: Flow) -> None:
         """Have `flow` answer."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from stream_proxy.flows.call import Call, IncludeUsage, Kind, refuses_include_usage, refuses_stream
 from stream_proxy.flows.refusals import Asker, RefusalMemory, Unsupported
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import (
     RawHeader,
     request_headers,
@@ -29,7 +30,7 @@ class Fallbacks:
         self,
         call: Call,
         headers: list[RawHeader],
-        body: bytes,
+        body: bytes | BodyPieces,
         include_usage: IncludeUsage,
         memory: RefusalMemory,
         *,
@@ -49,7 +50,7 @@ class Fallbacks:
         known = memory.knows(Unsupported.INCLUDE_USAGE, self._asker)
         self._usage = include_usage == "always" or (include_usage == "auto" and not known)
 
-    def request(self) -> tuple[Iterable[RawHeader], bytes]:
+    def request(self) -> tuple[Iterable[RawHeader], bytes | BodyPieces]:
         """Return the header fields and the body to send now."""
         if not self.streams:
             return self._plain_headers(self._headers), self._body

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from twisted.web.iweb import IBodyProducer
-
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError, upload_stalled, upstream_unanswered
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.upstream.response import UpstreamResponse
+from stream_proxy.upstream.upload import Outgoing
 
 
 class Relay(RelayingCall):
@@ -28,7 +27,7 @@ class Relay(RelayingCall):
         exchange: Exchange,
         target: bytes,
         headers: Iterable[RawHeader],
-        body: bytes | IBodyProducer | None,
+        body: Outgoing | None,
     ) -> None:
         super().__init__(exchange)
         self._target = target

@@ -14,7 +14,7 @@ from twisted.web.server import Request
 from stream_proxy.downstream.request import is_framed
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError
-from stream_proxy.flows.call import IncludeUsage, Kind, call_to_convert, convertible_kind
+from stream_proxy.flows.call import IncludeUsage, Kind, call_of, call_to_convert, convertible_kind
 from stream_proxy.flows.convert import Conversion
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.fallbacks import Fallbacks
@@ -22,7 +22,10 @@ from stream_proxy.flows.refusals import RefusalMemory
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.flows.websocket import WebSocketRelay
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import request_headers
+from stream_proxy.http.json_members import members
+from stream_proxy.http.json_scan import ObjectScan
 from stream_proxy.http.upgrade import wants_websocket
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.json_bounds import check_request
@@ -71,17 +74,29 @@ class ProxyResource(UpstreamResource):
             return
         kind = convertible_kind(request.method, target, fields)
         if kind is not None and kind in self.kinds:
-            exchange.collect(lambda body: self._decide(exchange, kind, target, body))
+            exchange.collect(
+                lambda body, scan: self._decide(exchange, kind, target, body, scan), scanned=True
+            )
         else:
             exchange.run(Relay(exchange, target, request_headers(fields), _body(request, self.clock)))
 
-    def _decide(self, exchange: Exchange, kind: Kind, target: bytes, body: bytes) -> None:
-        try:
-            check_request(body, self.limits.max_request_values)
-        except APIError as error:
-            exchange.fail(error)
-            return
-        call = call_to_convert(kind, target, body)
+    def _decide(
+        self,
+        exchange: Exchange,
+        kind: Kind,
+        target: bytes,
+        body: bytes | BodyPieces,
+        scan: ObjectScan | None,
+    ) -> None:
+        if isinstance(body, BodyPieces):
+            call = None if scan is None else call_of(kind, target, members(scan, body))
+        else:
+            try:
+                check_request(body, self.limits.max_request_values)
+            except APIError as error:
+                exchange.fail(error)
+                return
+            call = call_to_convert(kind, target, body)
         if call is None:
             exchange.run(Relay(exchange, target, request_headers(exchange.fields), body))
             return

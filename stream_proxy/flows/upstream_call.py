@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
-from twisted.web.iweb import IBodyProducer
 
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
@@ -17,6 +16,7 @@ from stream_proxy.request_log import Outcome
 from stream_proxy.transport.idle_timer import IdleTimer
 from stream_proxy.upstream.asking import Asking
 from stream_proxy.upstream.response import UpstreamResponse
+from stream_proxy.upstream.upload import Outgoing
 
 
 class UpstreamCall(ABC):
@@ -95,9 +95,7 @@ class UpstreamCall(ABC):
         if asking is not None:
             asking.cancel()
 
-    def ask(
-        self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
-    ) -> None:
+    def ask(self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None) -> None:
         """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
         self.touch()
         try:

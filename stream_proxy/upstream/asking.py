@@ -11,6 +11,7 @@ from twisted.web.http import PROXY_AUTH_REQUIRED
 
 from stream_proxy.errors import APIError
 from stream_proxy.http.access import Access
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.upstream.connection import Request, UpstreamConnection
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.failures import ProxyRefusedError, request_failure
@@ -137,7 +138,7 @@ class PooledAsking:
             return False
         if failure.check(ResponseNeverReceived, RequestNotSent) is None:
             return False
-        whole = request.body is None or isinstance(request.body, bytes)
+        whole = request.body is None or isinstance(request.body, bytes | BodyPieces)
         return whole and self._connections.clock.seconds() - sent_at <= STALE_SECONDS
 
     def _take_connection(self, slot: Slot) -> None:

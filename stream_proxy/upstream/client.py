@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer
+from twisted.web.iweb import IAgent
 
 from stream_proxy.errors import APIError, no_connection_free
 from stream_proxy.http.access import Access
@@ -31,6 +31,7 @@ from stream_proxy.upstream.route import ResolvedRoute, Route
 from stream_proxy.upstream.slots import Slots
 from stream_proxy.upstream.treq_carrier import Carrier, PooledAgent, deferred
 from stream_proxy.upstream.twisted_client.attempt import Attempt
+from stream_proxy.upstream.upload import Outgoing
 
 
 class Upstream:
@@ -79,7 +80,7 @@ class Upstream:
         self._carrier = Carrier(PooledAgent(self._connections, url.netloc, self.access))
 
     def request(
-        self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: bytes | IBodyProducer | None
+        self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None
     ) -> Deferred[UpstreamResponse]:
         """Send one request, as :meth:`ask` does.
 
@@ -93,7 +94,7 @@ class Upstream:
         method: bytes,
         target: bytes,
         headers: Iterable[RawHeader],
-        body: bytes | IBodyProducer | None,
+        body: Outgoing | None,
         asker: Asker,
     ) -> Asking:
         """Send one request, as soon as a connection may be used for it.

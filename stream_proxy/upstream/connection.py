@@ -18,7 +18,6 @@ from twisted.web._newclient import (
     ResponseFailed,
     ResponseNeverReceived,
 )
-from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from stream_proxy.transport.tuning import has_unread, tune
@@ -28,7 +27,7 @@ from stream_proxy.upstream.http1.faults import InvalidAnswerError
 from stream_proxy.upstream.http1.head import HeadReader, ResponseHead
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.slots import Occupant
-from stream_proxy.upstream.upload import SLICE_BYTES, ProducedUpload, Upload, upload_of
+from stream_proxy.upstream.upload import SLICE_BYTES, Outgoing, ProducedUpload, Upload, upload_of
 
 
 @dataclass(slots=True)
@@ -40,7 +39,7 @@ class Request:
     """
 
     head: bytes
-    body: bytes | IBodyProducer | None
+    body: Outgoing | None
     to_head: bool
 
 

@@ -22,7 +22,7 @@ from stream_proxy.upstream.connection import Request
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.http1.request import request_head
 from stream_proxy.upstream.response import UpstreamResponse
-from stream_proxy.upstream.upload import length_of
+from stream_proxy.upstream.upload import Outgoing, length_of
 
 
 class PooledAgent:
@@ -44,7 +44,7 @@ class PooledAgent:
         method: bytes,
         target: bytes,
         fields: Iterable[RawHeader],
-        body: bytes | IBodyProducer | None,
+        body: Outgoing | None,
         asker: Asker,
     ) -> Asking:
         """Send a request; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
@@ -61,7 +61,7 @@ class PooledAgent:
         method: bytes,
         uri: bytes,
         headers: Iterable[RawHeader] = (),
-        bodyProducer: bytes | IBodyProducer | None = None,
+        bodyProducer: Outgoing | None = None,
     ) -> Deferred[UpstreamResponse]:
         """Send a request.
 
@@ -88,7 +88,7 @@ class Carrier(HTTPClient):
         url: bytes,
         *,
         headers: Iterable[RawHeader] = (),
-        data: bytes | IBodyProducer | None = None,
+        data: Outgoing | None = None,
     ) -> Deferred[UpstreamResponse]:
         """Send a request.
 
@@ -101,7 +101,7 @@ class Carrier(HTTPClient):
         method: bytes,
         url: bytes,
         headers: Iterable[RawHeader],
-        data: bytes | IBodyProducer | None,
+        data: Outgoing | None,
         asker: Asker,
     ) -> Asking:
         """Send a request, without a Deferred; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPullProducer
@@ -11,10 +11,14 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.upstream.http1.request import UNKNOWN
 
 #: Bytes that are written at once. A body of no more goes out together with its head.
 SLICE_BYTES = 131_072
+
+#: Body of a request: in memory, or from a producer.
+Outgoing: TypeAlias = bytes | BodyPieces | IBodyProducer
 
 #: Called once: with ``None`` when the whole body has been written, with the reason if it cannot be.
 Done = Callable[[Failure | None], None]
@@ -34,9 +38,9 @@ class WrongLengthError(Exception):
     """A producer writes more or less than it promised."""
 
 
-def length_of(body: bytes | IBodyProducer | None) -> int | None:
+def length_of(body: Outgoing | None) -> int | None:
     """Return the length of `body` for the head of its request."""
-    if body is None or isinstance(body, bytes):
+    if body is None or isinstance(body, bytes | BodyPieces):
         return None if body is None else len(body)
     return UNKNOWN if body.length is UNKNOWN_LENGTH else int(body.length)
 
@@ -45,8 +49,8 @@ def length_of(body: bytes | IBodyProducer | None) -> int | None:
 class SlicedUpload:
     """Body in memory that is too large for one write: it would be copied whole, and block all others."""
 
-    def __init__(self, body: bytes, transport: Any, done: Done) -> None:
-        self._body: memoryview | None = memoryview(body)
+    def __init__(self, body: bytes | BodyPieces, transport: Any, done: Done) -> None:
+        self._body: memoryview | BodyPieces | None = memoryview(body) if isinstance(body, bytes) else body
         self._at = 0
         self._transport = transport
         self._done: Done | None = done
@@ -57,7 +61,8 @@ class SlicedUpload:
     def resumeProducing(self) -> None:
         if self._body is None:
             return
-        piece = bytes(self._body[self._at : self._at + SLICE_BYTES])
+        body, end = self._body, self._at + SLICE_BYTES
+        piece = body.read(self._at, end) if isinstance(body, BodyPieces) else bytes(body[self._at : end])
         self._at += len(piece)
         whole = self._at >= len(self._body)
         self._transport.write(piece)
@@ -142,8 +147,8 @@ class ProducedUpload:
             done(failure)
 
 
-def upload_of(body: bytes | IBodyProducer, transport: Any, done: Done) -> Upload:
+def upload_of(body: Outgoing, transport: Any, done: Done) -> Upload:
     """Return the upload of `body`."""
-    if isinstance(body, bytes):
+    if isinstance(body, bytes | BodyPieces):
         return SlicedUpload(body, transport, done)
     return ProducedUpload(body, transport, done)

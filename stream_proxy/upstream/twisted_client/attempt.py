@@ -17,6 +17,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from stream_proxy.http.access import Access
+from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import raw_headers, response_headers
 from stream_proxy.upstream.asking import STALE_SECONDS, Asker
 from stream_proxy.upstream.connections import Connections
@@ -26,6 +27,7 @@ from stream_proxy.upstream.treq_carrier import carried
 from stream_proxy.upstream.twisted_client.connection import TwistedConnection
 from stream_proxy.upstream.twisted_client.pool import PooledEndpoint, unwrapped
 from stream_proxy.upstream.twisted_client.response import upstream_response
+from stream_proxy.upstream.upload import Outgoing
 
 
 @implementer(IBodyProducer)
@@ -65,7 +67,7 @@ class Attempt:
         method: bytes,
         target: bytes,
         headers: Headers,
-        body: bytes | IBodyProducer | None,
+        body: Outgoing | None,
     ) -> None:
         self.active = True
         self.queued = False
@@ -74,7 +76,7 @@ class Attempt:
         self._method = method
         self._target = target
         self._headers = headers
-        self._body = BytesBody(body) if isinstance(body, bytes) else body
+        self._body = BytesBody(bytes(body)) if isinstance(body, bytes | BodyPieces) else body
         self._resend = self._body is not body or body is None
         self._connection: TwistedConnection | None = None
         self._connection_fields: list[bytes] = []
