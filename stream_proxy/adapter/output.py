@@ -43,7 +43,7 @@ class StreamOutput:
     ) -> None:
         self._request = request
         self._headers = (*_STREAM_HEAD, *headers)
-        self._body = body
+        self._body: PacedBody | None = body
         self._touched: Callable[[], None] | None = touched
         self._events: list[bytes] = []
         self.begun = False
@@ -81,15 +81,16 @@ class StreamOutput:
 
     def release(self) -> None:
         """Pace the service no more; the call has ended."""
-        self._touched = None
+        self._body = self._touched = None
 
     def pauseProducing(self) -> None:
         self.paused = True
-        self._body.pause()
+        if self._body is not None:
+            self._body.pause()
 
     def resumeProducing(self) -> None:
         self.paused = False
-        if self._touched is not None:
+        if self._body is not None and self._touched is not None:
             self._touched()
             self._body.resume()
 
