@@ -48,13 +48,14 @@ class BodyCollection:
         self._failed = failed
         self._timer = IdleTimer(clock, limits.timeout_seconds, self._stalled, limits.request_body_seconds)
         self._collecting: Deferred[bytes | BodyPieces] | None = None
-        scan = ObjectScan(limits.max_request_values) if scanned else None
-        self._scan = PacedScan(clock, body, scan, self._too_many) if scan is not None else None
+        self._clock = clock
+        self._is_scanned = scanned
+        self._scan: PacedScan | None = None  # small bodies need none
 
     def start(self) -> None:
         """Collect; the body may be whole already."""
         self._body.touched = self._timer.touch
-        came = self._scan.came if self._scan is not None else None
+        came = self._came if self._is_scanned else None
         collecting = self._collecting = self._body.collect(self._limits.max_request_bytes, came)
         collecting.addCallback(self._whole).addErrback(self._not_collected)
 
@@ -69,14 +70,22 @@ class BodyCollection:
         if collecting is not None:
             collecting.cancel()
 
+    def _came(self, pieces: BodyPieces) -> None:
+        self._begun_scan().came(pieces)
+
     def _whole(self, data: bytes | BodyPieces) -> None:
-        self._timer.stop()
-        scan = self._scan
-        if scan is None or isinstance(data, bytes):
+        if isinstance(data, bytes) or not self._is_scanned:
             self.stop()
             self._collected(data, None)
         else:
-            scan.end(data, self._scanned)
+            self._timer.stop()
+            self._begun_scan().end(data, self._scanned)
+
+    def _begun_scan(self) -> PacedScan:
+        if self._scan is None:
+            scan = ObjectScan(self._limits.max_request_values)
+            self._scan = PacedScan(self._clock, self._body, scan, self._too_many)
+        return self._scan
 
     def _scanned(self, body: BodyPieces, scan: ObjectScan) -> None:
         self.stop()
