@@ -289,7 +289,7 @@ class RunTests(TestCase):
             self.assertEqual(outcome([body], True), outcome([body], False), like)
 
     def test_other_in_the_middle(self) -> None:
-        """A chunk of the same length for another choice, or another event, is not taken for one of the run."""
+        """A chunk of the same length for another choice, or another event, is none of the run."""
         for other in (chunk("b").replace(b'"index":0', b'"index":1'), b": ping\n\n", b"data:  [DONE]\n\n"):
             body = chunk("a") * 5 + other + chunk("c") * 5 + END + DONE
             self.assertEqual(outcome([body], True), outcome([body], False))
