@@ -56,7 +56,7 @@ class ChatTests(BudgetTestCase):
     def test_text_holds_separators(self) -> None:
         """Text counts as one value, whatever is in it."""
         accumulator = ChatCompletionsAccumulator(max_values=100)
-        accumulator.feed(delta(content='{"a": [1, 2, 3]}, ' * 1000))
+        accumulator.feed(delta(content="{a: [1, 2, 3]}, " * 1000))
         accumulator.feed(DONE)
         self.assertTrue(accumulator.complete)
 

@@ -288,6 +288,12 @@ class RunTests(TestCase):
             body = b"".join(b"data: " + each + b"\n\n" for each in chunks) + END + DONE
             self.assertEqual(outcome([body], True), outcome([body], False), like)
 
+    def test_other_in_the_middle(self) -> None:
+        """A chunk of the same length for another choice, or another event, is none of the run."""
+        for other in (chunk("b").replace(b'"index":0', b'"index":1'), b": ping\n\n", b"data:  [DONE]\n\n"):
+            body = chunk("a") * 5 + other + chunk("c") * 5 + END + DONE
+            self.assertEqual(outcome([body], True), outcome([body], False))
+
     def test_no_runs(self) -> None:
         """In a stream without runs, as of two interleaved choices, the search pauses, and goes on later."""
         pair = b"".join(chunk("a").replace(b'"index":0', b'"index":%d' % index) for index in (0, 1))
