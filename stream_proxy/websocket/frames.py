@@ -85,7 +85,9 @@ class FrameTracker:
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes to forward after `data` has come: whole short frames, long ones as they come."""
-        if self.close is not None:
+        # Compiled code takes what is tested directly to be ``None`` to the end, though `_follow` may set it.
+        closed = self.close is not None
+        if closed:
             return b""
         if self._held:
             self._held += data
