@@ -38,7 +38,6 @@ class ChannelSite(Protocol):
     draining: bool
     #: WebSockets are to end as well.
     going_away: bool
-
     #: Plain requests are taken without reading them line by line.
     lane: bool
 
@@ -139,7 +138,7 @@ class DownstreamChannel(StrictChannel):
         held, self._dataBuffer = b"".join(self._dataBuffer), []
         return held
 
-    # Limits of time
+    # Its limits of time, and its end
 
     def setTimeout(self, period: float | None) -> float | None:
         previous, self.timeOut = self.timeOut, period  # type: ignore[assignment]
@@ -148,8 +147,6 @@ class DownstreamChannel(StrictChannel):
 
     def resetTimeout(self) -> None:
         self._idle.touch()
-
-    # Its end
 
     @property
     def is_closing(self) -> bool:
