@@ -51,10 +51,10 @@ class RequestBody:
         self.touched: Callable[[], None] | None = None
         self._channel = channel
         self._held = bytearray()
-        self._limit: int | None = None
+        #: The largest body to collect, and what is called with its pieces.
+        self._wanted: tuple[int, Callable[[BodyPieces], None] | None] | None = None
         self._collected: Deferred[bytes | BodyPieces] | None = None
         self._pieces: BodyPieces | None = None
-        self._came: Callable[[BodyPieces], None] | None = None
         self._consumer: IConsumer | None = None
         self._produced: Deferred[None] | None = None
         self._discard = False
@@ -73,8 +73,7 @@ class RequestBody:
         :param came: called with the pieces so far whenever one was added, and the end is yet to come.
         :raises BodyTooLargeError: through the Deferred, as soon as that is known.
         """
-        self._limit = limit
-        self._came = came
+        self._wanted = limit, came
         self._collected = Deferred(lambda _: self.stopProducing())
         collected = self._collected
         if self.length is not UNKNOWN_LENGTH and self.length > limit:
@@ -112,7 +111,7 @@ class RequestBody:
         """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
-        self._consumer = self._produced = self._collected = self._pieces = self._came = None
+        self._consumer = self._produced = self._collected = self._pieces = self._wanted = None
         self.resumeProducing()
 
     def data_received(self, data: bytes) -> None:
@@ -151,8 +150,11 @@ class RequestBody:
             produced.callback(None)
 
     def _check_collected(self) -> None:
+        if self._wanted is None:
+            return
+        limit, came = self._wanted
         held, pieces = self._held, self._pieces
-        if self._limit is not None and len(held) + len(pieces or ()) > self._limit:
+        if len(held) + len(pieces or ()) > limit:
             self._fail_collecting()
             return
         if len(held) > _HOLD_BYTES or (self.ended and pieces is not None):
@@ -160,11 +162,11 @@ class RequestBody:
                 pieces = self._pieces = BodyPieces()
             self._held = bytearray()
             pieces.append(bytes(held))
-            if self._came is not None and not self.ended:
-                self._came(pieces)
+            if came is not None and not self.ended:
+                came(pieces)
         if self.ended and self._collected is not None:
             collected, self._collected = self._collected, None
-            self._held, self._pieces, self._came = bytearray(), None, None
+            self._held, self._pieces, self._wanted = bytearray(), None, None
             collected.callback(bytes(held) if pieces is None else pieces)
 
     def _fail_collecting(self) -> None:

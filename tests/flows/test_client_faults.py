@@ -144,6 +144,9 @@ class UploadTests(FaultTestCase):
                 clock = stage.manual_time()
                 client = await self.client(stage.port)
                 client.write(flow.request(padding=16 * 2**20))
+                while not reached.called:
+                    await turns()
+                    clock.advance(0)  # a large body is looked at over many turns
                 stream = await reached
                 await turns(20)
                 clock.advance(601)

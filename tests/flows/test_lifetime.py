@@ -15,7 +15,7 @@ from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.downstream.request import ProxyRequest
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.flows.aggregation import JSONAggregation, StreamAggregation
-from stream_proxy.flows.body_collection import BodyCollection
+from stream_proxy.flows.body_collection import BodyCollection, PacedScan
 from stream_proxy.flows.convert import Conversion
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.fallbacks import Fallbacks
@@ -24,6 +24,7 @@ from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.flows.websocket import WebSocketRelay
+from stream_proxy.http.json_scan import ObjectScan
 from stream_proxy.upstream.asking import PooledAsking
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.upload import ProducedUpload, SlicedUpload
@@ -40,7 +41,9 @@ WATCHED = (
     Heartbeat,
     Inspection,
     JSONAggregation,
+    ObjectScan,
     PacedBody,
+    PacedScan,
     PooledAsking,
     ProducedUpload,
     ProxyRequest,
@@ -187,6 +190,17 @@ class ConversionLifetimeTests(LifetimeTests):
             upstream = await self.upstream(self.script(response))
             self.assertIn(b"error", await self.ask(await self.proxy(upstream.url)))
             await self.assert_free(Exchange, Conversion)
+
+    async def test_large(self) -> None:
+        """A large call leaves nothing, converted or passed on."""
+        text = "x" * 300_000
+        for body, parts in (
+            ({**CHAT_BODY, "more": text}, (STREAM[:-20], STREAM[-20:])),
+            ({**CHAT_BODY, "more": text, "stream": True}, (STREAM[:-20], STREAM[-20:])),
+        ):
+            upstream = await self.upstream(self.script(*parts))
+            await self.ask(await self.proxy(upstream.url), body=body)
+            await self.assert_free(Exchange)
 
     async def test_cut(self) -> None:
         """A call leaves nothing if its upstream closes or resets before, in and after the head."""
