@@ -207,6 +207,7 @@ class OtherSiteTests(StallTestCase):
         site.log = lambda request: None  # type: ignore[method-assign]
         client = await self.deaf(await self.listen(site), request, read=True)
         await (await pour).stopped()
+        await self.at_rest()
         self.clock.advance(600)
         self.assertIn("took nothing for 600 seconds", await self.log.match("POST|GET"))
         client.transport.resumeProducing()

@@ -40,11 +40,12 @@ class TimeTests(FaultTestCase):
         """Check the outcome in each flow when nothing follows `data`."""
         movements = Movements(self)
         for flow, expected in zip(FLOWS, outcomes, strict=True):
-            async with self.stage(flow, sends(data, stay)) as stage:
+            responded: list[Stream] = []
+            async with self.stage(flow, sends(data, responded.append)) as stage:
                 clock = stage.manual_time()
                 client = await self.client(stage.port)
                 client.write(flow.request())
-                await eventually(lambda stage=stage: bool(stage.upstream.connections))  # type: ignore[misc]
+                await eventually(lambda responded=responded: bool(responded))  # type: ignore[misc]
                 if data:
                     clock.advance(1)
                     await movements.now(clock, 200)

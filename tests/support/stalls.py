@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.ssl import CertificateOptions
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, LoopingCall
 from twisted.web.resource import IResource
 
 from stream_proxy import ProxyResource
@@ -36,11 +36,14 @@ EVENTS = [("Content-Type", "text/event-stream")]
 
 
 class StallTestCase(LimitsTestCase):
-    """Sites under a clock that only the test advances."""
+    """Sites under a clock that only the test advances; calls for the next turn are made as time stands still."""
 
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
+        turning = LoopingCall(self.clock.advance, 0)
+        turning.start(0.01)
+        self.addCleanup(turning.stop)
 
     async def serve(self, resource: IResource | None = None, tls: CertificateOptions | None = None) -> int:
         """Start a site and return its port."""
@@ -85,6 +88,15 @@ class StallTestCase(LimitsTestCase):
         while not self.served.channels:
             await turns(1)
         await stands_still(self.channel.outbox._connection)
+
+    async def at_rest(self) -> None:
+        """Wait until nothing is left for the next turn, however long one looks."""
+        quiet = 0
+        while quiet < 50:
+            now = self.clock.seconds()
+            due = any(call.getTime() <= now for call in self.clock.getDelayedCalls())
+            quiet = 0 if due else quiet + 1
+            await turns(1)
 
     async def passes(self, seconds: int, each: Step | None = None) -> None:
         """Let time pass in steps of 10 seconds, and call `each` after each step."""
