@@ -23,7 +23,6 @@ from tests.support.faults import (
     chunked,
     half_close,
     sends,
-    stay,
     text_chunk,
 )
 from tests.support.loopback import turns

@@ -36,7 +36,7 @@ EVENTS = [("Content-Type", "text/event-stream")]
 
 
 class StallTestCase(LimitsTestCase):
-    """Sites under a clock that only the test advances; calls for the next turn are made as time stands still."""
+    """Sites under a clock that only the test advances; calls that are due are made while it stands still."""
 
     def setUp(self) -> None:
         super().setUp()
