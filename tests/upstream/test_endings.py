@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import select
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -188,16 +190,23 @@ class PlainTests(LoopbackTestCase):
         return response.status
 
     async def test_early_response(self) -> None:
-        """The connection of a server that refuses a large body, reads no more of it and stays is dropped."""
+        """The connection of a server that refuses a large body, reads no more of it and stays is dropped.
+
+        It is freed without the cycle collector, and the body with it.
+        """
+        ours: list[weakref.ref[Any]] = []
 
         async def script(stream: Stream) -> None:
             await read_head(stream)
+            ours.extend(map(weakref.ref, self.connections))
             stream.transport.pauseProducing()
             stream.write(REFUSAL)
 
         await self.serve(script)
+        gc.disable()
+        self.addCleanup(gc.enable)
         self.assertEqual(await self.ask(bytes(16 * MIB)), 413)
-        self.assertEqual(self.connections, [])
+        self.assertEqual((self.connections, [one() for one in ours]), ([], [None]))
 
     async def test_unsent(self) -> None:
         """A connection that holds a part of its request is not kept when the response is whole."""
