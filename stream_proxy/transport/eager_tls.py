@@ -180,6 +180,11 @@ def _reason(connection: Connection, result: int) -> Exception:
     return Error([])
 
 
+def holds_plain(connection: TLSMemoryBIOProtocol) -> bool:
+    """Report whether `connection` has been given data that is not encrypted yet."""
+    return bool(connection._appSendBuffer or (isinstance(connection, _EagerTLS) and connection._parts))
+
+
 def encrypt_promptly(transport: object) -> None:
     """Let `transport`, if it is one of Twisted's TLS connections, encrypt and decrypt once for each turn."""
     if type(transport) is not BufferingTLSTransport or not FITS or plain_ways():

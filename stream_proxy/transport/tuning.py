@@ -7,7 +7,8 @@ import socket
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport, IUNIXTransport
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from stream_proxy.transport.eager_write import send_promptly
+from stream_proxy.transport.eager_tls import holds_plain
+from stream_proxy.transport.eager_write import send_promptly, tcp_connection, unsent
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
@@ -58,8 +59,16 @@ def _tls(transport: object) -> TLSMemoryBIOProtocol | None:
 
 
 def has_unread(transport: object) -> bool:
-    """Report whether a plain connection has unread data, or an unread end; under TLS this is unknown."""
-    handle = getattr(transport, "getHandle", lambda: None)()
+    """Report whether a connection has unread data, or an end that its protocol has not been told of yet.
+
+    Under TLS the data may be of TLS itself, such as a session ticket, and nothing for the protocol.
+    """
+    connection = tcp_connection(transport)
+    if connection is None:
+        return False
+    if connection.disconnecting:  # TLS has read the peer's close
+        return True
+    handle = connection.getHandle()
     if not isinstance(handle, socket.socket):
         return False
     try:
@@ -69,3 +78,14 @@ def has_unread(transport: object) -> bool:
     except OSError:
         pass
     return True
+
+
+def has_unsent(transport: object) -> bool:
+    """Report whether the kernel has not been given all that was written to `transport`."""
+    inner: object | None = transport
+    while isinstance(inner, TLSMemoryBIOProtocol):
+        if holds_plain(inner):
+            return True
+        inner = inner.transport
+    connection = tcp_connection(inner)
+    return connection is not None and unsent(connection) > 0

@@ -76,7 +76,7 @@ class PooledAsking:
         self._connection: UpstreamConnection | None = None
         #: The queue for a slot, or the attempt to connect.
         self._waiting: Deferred[Any] | None = None
-        #: When the request went out on a connection that had been used before.
+        #: When the request went out on a connection that had been used before: its begin, then its last byte.
         self._sent_at: float | None = None
 
     @property
@@ -109,15 +109,23 @@ class PooledAsking:
 
     # For the connection
 
+    def uploaded(self) -> None:
+        """Note that the last byte of a large body has been written."""
+        if self._sent_at is not None:
+            self._sent_at = self._connections.clock.seconds()
+
     def responded(self, response: UpstreamResponse) -> None:
         """Take the response."""
         if response.status == PROXY_AUTH_REQUIRED and self._connections.route.reads_requests:
             self._fail(Failure(ProxyRefusedError(response.status)))
             return
-        asker, access = self._asker, self._access
+        try:
+            response.headers = self._access.answer_headers(response.headers)
+        except Exception:
+            self._fail(Failure())
+            return
+        asker, self._asker = self._asker, None
         self._end()
-        self._asker = None
-        response.headers = access.answer_headers(response.headers)
         if asker is not None:
             asker.upstream_responded(response)
 

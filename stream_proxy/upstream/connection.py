@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ISSLTransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
@@ -20,7 +20,8 @@ from twisted.web._newclient import (
 )
 from zope.interface import implementer
 
-from stream_proxy.transport.tuning import has_unread, tune
+from stream_proxy.transport.timers import Timeout
+from stream_proxy.transport.tuning import has_unread, has_unsent, tune
 from stream_proxy.upstream.failures import DeadPathError
 from stream_proxy.upstream.http1.body import Body, body_of
 from stream_proxy.upstream.http1.faults import InvalidAnswerError
@@ -28,6 +29,9 @@ from stream_proxy.upstream.http1.head import HeadReader, ResponseHead
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.slots import Occupant
 from stream_proxy.upstream.upload import SLICE_BYTES, Outgoing, ProducedUpload, Upload, upload_of
+
+#: Seconds that an orderly close may take: over TLS it waits for the peer's.
+CLOSE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -44,7 +48,10 @@ class Request:
 
 
 class Requester(Protocol):
-    """Owner of a request, who is told one of these, once."""
+    """Owner of a request, who is told once of a response or a failure."""
+
+    def uploaded(self) -> None:
+        """Note that a body has been written that was too large to go out with the head."""
 
     def responded(self, response: UpstreamResponse) -> None:
         """Take the response, whose head is in."""
@@ -55,6 +62,10 @@ class Requester(Protocol):
 
 class Keeper(Protocol):
     """Owner of idle connections."""
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor."""
 
     def keep(self, connection: UpstreamConnection) -> None:
         """Keep a connection, on which a further request may be sent."""
@@ -80,7 +91,8 @@ class State(Enum):
 class UpstreamConnection(Occupant, TwistedProtocol):
     """Connection that can be kept and used again.
 
-    A response may come before the request's body is out.
+    A response may come before the request's body is out. When such a response is whole, the connection ends:
+    at once if the rest of the body is here, within a second if it still has to be produced.
 
     :param keeper: where it waits for its next request.
     :param origin: the upstream's, for errors.
@@ -106,6 +118,7 @@ class UpstreamConnection(Occupant, TwistedProtocol):
         self._persistent = False
         self._paused = False
         self._gone: Deferred[None] | None = None
+        self._closing: Timeout | None = None
 
     @property
     def usable(self) -> bool:
@@ -181,6 +194,8 @@ class UpstreamConnection(Occupant, TwistedProtocol):
             elif self._reader is not None:
                 self._read_head(self._reader, data)
             else:  # bytes that no request asked for: nothing sensible can follow
+                if self.state is State.IDLE:
+                    self._keeper.forget(self)
                 self.drop()
         except Exception:
             self._fail(Failure())
@@ -256,24 +271,31 @@ class UpstreamConnection(Occupant, TwistedProtocol):
         # Before the connection is kept: whoever hears of the end may use it for another request.
         self.vacate()
         self.resume()
-        if self._upload is not None:
-            # The response keeps its source: its owner may end the upload, for which the close waits.
-            self.state = State.ENDING
-            self.transport.loseConnection()
+        if isinstance(self._upload, ProducedUpload):
+            self._close()  # the response keeps its source, so that its owner can hang up before
         else:
             response.let_go()
-            if self._persistent and not surplus:
+            if self._upload is not None or has_unsent(self.transport):
+                self.drop()  # the upstream may never read the rest
+            elif self._persistent and not surplus:
                 self.state = State.IDLE
                 self._keeper.keep(self)
             else:
-                self.state = State.ENDING
-                self.transport.loseConnection()
+                self._close()
         response.body_ended()
+
+    def _close(self) -> None:
+        self.state = State.ENDING
+        closing = self._closing = Timeout(self._keeper.clock)
+        closing.start(CLOSE_SECONDS, self.drop)
+        self.transport.loseConnection()
 
     def _uploaded(self, failure: Failure | None) -> None:
         self._upload = None
         if failure is not None:
             self._fail(failure, RequestGenerationFailed)
+        elif self._requester is not None:
+            self._requester.uploaded()
 
     def _fail(self, failure: Failure, kind: type[Exception] = ResponseFailed) -> None:
         """End the connection, because this is no response, or that was no request."""
@@ -291,3 +313,6 @@ class UpstreamConnection(Occupant, TwistedProtocol):
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.stop()
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing.stop()

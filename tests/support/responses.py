@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web._newclient import Request as TwistedRequest
@@ -73,6 +74,8 @@ class _Reader:
         )
         response.start(self)
 
+    def uploaded(self) -> None: ...
+
     def failed(self, failure: Failure) -> None:
         error = request_failure(failure, Peer(ORIGIN, "upstream"), 10).value
         self.reading.failure = error.message if isinstance(error, APIError) else repr(error)
@@ -85,6 +88,9 @@ class _Reader:
 
 
 class _Keeper:
+    def __init__(self) -> None:
+        self.clock: Any = Clock()
+
     def keep(self, connection: UpstreamConnection) -> None: ...
 
     def forget(self, connection: UpstreamConnection) -> None: ...

@@ -102,6 +102,8 @@ class Told:
         self.responses: list[UpstreamResponse] = []
         self.failures: list[Failure] = []
 
+    def uploaded(self) -> None: ...
+
     def responded(self, response: UpstreamResponse) -> None:
         self.responses.append(response)
 
@@ -116,6 +118,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.connections: list[UpstreamConnection] = []
+        self.clock: Any = Clock()
 
     def keep(self, connection: UpstreamConnection) -> None:
         self.connections.append(connection)
