@@ -113,16 +113,16 @@ class DownstreamChannel(StrictChannel):
         super().requestDone(request)
 
     def _end_turn(self) -> None:
-        """Leave a request that waits behind an answered one for the next turn; watch one that has begun."""
+        """Leave a request that waits behind an answered one for later; watch one that has begun."""
         answered = self.paused
-        if not self._pipeline.end_turn(self, self._begin_turn):
+        if not self._pipeline.end_turn(self):
             self._at_start = answered and not self._closing.begun
             self.watch_head()
 
-    def _begin_turn(self) -> None:
-        self._pipeline.begin_turn(self)
-        if not (self.paused or self.is_closing or self._waitingForTransport):
-            self.resume_reading()
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        if self.paused and not self._busyReceiving:  # a request waits, or may come
+            self._end_turn()
 
     def take_over(self, receiver: Callable[[bytes], None], going_away: Callable[[], None]) -> bytes:
         """Hand all further bytes to `receiver`, and return those that came after the request.
@@ -135,8 +135,7 @@ class DownstreamChannel(StrictChannel):
         # comes while the channel closes has to reach the receiver, too.
         self.dataReceived = receiver  # type: ignore[method-assign, assignment]
         self.going_away = going_away
-        held, self._dataBuffer = b"".join(self._dataBuffer), []
-        return held
+        return self.release()
 
     # Its limits of time, and its end
 
@@ -153,10 +152,6 @@ class DownstreamChannel(StrictChannel):
         return self._closing.begun
 
     @property
-    def is_idle(self) -> bool:
-        return bool(self.line_mode) and not self.in_head
-
-    @property
     def is_taking(self) -> bool:
         """Whether a response is still on its way. StallWatch bounds how long that may take."""
         return self._turned_away is None and self.outbox.waiting
@@ -168,6 +163,7 @@ class DownstreamChannel(StrictChannel):
     def _close(self, *, linger: bool) -> None:
         self._at_start = False
         self.forget_body()
+        self.release()
         self._closing.close(self, self.site.timeOut, linger=linger)
 
     def close_after_writes(self) -> None:

@@ -36,7 +36,7 @@ def take_plain(channel: StrictChannel, data: bytes) -> bool:
 def _render_whole(channel: StrictChannel, request: PlainRequest, rest: bytes) -> None:
     """Render a request without a body; `rest` belongs to the next one."""
     if rest:
-        channel._dataBuffer.append(rest)
+        channel.hold(rest)
     channel.suspend_timeout()
     channel._handlingRequest = True
     channel.setRawMode()

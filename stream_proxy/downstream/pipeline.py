@@ -1,11 +1,12 @@
-"""Pipelined requests, each of which has a turn of the reactor.
+"""Pipelined requests, each of which has a turn of the reactor, once the client reads what came before.
 
-Requests that are answered at once do not keep other clients waiting, however many come in one read.
+Requests that are answered at once do not keep other clients waiting, however many come in one read. Nor do
+responses pile up for a client that does not read them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -14,7 +15,7 @@ from stream_proxy.transport.timers import Timeout
 
 
 class Pipeline:
-    """Requests of a connection that wait for the next turn.
+    """Requests of a connection that wait for the next turn, or for the client to read.
 
     :param clock: the reactor.
     """
@@ -25,23 +26,30 @@ class Pipeline:
         self._next_turn = Timeout(clock)
 
     def answered(self, channel: StrictChannel) -> None:
-        """Leave what has come after a request that was answered while its read is worked on."""
-        channel.paused = channel._busyReceiving
+        """Leave what comes after a request that was answered while its read is worked on, or is not read."""
+        channel.paused = channel._busyReceiving or channel._waitingForTransport
 
-    def end_turn(self, channel: StrictChannel, go_on: Callable[[], None]) -> bool:
-        """Call `go_on` in the next turn if a request waits for it; return whether one does."""
-        if not (channel.paused and channel._buffer) or channel.is_closing:
+    def end_turn(self, channel: StrictChannel) -> bool:
+        """Begin the next request in the next turn, or once the client reads; return whether it waits."""
+        waits = channel._buffer or channel._waitingForTransport
+        if not (channel.paused and waits) or channel.is_closing:
             channel.paused = False
             return False
-        channel._networkProducer.pauseProducing()
-        if not self._next_turn.running:
-            self._next_turn.start(0, go_on)
+        if channel._buffer:
+            channel.pause_reading()
+            if not self._next_turn.running:
+                self._next_turn.start(0, partial(self._begin_turn, channel))
         return True
 
-    def begin_turn(self, channel: StrictChannel) -> None:
-        """Let `channel` read what was left."""
+    def _begin_turn(self, channel: StrictChannel) -> None:
+        if channel._waitingForTransport:
+            # The channel ends this turn again when the client has read. Under TLS this may be known only now,
+            # because what a turn wrote is encrypted at its end.
+            return
         channel.paused = False
         channel.dataReceived(b"")
+        if not (channel.paused or channel.is_closing or channel._waitingForTransport or channel.is_full):
+            channel.resume_reading()
 
     def stop(self) -> None:
         """Leave what waits unread."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 
+from stream_proxy.downstream.holding_channel import HoldingChannel
 from stream_proxy.downstream.time_limits import HeadLimit
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import (
@@ -50,7 +50,7 @@ class StrictSite(Protocol):
         """Log the end of a connection that is no request's."""
 
 
-class StrictChannel(HTTPChannel):
+class StrictChannel(HoldingChannel):
     """Channel that refuses whatever another server on the way could read in another way.
 
     Subclasses decide how a connection ends: what came in the same read as the bytes that closed it still
@@ -176,6 +176,11 @@ class StrictChannel(HTTPChannel):
         """Whether a head has begun that is not over."""
         return bool(self.line_mode and not self.is_closing and (self._buffer or self.requests))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has begun."""
+        return bool(self.line_mode) and not self.in_head
+
     def watch_head(self) -> None:
         """Bound the time of a head that has begun."""
         if not self.in_head:
@@ -189,14 +194,6 @@ class StrictChannel(HTTPChannel):
             self.watch_head()
         else:
             self.refuse(head_too_slow(self.site.limits.request_head_seconds))
-
-    def pause_reading(self) -> None:
-        """Pause the upload."""
-        self._networkProducer.pauseProducing()
-
-    def resume_reading(self) -> None:
-        """Resume the upload."""
-        self._networkProducer.resumeProducing()
 
     def allow_reads(self, most: int) -> None:
         """Read up to `most` bytes at once, while they are an upload that is passed on as it is."""

@@ -147,14 +147,18 @@ class HeadTimeTests(LimitsTestCase):
 
     def test_slow_reader(self) -> None:
         """The time does not run while the channel is paused because the client reads nothing."""
-        channel, transport, clock = self.channel()
-        channel.dataReceived(GET + GET[:-2])
-        channel.pauseProducing()
-        clock.advance(600)
-        self.assertNotIn(b"408", transport.value())
-        channel.resumeProducing()
-        clock.advance(60)
-        self.assertIn(b"HTTP/1.1 408", transport.value())
+        for begun in (True, False):
+            channel, transport, clock = self.channel()
+            channel.dataReceived(GET + GET[:-2])
+            if begun:
+                clock.advance(0)
+            channel.pauseProducing()
+            clock.advance(600)
+            self.assertNotIn(b"408", transport.value())
+            channel.resumeProducing()
+            clock.advance(0)
+            clock.advance(60)
+            self.assertIn(b"HTTP/1.1 408", transport.value())
 
     def test_no_timer(self) -> None:
         """A head in one read, and the blank line that some clients send before it, start no timer."""

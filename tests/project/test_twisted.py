@@ -133,6 +133,16 @@ class ChannelTests(SynchronousTestCase):
         self.channel.dataReceived(b"early")
         self.assertEqual((self.channel._dataBuffer, self.channel._buffer), ([b"early"], b""))
 
+    def test_channel_holds(self) -> None:
+        """Reading stops with more than ``_optimisticEagerReadSize`` held, and goes on after the response."""
+        self.assertEqual(self.channel._optimisticEagerReadSize, 16_384)
+        self.channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.channel.dataReceived(b"\r\n" + bytes(16_383))
+        self.assertEqual(self.transport.producerState, "paused")
+        self.channel._dataBuffer = [b"\r\n"]
+        self.channel.requests[0].finish()
+        self.assertEqual((self.transport.producerState, self.channel._dataBuffer), ("producing", []))
+
     def test_channel_body(self) -> None:
         """A decoder is there as long as a body arrives, and has the trailers at its end."""
         self.channel.timeOut = 60

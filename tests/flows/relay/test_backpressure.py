@@ -11,8 +11,9 @@ from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.request_log import RequestLog
 from tests.support.certificates import server_context, trust
 from tests.support.flood import MIB, Pour, numbered, small_buffers
-from tests.support.loopback import LoopbackTestCase, turns
-from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk
+from tests.support.loopback import Lines, LoopbackTestCase, turns
+from tests.support.payloads import CHAT, CHAT_BODY
+from tests.support.stalls import EVENTS, LARGE
 from tests.support.wire import (
     CHUNKED_UPLOAD,
     GET,
@@ -120,28 +121,32 @@ class BackpressureTests(LoopbackTestCase):
         self.assertLess(await pour.stopped() * 65536, self.bound)
 
     async def test_second_response(self) -> None:
-        """The response to a pipelined request waits until the client has read the response before it."""
-        pieces = numbered(self.total)
-        pour: Deferred[Pour] = Deferred()
+        """A pipelined request is sent upstream once the client has read the response before it."""
+        requests: list[str] = []
 
         async def script(stream: Stream) -> None:
             small_buffers(stream)
-            if (await read_request(stream)).method == "POST":
-                text = chunk({"content": "x" * 16 * MIB}, "stop")
-                respond(stream, 200, text + DONE, [("Content-Type", "text/event-stream")])
-                return
-            stream.write(head(200, [("Content-Length", str(self.total))]))
-            pour.callback(Pour(stream, pieces))
-            await stream.rest()
+            while True:
+                requests.append((await read_request(stream)).method)
+                if requests[-1] == "POST":
+                    respond(stream, 200, LARGE, EVENTS)
+                else:
+                    respond(stream, 200, b"second")
 
         upstream = await self.upstream(script)
-        client = await self.client(await self.proxy(upstream.url))
+        log = Lines()
+        client = await self.client(await self.proxy(upstream.url, log=RequestLog(observer=log)))
         small_buffers(client)
         client.transport.pauseProducing()
         send_request(client, "POST", CHAT, CHAT_BODY)
         client.write(GET)
-        poured = await pour
-        self.assertLess(await poured.stopped() * 65536, self.bound)
+        await log.match("POST")
+        await turns(30)
+        self.assertEqual(requests, ["POST"])
+        client.transport.resumeProducing()
+        self.assertGreater(len((await read_response(client)).body), 16 * MIB)
+        self.assertEqual((await read_response(client)).body, b"second")
+        self.assertEqual(requests, ["POST", "GET"])
 
 
 class ClientGoneTests(LoopbackTestCase):
