@@ -90,6 +90,13 @@ def count_separators(data: bytes) -> int:
     return len(data) - len(data.translate(None, _SEPARATORS))
 
 
+def count_values(data: bytes) -> int:
+    """Return how many bytes of `data`, whose strings are whole, stand before values."""
+    if b'"' not in data:
+        return count_separators(data)
+    return sum(map(count_separators, _outside_strings(data)))
+
+
 def _outside_strings(data: bytes) -> Iterator[bytes]:
     """Yield JSON without the contents of its strings, a part at a time: the pieces take memory, too."""
     if b'\\"' in data:  # escapes hide where strings end

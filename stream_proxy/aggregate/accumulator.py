@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from stream_proxy.aggregate.budget import ValueBudget
@@ -20,31 +21,38 @@ class EventAccumulator:
 
     Sans-I/O: pass the events of an `SSEDecoder` to `feed`, and call `end` at the end of the stream. Once
     there is a result or an error, neither has an effect.
+
+    A large result takes long to put together. With `by_steps` the terminal event only begins that, and
+    whoever feeds it goes through the `steps` then, before there is a result.
     """
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
+        self.by_steps = False
         self._max_values = max_values
         self._budget = ValueBudget(max_values)
-        self._result: bytes | None = None
+        self._result: list[bytes] | None = None  # in pieces
+        self._steps: Iterator[int] | None = None  # what is left to do after the terminal event
         self._failure: APIError | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether there is a result, as from the terminal event on."""
-        return self._result is not None
+        """Whether the terminal event has come: there is a result, or there are `steps` to it."""
+        return self._result is not None or self._steps is not None
 
     def feed(self, event: ServerSentEvent) -> None:
         """Process one event.
 
         :raises APIError: the upstream reported an error, sent invalid JSON, or exceeded the bound.
         """
-        if event.data and self._result is None and self._failure is None:
+        if event.data and self._result is None and self._steps is None and self._failure is None:
             try:
                 if len(event.data) > self._max_values:  # a byte is no more than a value
                     self._budget.check_event(event.data)
                 self._process(event)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
+            if self._steps is not None:
+                self._go_on()
 
     def end(self, stray: bytes = b"", *, clean: bool = True) -> None:
         """Process the end of the stream; the events of `SSEDecoder.end` come before it.
@@ -53,7 +61,7 @@ class EventAccumulator:
         :param clean: whether the body ended as its framing said it would.
         :raises APIError: the stream ended before its terminal event.
         """
-        if self._result is None and self._failure is None:
+        if not self.complete and self._failure is None:
             try:
                 reported = find_error(stray)
                 if reported is not None:
@@ -61,9 +69,25 @@ class EventAccumulator:
                 self._process_end(clean)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
+            if self._steps is not None:
+                self._go_on()
 
-    def result_bytes(self) -> bytes:
-        """Return the result as JSON.
+    def steps(self) -> Iterator[int]:
+        """Yield the cost of each step to the result, in bytes of small events that take as long.
+
+        :raises APIError: the result exceeds a bound.
+        """
+        steps = self._steps
+        if steps is not None:
+            try:
+                yield from steps
+            except (APIError, ValueError, RecursionError) as error:
+                raise self._fail(error) from None
+            finally:
+                self._steps = None
+
+    def result_pieces(self) -> list[bytes]:
+        """Return the result as JSON in pieces of about 128 KiB, a small one as a single one.
 
         :raises IncompleteStreamError: there is no result yet.
         :raises APIError: the call failed.
@@ -74,6 +98,11 @@ class EventAccumulator:
             raise IncompleteStreamError("The stream has not delivered its terminal event yet.")
         return self._result
 
+    def result_bytes(self) -> bytes:
+        """Return the result as JSON; raise as `result_pieces` does."""
+        pieces = self.result_pieces()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def result(self) -> dict[str, Any]:
         """Return the result as a new dictionary; raise as `result_bytes` does."""
         result: dict[str, Any] = decode_json(self.result_bytes())
@@ -81,15 +110,24 @@ class EventAccumulator:
 
     @abstractmethod
     def _process(self, event: ServerSentEvent) -> None:
-        """Process an event; the terminal one sets ``_result``. A ValueError means invalid JSON."""
+        """Process an event; the terminal one sets ``_result`` or ``_steps``.
+
+        :raises ValueError: it holds invalid JSON.
+        """
 
     @abstractmethod
     def _process_end(self, clean: bool) -> None:
-        """Set ``_result`` if the stream is complete without its terminal event, else raise."""
+        """Set ``_result`` or ``_steps`` if the stream is complete without its terminal event, else raise."""
 
     @abstractmethod
     def _release(self) -> None:
         """Free what was held for the result."""
+
+    def _go_on(self) -> None:
+        """Go through the steps now, unless whoever feeds this does it."""
+        if not self.by_steps:
+            for _ in self.steps():
+                pass
 
     def _fail(self, error: Exception) -> APIError:
         if not isinstance(error, APIError):

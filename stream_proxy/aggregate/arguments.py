@@ -8,15 +8,21 @@ it (DeepSeek behind Baidu Qianfan), or ``{}`` first (gateways to Claude, whose `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import dropwhile
 
 import msgspec
 
-from stream_proxy.lenient_json import decode_json, decode_members
+from stream_proxy.aggregate.long_text import beginning
+from stream_proxy.lenient_json import decode_json
 
 # Characters of arguments that are no JSON and yet read, in all of a response: that takes up to 50 ns each.
 _MOST_READ = 1_048_576
+# Bytes of fragments in JSON strings that are more than so many characters, however these are escaped.
+_LONG_BYTES = 12 * _MOST_READ
+# Fragments, or complete objects, that are looked at in one step.
+_STEP_FRAGMENTS = 8192
+_STEP_OBJECTS = 512
 # Characters that may be parsed to learn whether arguments are complete, besides twice as many as there are.
 _SPARE = 65_536
 # Beyond this size two objects are compared as texts only.
@@ -26,6 +32,8 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
 _strings = msgspec.json.Decoder(list[str]).decode
 _any_value = msgspec.json.Decoder(msgspec.Raw).decode
+# Steps of reading, and what is read.
+_Reading = Generator[None, None, str | None]
 
 
 class Arguments:
@@ -53,43 +61,63 @@ class Arguments:
 
     def getvalue(self) -> str:
         """Return the fragments, joined."""
-        # Decoding all of a run at once is much faster, and mostly enough.
-        return "".join(
-            [part if isinstance(part, str) else _string(b'"%b"' % b"".join(part)) for part in self._parts]
-        )
+        return "".join(self.blocks())
+
+    def blocks(self) -> Iterator[str]:
+        """Yield the fragments, those of a run joined."""
+        for part in self._parts:
+            # Decoding all of a run at once is much faster, and mostly enough.
+            yield part if isinstance(part, str) else _string(b'"%b"' % b"".join(part))
+
+    def __repr__(self) -> str:
+        return beginning(self.blocks())
+
+    @property
+    def are_long(self) -> bool:
+        """Whether there are more characters than are read."""
+        size = 0
+        for part in self._parts:
+            size += len(part if isinstance(part, str) else b"".join(part))
+            if size > _LONG_BYTES:
+                return True
+        return False
 
     @property
     def complete(self) -> bool:
         """Whether the last thing that came is a complete object."""
-        self._scan()
+        for _ in self._scan():
+            pass
         return bool(self._wholes) and not self._current
 
     def are_said_again(self, text: str) -> bool:
         """Report whether `text` repeats or extends these arguments, which are complete."""
         return is_object(text) and _later(self._wholes[-1], text) is not None
 
-    def readings(self) -> Iterator[str | None]:
-        """Yield what the fragments may have been meant to be, the likeliest first."""
+    def readings(self, joined: str) -> Iterator[_Reading]:
+        """Yield the steps to what the fragments may have been meant to be, the likeliest first.
+
+        :param joined: the fragments, joined.
+        """
         yield self._cumulative()
-        yield _repeated(self.getvalue().strip())
-        yield _without_empty_object(self.getvalue())
+        yield _read_at_once(_repeated(joined.strip()))
+        yield _read_at_once(_without_empty_object(joined))
         yield self._folded()
 
-    def _flatten(self, start: int) -> list[str]:
-        """Return the fragments from a part on, one by one."""
-        fragments: list[str] = []
+    def _flatten(self, start: int) -> Iterator[str]:
+        """Yield the fragments from a part on, one by one."""
         for part in self._parts[start:]:
             if isinstance(part, str):
-                fragments.append(part)
+                yield part
             else:
-                fragments += _strings(b'["%b"]' % b'","'.join(part))
-        return fragments
+                yield from _strings(b'["%b"]' % b'","'.join(part))
 
-    def _scan(self) -> None:
-        """Sort the fragments that came since the last scan; together the scans take linear time."""
+    def _scan(self) -> Iterator[None]:
+        """Sort the fragments that came since the last scan, in steps; all scans together take linear time."""
         new = self._flatten(self._scanned)
         self._scanned = len(self._parts)
-        for fragment in new:
+        for at, fragment in enumerate(new):
+            if at % _STEP_FRAGMENTS == _STEP_FRAGMENTS - 1:
+                yield
             self._size += len(fragment)
             blank = not fragment or fragment.isspace()
             if not self._current and (blank or (self._wholes and not opens_object(fragment))):
@@ -102,11 +130,13 @@ class Arguments:
                     self._wholes.append(text)
                     self._current = []
 
-    def _cumulative(self) -> str:
-        """Return what the fragments make if those that hold all before them replace it."""
+    def _cumulative(self) -> _Reading:
+        """Return, by steps, what the fragments make if those that hold all before them replace it."""
         parts: list[str] = []
         length = 0
-        for fragment in dropwhile(_is_nothing, self._flatten(0)):
+        for at, fragment in enumerate(dropwhile(_is_nothing, self._flatten(0))):
+            if at % _STEP_FRAGMENTS == _STEP_FRAGMENTS - 1:
+                yield
             # As only a fragment of that length is compared with the whole, this takes linear time.
             if len(fragment) >= length and fragment.startswith("".join(parts)):
                 parts, length = [fragment], len(fragment)
@@ -115,13 +145,15 @@ class Arguments:
                 length += len(fragment)
         return "".join(parts)
 
-    def _folded(self) -> str | None:
-        """Return what the complete objects amount to, if each repeats or extends the one before."""
-        self._scan()
+    def _folded(self) -> _Reading:
+        """Return, by steps, what the complete objects make, if each repeats or extends the one before."""
+        yield from self._scan()
         if not self._wholes:
             return None
         whole = self._wholes[0]
-        for further in self._wholes[1:]:
+        for at, further in enumerate(self._wholes[1:]):
+            if at % _STEP_OBJECTS == _STEP_OBJECTS - 1:
+                yield
             later = _later(whole, further)
             if later is None:
                 return None
@@ -134,17 +166,48 @@ class ArgumentReader:
 
     def __init__(self) -> None:
         self._left = _MOST_READ
+        self._read: dict[int, str | Arguments] = {}  # by their identities, until returned
 
-    def read(self, arguments: Arguments) -> str:
-        """Return the fragments, joined, or if that is no JSON the first reading that is an object."""
-        joined = arguments.getvalue()
-        if _is_json(joined) or len(joined) > self._left:
-            return joined
+    def read(self, arguments: Arguments) -> str | Arguments:
+        """Return the fragments, joined, or if that is no JSON the first reading that is an object.
+
+        Arguments that are too long to be joined are returned as they are.
+        """
+        found = self._read.pop(id(arguments), None)
+        if found is None:
+            for _ in self.steps(arguments):
+                pass
+            found = self._read.pop(id(arguments))
+        return found
+
+    def steps(self, arguments: Arguments) -> Iterator[None]:
+        """Yield after each step of the work that `read` is, but for the last one."""
+        found: str | Arguments
+        if arguments.are_long:
+            found = "" if all(map(_is_blank, arguments.blocks())) else arguments
+        else:
+            found = arguments.getvalue()
+            if len(found) <= self._left and not _is_json(found):
+                found = yield from self._search(arguments, found)
+        self._read[id(arguments)] = found
+
+    def _search(self, arguments: Arguments, joined: str) -> Generator[None, None, str]:
+        """Return, by steps, the first reading that is an object."""
         self._left -= len(joined)
-        for reading in arguments.readings():
+        yield
+        for steps in arguments.readings(joined):
+            reading = yield from steps
             if reading is not None and is_object(reading):
                 return reading
+            yield
         return _without_empty_object(joined) or joined
+
+
+class Outline(ArgumentReader):
+    """A reader that leaves out what arguments say, for those who look at the values around them."""
+
+    def read(self, arguments: Arguments) -> str | Arguments:
+        return ""
 
 
 def opens_object(text: str) -> bool:
@@ -163,10 +226,18 @@ def is_object(text: str) -> bool:
     except UnicodeError:  # lone surrogates
         pass
     try:
-        decode_members(text.encode("utf-8", "replace"))
-        return True
+        return isinstance(decode_json(text.encode("utf-8", "replace")), dict)
     except ValueError:
         return False
+
+
+def _read_at_once(reading: str | None) -> _Reading:
+    return reading
+    yield
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _is_nothing(fragment: str) -> bool:

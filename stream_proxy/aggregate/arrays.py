@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import Any, TypeAlias
 
+from stream_proxy.aggregate.long_text import LongText
 from stream_proxy.lenient_json import is_integer
 
 #: An object under construction: its members are JSON, or what grows into JSON.
@@ -37,6 +37,11 @@ class Entries:
     def entries(self) -> list[object]:
         """The entries so far."""
         return self._entries
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether no entry is an object."""
+        return self._last is None
 
     def append(self, value: object) -> None:
         """Append a value that is not an object."""
@@ -162,6 +167,6 @@ def differ(entry: Object, fragment: Object, key: str) -> bool:
 
 def holds(text: object, value: str) -> bool:
     """Report whether `text`, which may be under construction, is `value`."""
-    if isinstance(text, StringIO):  # a long one is not built for each of its fragments
-        return text.tell() == len(value) and text.getvalue() == value
+    if isinstance(text, LongText):  # a long one is not built for each of its fragments
+        return text.size == len(value) and text.getvalue() == value
     return text == value

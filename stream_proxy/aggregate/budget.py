@@ -63,6 +63,14 @@ class ValueBudget:
         if values_exceed(data, self.most):
             raise response_too_many_values(self.most)
 
+    def check_values(self, count: int) -> None:
+        """Judge a result by the number of its values.
+
+        :raises APIError: there are too many.
+        """
+        if count > self.most:
+            raise response_too_many_values(self.most)
+
     def check_chunk(self, chunk: Object) -> None:
         """Judge a decoded chunk larger than `LIGHT_BYTES` by the work of merging it.
 

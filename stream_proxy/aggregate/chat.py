@@ -5,11 +5,14 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object" and
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+
 from stream_proxy.aggregate.accumulator import EventAccumulator
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
-from stream_proxy.aggregate.budget import LIGHT_BYTES
-from stream_proxy.aggregate.choice import PADDING, Choice
-from stream_proxy.aggregate.merge import Object, overlay
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, Outline
+from stream_proxy.aggregate.budget import LIGHT_BYTES, ValueBudget
+from stream_proxy.aggregate.choice import PADDING, Choice, place_usage
+from stream_proxy.aggregate.merge import LONG, Object, arguments_in, overlay
+from stream_proxy.aggregate.pieces import PieceEncoder
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error, error_in, is_ping, names_error
 from stream_proxy.error_codes import ErrorCode
@@ -24,6 +27,12 @@ _PADDINGS = frozenset({PADDING, "p"})
 _DONE = b"[DONE]"
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
+# What is made of so many bytes of chunks is put together at once.
+_SMALL = LONG
+# Costs of the steps to a result: those of reading arguments, of one call, and of one choice.
+_STEP_COST = 40_960
+_CALL_COST = 64
+_CHOICE_COST = 128
 # The order of the non-streaming API.
 _KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
 
@@ -87,7 +96,9 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._fed += size
         if self._fed > self._check_at:
             messages = [choice.message for choice in self._choices.values()]
-            self._check_at += self._budget.check(messages, lambda: encode_json(self._completion()))
+            self._check_at += self._budget.check(
+                messages, lambda: encode_json(_completion(self._top, self._choices, Outline()))
+            )
         if self._fed > self._measure_at:
             self._measure()
 
@@ -166,21 +177,11 @@ class ChatCompletionsAccumulator(EventAccumulator):
                 choice = self._choices[index] = Choice()
             choice.add(entry)
 
-    def _completion(self, reader: ArgumentReader | None = None) -> Object:
-        top = {key: value for key, value in self._top.items() if key not in _PADDINGS}
-        top["object"] = "chat.completion"
-        seed = f"{top.get('id')} {top.get('created')}"
-        choices = sorted(self._choices.items())
-        top["choices"] = [choice.completion(index, seed, reader) for index, choice in choices]
-        if "x_groq" in top:
-            for choice in top["choices"]:  # Groq labels the deltas of reasoning, but no whole message
-                choice["message"].pop("channel", None)
-        _place_usage(top, [choice.usage() for choice in self._choices.values()])
-        return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
-
     def _measure(self) -> None:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
-        room = self._max_bytes - len(encode_json(self._completion()))
+        room = self._max_bytes - sum(
+            map(len, PieceEncoder().pieces(_completion(self._top, self._choices, None)))
+        )
         if room < 0:
             raise response_too_large(self._max_bytes)
         self._measure_at = self._fed + max(room, self._max_bytes // _MEASURE_SHARE)
@@ -195,11 +196,20 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._finish()
 
     def _finish(self) -> None:
-        result = encode_json(self._completion(ArgumentReader()))
+        if self._fed > _SMALL:
+            self._steps = self._finishing()
+            return
+        result = encode_json(_completion(self._top, self._choices, ArgumentReader()))
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
         self._budget.check_json(result)
-        self._result = result
+        self._result = [result]
+        self._release()
+
+    def _finishing(self) -> Iterator[int]:
+        """Put a large result together; yield after each step what that cost."""
+        budget = self._budget
+        self._result = yield from _assembled(self._top, self._choices, self._max_bytes, budget)
         self._release()
 
     def _process_end(self, clean: bool) -> None:
@@ -229,16 +239,52 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._choices = {}
 
 
-def _place_usage(top: Object, usages: list[object]) -> None:
-    """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
-    groq = top.get("x_groq")
-    if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
-        usages = [*usages, groq["usage"]]
-        top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
-        if not top["x_groq"]:
-            del top["x_groq"]
-    objects = [usage for usage in usages if isinstance(usage, dict)]
-    if objects and top.get("usage") is None:
-        top["usage"] = {}
-        for usage in objects:
-            overlay(top["usage"], usage)
+def _assembled(
+    top: Object, choices: dict[int, Choice], max_bytes: int, budget: ValueBudget
+) -> Generator[int, None, list[bytes]]:
+    """Return a large completion in pieces; yield after each step what it cost."""
+    reader = ArgumentReader()
+    ordered = sorted(choices.items())
+    for _, choice in ordered:
+        for arguments in arguments_in(choice.message):
+            for _ in reader.steps(arguments):
+                yield _STEP_COST
+            yield _CALL_COST
+    made: list[Object] = []
+    for index, choice in ordered:
+        made.append(choice.completion(index, _seed(top), reader))
+        yield _CHOICE_COST
+    encoder = PieceEncoder()
+    pieces: list[bytes] = []
+    size = 0
+    for piece in encoder.pieces(_around(top, choices, made)):
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise response_too_large(max_bytes)
+        yield encoder.cost
+    budget.check_values(encoder.values)
+    return pieces
+
+
+def _completion(top: Object, choices: dict[int, Choice], reader: ArgumentReader | None) -> Object:
+    seed = _seed(top)
+    made = [choice.completion(index, seed, reader) for index, choice in sorted(choices.items())]
+    return _around(top, choices, made)
+
+
+def _seed(top: Object) -> str:
+    """Return what tells this result apart from others."""
+    return f"{top.get('id')} {top.get('created')}"
+
+
+def _around(members: Object, choices: dict[int, Choice], made: list[Object]) -> Object:
+    """Return the completion, given what was made of its choices."""
+    top = {key: value for key, value in members.items() if key not in _PADDINGS}
+    top["object"] = "chat.completion"
+    top["choices"] = made
+    if "x_groq" in top:
+        for choice in made:  # Groq labels the deltas of reasoning, but no whole message
+            choice["message"].pop("channel", None)
+    place_usage(top, [choice.usage() for choice in choices.values()])
+    return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top

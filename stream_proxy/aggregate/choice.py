@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from io import StringIO
-
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from stream_proxy.aggregate.long_text import LongText
 from stream_proxy.aggregate.merge import Object, fill, lengthens, merge_delta, overlay, settled
 from stream_proxy.aggregate.tool_calls import ToolCalls, finish_calls
 
@@ -55,8 +54,10 @@ class Choice:
     def add_text(self, key: str, text: str) -> None:
         """Append to a text of the message."""
         known = self.message.get(key)
-        if isinstance(known, StringIO):
-            known.write(text)
+        if isinstance(known, LongText):
+            known.room -= known.append(text)
+            if known.room < 0:
+                known.end_block()
         else:
             merge_delta(self.message, {key: text})
 
@@ -77,7 +78,7 @@ class Choice:
         """
         message: Object = settled(self.message, reader)
         fill(message, self._whole)
-        extra: Object = settled(self._extra)
+        extra: Object = settled(self._extra, reader)
         extra.pop("usage", None)
         for key in _ONLY_STREAMED:
             if key != "index" or message.get(key) == index:  # the choice's, once more (Mistral)
@@ -118,6 +119,21 @@ class Choice:
             self._logprobs += value
         elif not isinstance(self._logprobs, dict) or isinstance(value, dict):
             self._logprobs = value
+
+
+def place_usage(top: Object, usages: list[object]) -> None:
+    """Move the usage to the top, where whole answers have it, from a choice (Moonshot) or ``x_groq``."""
+    groq = top.get("x_groq")
+    if isinstance(groq, dict) and isinstance(groq.get("usage"), dict):
+        usages = [*usages, groq["usage"]]
+        top["x_groq"] = {key: value for key, value in groq.items() if key != "usage"}
+        if not top["x_groq"]:
+            del top["x_groq"]
+    objects = [usage for usage in usages if isinstance(usage, dict)]
+    if objects and top.get("usage") is None:
+        top["usage"] = {}
+        for usage in objects:
+            overlay(top["usage"], usage)
 
 
 def _extend(target: Object, key: str, value: object) -> None:

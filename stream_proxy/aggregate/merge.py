@@ -2,17 +2,18 @@
 
 `merge_delta` merges the deltas of a stream: strings concatenate, and entries of arrays find their place.
 `overlay` merges objects that are sent again in full: the later value wins. The tree under construction holds
-accumulators in place of texts and of arrays; `settled` returns it as plain JSON values.
+accumulators in place of texts and of arrays; `settled` returns it as JSON values, but for long texts.
 """
 
 from __future__ import annotations
 
-from io import StringIO
+from collections.abc import Iterator
 from typing import Any
 
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, Outline
 from stream_proxy.aggregate.arrays import Details, Entries, Parts, holds
 from stream_proxy.aggregate.arrays import Object as Object
+from stream_proxy.aggregate.long_text import LongText, repeated_blocks
 from stream_proxy.aggregate.tool_calls import ToolCalls
 
 # Set once, by the first value that is not empty.
@@ -52,6 +53,8 @@ _ARRAYS: dict[str, type[Entries]] = {
     "tool_calls": ToolCalls,
 }
 _ARGUMENTS = "arguments"
+#: Texts with more characters are not joined: that takes as long as a turn of the reactor may.
+LONG = 2**18
 
 
 class VendorText:
@@ -65,7 +68,7 @@ class VendorText:
     def __init__(self, first: str) -> None:
         self._first = first
         self._repeats = 1
-        self._text: StringIO | None = None
+        self._text: LongText | None = None
 
     def write(self, fragment: str) -> None:
         """Add a fragment."""
@@ -73,16 +76,15 @@ class VendorText:
             if fragment == self._first:
                 self._repeats += 1
                 return
-            self._text = StringIO()
-            self._text.write(self._first * self._repeats)
+            self._text = LongText(repeated_blocks(self._first, self._repeats))
         self._text.write(fragment)
 
-    def getvalue(self) -> str:
+    def value(self) -> str | LongText:
         """Return the whole."""
-        return self._first if self._text is None else self._text.getvalue()
+        return self._first if self._text is None else self._text
 
 
-_GROWING = (StringIO, VendorText, Arguments)
+_GROWING = (LongText, VendorText, Arguments)
 
 
 def merge_delta(target: Object, delta: Object) -> None:
@@ -125,7 +127,7 @@ def merge_delta(target: Object, delta: Object) -> None:
 
 def lengthens(target: Object, delta: Object) -> bool:
     """Report whether merging `delta`, one text, would only append it to a text in `target`."""
-    return all(isinstance(target.get(key), (str, StringIO)) for key in delta)
+    return all(isinstance(target.get(key), (str, LongText)) for key in delta)
 
 
 def overlay(target: Object, newer: Object) -> None:
@@ -154,15 +156,42 @@ def fill(target: Object, whole: Object) -> None:
 def settled(value: Any, reader: ArgumentReader | None = None) -> Any:
     """Return `value` as plain JSON values; the tree itself is not changed and can go on growing.
 
+    Texts of more than `LONG` characters stay as they are: a `PieceEncoder` takes them.
+
     :param reader: reads arguments as what was meant; without one their fragments are just joined.
     """
     if isinstance(value, dict):
         return {key: settled(member, reader) for key, member in value.items()}
     if isinstance(value, Entries):
-        return value.finish([settled(entry, reader) for entry in value.entries])
-    if isinstance(value, Arguments) and reader is not None:
-        return reader.read(value)
-    return value.getvalue() if isinstance(value, _GROWING) else value
+        if value.are_plain:  # there may be hundreds of thousands
+            return list(value.entries)
+        # Entries that are no objects came whole.
+        return value.finish(
+            [settled(entry, reader) if isinstance(entry, dict) else entry for entry in value.entries]
+        )
+    if isinstance(value, Arguments):
+        return reader.read(value) if reader is not None else value.getvalue()
+    if isinstance(value, VendorText):
+        value = value.value()
+    if not isinstance(value, LongText):
+        return value
+    if value.size <= LONG:
+        return value.getvalue()
+    return "" if isinstance(reader, Outline) else value
+
+
+def arguments_in(value: object) -> Iterator[Arguments]:
+    """Yield the arguments in a tree, in the order in which `settled` reads them."""
+    if isinstance(value, Arguments):
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            if isinstance(member, dict | Entries | Arguments):
+                yield from arguments_in(member)
+    elif isinstance(value, Entries):
+        for entry in value.entries:
+            if isinstance(entry, dict):
+                yield from arguments_in(entry)
 
 
 def _place_for_object(target: Object, key: str) -> Object | Entries:
@@ -179,7 +208,7 @@ def _place_for_array(target: Object, key: str) -> Entries:
     if isinstance(old, Entries):
         return old
     array = target[key] = _ARRAYS.get(key, Entries)()
-    text = old.getvalue() if isinstance(old, StringIO) else old
+    text = old.getvalue() if isinstance(old, LongText) else old
     if key in TEXT_OR_PARTS and text and isinstance(text, str):
         _add_text(array, text)
     return array
@@ -216,8 +245,7 @@ def _append(target: Object, key: str, old: str, value: str) -> None:
     """Append to a text that has come in one fragment so far."""
     if key in REPEATABLE and old == value:
         return
-    # Adding str to str copies the whole each time; a StringIO grows in place and is one object.
-    text = target[key] = StringIO() if key in KNOWN_TEXTS else VendorText(old)
-    if isinstance(text, StringIO):
+    text = target[key] = LongText() if key in KNOWN_TEXTS else VendorText(old)
+    if isinstance(text, LongText):
         text.write(old)
     text.write(value)

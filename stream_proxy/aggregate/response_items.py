@@ -7,12 +7,12 @@ among them, and some of these never send ``response.output_item.done`` either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Mapping
 from typing import TypeVar
 
 from msgspec import Raw
 
-from stream_proxy.aggregate.response_texts import NULL, Text, TextRun, run_of
+from stream_proxy.aggregate.response_texts import NULL, Text, TextRun, run_of, value_of
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
 
 _ADDED = "response.output_item.added"
@@ -45,6 +45,8 @@ _HOLLOW = frozenset(_TYPES.values()) - {"reasoning"}
 _EMPTY = re.compile(rb'null|""|\[\s*\]')
 _NO_ID = b""
 _NOWHERE = b"null"  # no output_index
+# Costs of putting an item, and a text, together: see `EventAccumulator.steps`.
+_ITEM_COST, _TEXT_COST = 16, 16
 # What a text counts for besides its characters: about the JSON around it.
 _TEXT_BYTES = 64
 
@@ -72,7 +74,7 @@ class _Item:
     def size(self) -> int:
         """Return how many bytes are held for it."""
         texts = (*self.strings.values(), *self.parts.values())
-        return len(self.body) + _size(texts)
+        return len(self.body) + sum(len(text.value) + _TEXT_BYTES for text in texts)
 
     def end(self, body: bytes, *, hollow: bool) -> None:
         """Replace it by what it became; some back ends leave out what they have sent in pieces."""
@@ -81,23 +83,24 @@ class _Item:
             self.strings.clear()
             self.parts.clear()
 
-    def json(self, status: str) -> bytes | None:
+    def whole(self, status: str) -> Raw | dict[str, object] | None:
         """Return the item, or ``None`` if nothing came of it; `status` is for one that did not end."""
         pieces = self.strings or self.parts
         if self.ended and not pieces:
-            return self.body
-        members = decode_members(self.body)
-        if not pieces and _is_hollow(self.type, members):
+            return Raw(self.body)
+        began = decode_members(self.body)
+        if not pieces and _is_hollow(self.type, began):
             return None
+        members: dict[str, object] = {**began}
         for name, text in self.strings.items():
             members[name] = text.json()
         for name in ("content", "summary"):
-            parts = _parts_json(self.parts, name)
+            parts = _whole_parts(self.parts, name)
             if parts:
-                members[name] = Raw(b"[" + b",".join(parts) + b"]")
+                members[name] = parts
         if "status" in members and not self.ended:
-            members["status"] = Raw(encode_json(status))
-        return encode_json(members)
+            members["status"] = status
+        return members
 
 
 class ResponseItems:
@@ -106,6 +109,7 @@ class ResponseItems:
     def __init__(self) -> None:
         #: The bytes that are held.
         self.held = 0
+        self._texts = 0
         self._items: list[_Item] = []
         self._by_id: dict[bytes, _Item] = {}  # by their ids as JSON
         self._last_at: dict[bytes, _Item] = {}  # the last one with an output_index, by that as JSON
@@ -116,8 +120,8 @@ class ResponseItems:
 
     @property
     def count(self) -> int:
-        """The number of items, and of messages that are none yet."""
-        return len(self._items) + len(self._loose)
+        """The number of items and of messages that are none yet, or that of texts if it is higher."""
+        return max(len(self._items) + len(self._loose), self._texts)
 
     def take(self, kind: str, events: list[bytes]) -> None:
         """Add events of one kind, one of the `ITEM_EVENTS`, given the data of each, which should be JSON."""
@@ -145,18 +149,23 @@ class ResponseItems:
         if text is not None and not text.whole:
             self._run = run_of(kind, members, data, text)
 
-    def output(self, response_id: object, *, complete: bool) -> list[bytes]:
-        """Return the items as JSON.
+    def output(self, response_id: object, *, complete: bool) -> Generator[int, None, list[object]]:
+        """Return the items, for a `PieceEncoder`; yield after each step what it cost.
 
         :param response_id: the Response's, from which a message that has no id gets one.
         :param complete: whether the Response is; if not, nor are items that the stream did not finish.
         """
         status = "completed" if complete else "incomplete"
-        found = [(item.index, body) for item in self._items if (body := item.json(status)) is not None]
+        found: list[tuple[int, object]] = []
+        for item in self._items:
+            whole = item.whole(status)
+            if whole is not None:
+                found.append((item.index, whole))
+            yield _ITEM_COST + _TEXT_COST * (len(item.strings) + len(item.parts))
         message = self._message(response_id, status)
         if message is not None:
             found.append(message)
-        return [body for _, body in sorted(found, key=lambda each: each[0])]
+        return [whole for _, whole in sorted(found, key=lambda each: each[0])]
 
     def _add_item(self, members: _Members, *, ended: bool) -> None:
         body = bytes(members.get("item", NULL))
@@ -222,6 +231,7 @@ class ResponseItems:
         text = texts.get(key)
         if text is None:
             text = texts[key] = Text()
+            self._texts += 1
             self.held += _TEXT_BYTES
         return text
 
@@ -240,7 +250,7 @@ class ResponseItems:
             return self._last_of.get(_TYPES[stem]) or self._last_of.get(None)
         return item if item is None or item.type in (None, _TYPES[stem]) else None
 
-    def _message(self, response_id: object, status: str) -> tuple[int, bytes] | None:
+    def _message(self, response_id: object, status: str) -> tuple[int, object] | None:
         """Return the one assistant message that texts without an item make, after its index."""
         if not self._loose:
             return None
@@ -249,31 +259,22 @@ class ResponseItems:
         id = self._loose_id
         if not isinstance(id, str) or not id:
             id = "msg_" + str(response_id or "").removeprefix("resp_")
-        content = [Raw(part) for _, parts in loose for part in _parts_json(parts, "content")]
-        fields = {"id": id, "type": "message", "status": status, "role": "assistant", "content": content}
-        return loose[0][0], encode_json(fields)
+        content = [part for _, parts in loose for part in _whole_parts(parts, "content")]
+        encoded = Raw(encode_json(id))
+        fields = {"id": encoded, "type": "message", "status": status, "role": "assistant", "content": content}
+        return loose[0][0], fields
 
 
-def _size(texts: Iterable[Text]) -> int:
-    return sum(len(text.value) + _TEXT_BYTES for text in texts)
-
-
-def value_of(members: _Members, name: str) -> object:
-    """Return the decoded member `name`, ``None`` if it is missing."""
-    value: object = decode_json(bytes(members.get(name, NULL)))
-    return value
-
-
-def _parts_json(parts: _Parts, name: str) -> list[bytes]:
+def _whole_parts(parts: _Parts, name: str) -> list[object]:
     """Return the parts that belong into an item's member `name`, by index."""
-    found = []
+    found: list[object] = []
     for (stem, _), text in sorted(parts.items(), key=lambda each: _number(each[0][1], 0)):
         _, member, type, key = _PARTS[stem]
         if member == name:
             fields: dict[str, object] = {"type": type}
             if stem == _OUTPUT_TEXT:
                 fields |= {"annotations": [], "logprobs": Raw(text.logprobs)}
-            found.append(encode_json({**fields, key: text.json()}))
+            found.append({**fields, key: text.json()})
     return found
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from stream_proxy.lenient_json import decode_members, encode_json
+from stream_proxy.aggregate.pieces import PIECE_BYTES
+from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 
 NULL = Raw(b"null")
 
@@ -59,9 +60,9 @@ class Text:
         self.value += pieces
         return len(pieces)
 
-    def json(self) -> Raw:
-        """Return the string as JSON."""
-        return Raw(b'"' + self.value + b'"')
+    def json(self) -> Raw | bytearray:
+        """Return the string as JSON; a long one is not copied, but returned as it is, without quotes."""
+        return self.value if len(self.value) > PIECE_BYTES else Raw(b'"' + self.value + b'"')
 
 
 class TextRun:
@@ -105,6 +106,12 @@ def run_of(kind: str, members: Mapping[str, Raw], data: bytes, text: Text) -> Te
     marks = [item] if part is None else [item, part]
     both = data[min(mark.start for mark in marks) : max(mark.stop for mark in marks)]
     return TextRun(kind, data[item], b"" if part is None else data[part], both, text)
+
+
+def value_of(members: Mapping[str, Raw], name: str) -> object:
+    """Return the decoded member `name`, ``None`` if it is missing."""
+    value: object = decode_json(bytes(members.get(name, NULL)))
+    return value
 
 
 def _span(names: tuple[str, ...], members: Mapping[str, Raw], data: bytes) -> slice | None:

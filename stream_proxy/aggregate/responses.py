@@ -6,13 +6,16 @@ Shapes are those of the OpenAI API reference, "Streaming events" of the Response
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import groupby
 
 from msgspec import Raw
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
+from stream_proxy.aggregate.pieces import PIECE_BYTES, PieceEncoder
 from stream_proxy.aggregate.reported_error import status_of
-from stream_proxy.aggregate.response_items import ITEM_EVENTS, ResponseItems, value_of
+from stream_proxy.aggregate.response_items import ITEM_EVENTS, ResponseItems
+from stream_proxy.aggregate.response_texts import value_of
 from stream_proxy.aggregate.sse import ServerSentEvent, valid_utf8
 from stream_proxy.aggregate.stream_errors import ERROR_KEYS, error_in, names_error, response_error
 from stream_proxy.error_codes import ErrorCode
@@ -160,14 +163,33 @@ class ResponseAccumulator(EventAccumulator):
                 raise error
         if _NO_OUTPUT.fullmatch(response.get("output", _NULL)):
             self._add_deferred()
-            complete = status not in ("failed", "incomplete")
-            items = self._items.output(value_of(response, "id"), complete=complete)
-            if items:
-                response["output"] = Raw(b"[" + b",".join(items) + b"]")
-                result = encode_json(response)
+            if self._items.count:
+                self._budget.check_nodes(len(response))
+                complete = status not in ("failed", "incomplete")
+                self._steps = self._rebuilding(response, result, complete=complete)
+                return
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
-        self._result = result
+        self._result = [result]
+        self._release()
+
+    def _rebuilding(self, response: _Members, as_sent: bytes, *, complete: bool) -> Iterator[int]:
+        """Fill a Response's output with the items; yield after each step what it cost."""
+        small = self._items.held <= PIECE_BYTES
+        items = yield from self._items.output(value_of(response, "id"), complete=complete)
+        if small:
+            items = [Raw(encode_json(item)) for item in items]
+        whole = {**response, "output": items}
+        pieces: list[bytes] = [] if items else [as_sent]
+        size = 0
+        encoder = PieceEncoder()
+        for piece in () if not items else [encode_json(whole)] if small else encoder.pieces(whole):
+            pieces.append(piece)
+            size += len(piece)
+            if size > self._max_bytes:
+                raise response_too_large(self._max_bytes)
+            yield encoder.cost
+        self._result = pieces
         self._release()
 
     def _process_end(self, clean: bool) -> None:

@@ -10,6 +10,7 @@ that hides the cut (Caddy 2.6).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
@@ -19,13 +20,15 @@ from zope.interface import implementer
 
 from stream_proxy.downstream.closing import unfinished
 from stream_proxy.downstream.request import ProxyRequest
-from stream_proxy.downstream.response import break_off, respond, respond_error, start_response
+from stream_proxy.downstream.response import break_off, respond, respond_error, start_json, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.timers import Timeout
 
 _BLANK = b" "
+# Bytes of a large response that are written in one turn of the reactor.
+_TURN_BYTES = 2**21
 _HEAD = (
     (b"Content-Type", b"application/json"),
     (b"X-Accel-Buffering", b"no"),  # nginx would hold blanks back until its buffer is full
@@ -57,6 +60,8 @@ class Heartbeat:
         self._stopped: Callable[[], None] | None = stopped
         self._timeout = Timeout(clock)
         self._paused = False
+        self._pieces: deque[bytes] = deque()  # of a large response, which are not written yet
+        self._whole: Callable[[], None] | None = None
         #: Whether the head is out.
         self.begun = False
         #: How many bytes of the body are.
@@ -73,6 +78,8 @@ class Heartbeat:
         if self.begun and isinstance(self._request, ProxyRequest):
             self._request.stopping = None
         self._timeout.stop()
+        self._pieces.clear()
+        self._whole = None
 
     def begin(self, status: int, reason: bytes | None, headers: Iterable[RawHeader]) -> None:
         """Send the head of a response of unknown length, and the first blank."""
@@ -93,6 +100,30 @@ class Heartbeat:
             self._finish(body)
         else:
             self._cut(body)
+
+    def respond_in_pieces(
+        self,
+        status: int,
+        reason: bytes | None,
+        headers: Iterable[RawHeader],
+        pieces: list[bytes],
+        whole: Callable[[], None],
+    ) -> None:
+        """Send a large response, or the rest of it, piece by piece and as fast as the client reads.
+
+        :param whole: called once it is written.
+        """
+        if self.begun and not 200 <= status < 300:
+            self._cut(b"".join(pieces))
+            whole()
+            return
+        self.stop()
+        self._pieces.extend(pieces)
+        self._whole = whole
+        if not self.begun:
+            start_json(self._request, status, reason, headers, sum(map(len, pieces)))
+            self._request.registerProducer(self, True)
+        self._timeout.start(0, self._write_pieces)
 
     def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
         """Send an error, or cut the response whose head went out with its envelope."""
@@ -116,6 +147,8 @@ class Heartbeat:
 
     def resumeProducing(self) -> None:
         self._paused = False
+        if self._pieces and not self._timeout.running:
+            self._timeout.start(0, self._write_pieces)
 
     def stopProducing(self) -> None:
         """Do nothing: the flow hears of a lost client from its request."""
@@ -131,6 +164,24 @@ class Heartbeat:
     def _blank(self) -> None:
         self.sent += len(_BLANK)
         self._request.write(_BLANK)
+
+    def _write_pieces(self) -> None:
+        """Write what one turn may take, and leave the rest to the next one or to a client that reads."""
+        left = _TURN_BYTES
+        while self._pieces and not self._paused and left > 0:
+            piece = self._pieces.popleft()
+            left -= len(piece)
+            self.sent += len(piece)
+            self._request.write(piece)
+        whole = self._whole
+        if self._pieces:
+            if not self._paused:
+                self._timeout.start(0, self._write_pieces)
+        elif whole is not None:
+            self._whole = None
+            self._request.unregisterProducer()
+            self._request.finish()
+            whole()
 
     def _finish(self, body: bytes) -> None:
         self.sent += len(body)

@@ -41,10 +41,17 @@ def respond(
     request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes
 ) -> None:
     """Send a whole JSON response."""
-    own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % len(body))]
-    start_response(request, status, reason, [*headers, *own])
+    start_json(request, status, reason, headers, len(body))
     request.write(body)
     request.finish()
+
+
+def start_json(
+    request: server.Request, status: int, reason: bytes | None, headers: Iterable[RawHeader], length: int
+) -> None:
+    """Set the head of a JSON response with a body of so many bytes."""
+    own = [(b"Content-Type", b"application/json"), (b"Content-Length", b"%d" % length)]
+    start_response(request, status, reason, [*headers, *own])
 
 
 def respond_error(request: server.Request, error: APIError, headers: Iterable[RawHeader] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
@@ -17,13 +18,16 @@ from stream_proxy.http.content_coding import ContentDecoder
 from stream_proxy.lenient_json import BOM
 from stream_proxy.limits import Limits
 
+# The size of a collected response's pieces: it is copied piece by piece.
+_PIECE_BYTES = 2**20
+
 
 class Aggregation(Protocol):
     """Something that takes a decoded body, and has a result once there is enough of it. Sans-I/O."""
 
     @property
     def complete(self) -> bool:
-        """Whether the result is there."""
+        """Whether there is enough of it; then the `steps` lead to the result."""
 
     def feed(self, piece: bytes) -> None:
         """Add the next bytes.
@@ -32,14 +36,20 @@ class Aggregation(Protocol):
         """
 
     def end(self, error: APIError | None) -> None:
-        """End the body, after which there is a result.
+        """End the body, after which the `steps` lead to a result.
 
         :param error: ``None`` if the body ended as its framing promised.
         :raises APIError: there is no result.
         """
 
-    def result_bytes(self) -> bytes:
-        """Return the result, which is JSON."""
+    def steps(self) -> Iterator[int]:
+        """Put the result together, and yield what each step cost; see :class:`PacedBody`.
+
+        :raises APIError: the result exceeds a bound.
+        """
+
+    def result(self) -> list[bytes]:
+        """Return the pieces of the result, which is JSON."""
 
 
 class StreamAggregation:
@@ -62,6 +72,7 @@ class StreamAggregation:
         else:
             response = self._accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
             self._reader = ResponseBlocks(self._events, response)
+        self._accumulator.by_steps = True
 
     @property
     def complete(self) -> bool:
@@ -77,8 +88,11 @@ class StreamAggregation:
                 self._accumulator.feed(event)
         self._accumulator.end(self._events.stray(), clean=error is None)
 
-    def result_bytes(self) -> bytes:
-        return self._accumulator.result_bytes()
+    def steps(self) -> Iterator[int]:
+        return self._accumulator.steps()
+
+    def result(self) -> list[bytes]:
+        return self._accumulator.result_pieces()
 
 
 class JSONAggregation:
@@ -106,6 +120,12 @@ class JSONAggregation:
         if not self._content.ended:
             raise compressed_data_cut()
 
-    def result_bytes(self) -> bytes:
+    def steps(self) -> Iterator[int]:
+        return iter(())
+
+    def result(self) -> list[bytes]:
         # A byte order mark is tolerated at the start alone, and blanks may have gone out before it.
-        return bytes(self._body).removeprefix(BOM)
+        start = len(BOM) if self._body.startswith(BOM) else 0
+        return [
+            bytes(self._body[at : at + _PIECE_BYTES]) for at in range(start, len(self._body), _PIECE_BYTES)
+        ]

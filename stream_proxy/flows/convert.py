@@ -103,31 +103,31 @@ class Conversion(RelayingCall):
         for piece in self._content.pieces(data) if self._content is not None else ():
             if self._stage is not None:
                 self._stage.feed(piece)
-                self._advance()
+                aggregation = self._advance()
+                if aggregation is not None:
+                    yield from self._complete(aggregation)
+                    return
             yield len(piece)
             self.touch()
-        if isinstance(self._stage, Inspection):  # much data can hold little, too
-            self._advance()
+        yield from self._complete(self._advance())  # much data can hold little, too
 
     def _body_ended(self, error: APIError | None) -> Iterator[int]:
-        stage = self._stage
-        if isinstance(stage, Inspection):
-            if error is not None:
-                self.fail(error)
-            else:
-                self._decide(stage, ended=True)
-        elif stage is not None:
-            stage.end(error)
-            self._complete(stage)
-        yield 0
+        if error is not None and isinstance(self._stage, Inspection):
+            self.fail(error)
+            return
+        aggregation = self._advance(ended=True)
+        if aggregation is not None and not aggregation.complete:
+            aggregation.end(error)
+        yield from self._complete(aggregation)
 
-    def _advance(self) -> None:
-        """Go on to the next stage if this one has enough of the body."""
+    def _advance(self, *, ended: bool = False) -> Aggregation | None:
+        """Go on to the next stage if it is clear what the body is; return the last one if it has enough."""
+        if isinstance(self._stage, Inspection):
+            self._decide(self._stage, ended=ended)
         stage = self._stage
-        if isinstance(stage, Inspection):
-            self._decide(stage, ended=False)
-        elif stage is not None and stage.complete:
-            self._complete(stage)
+        if stage is None or isinstance(stage, Inspection):
+            return None
+        return stage if ended or stage.complete else None
 
     def _decide(self, inspection: Inspection, *, ended: bool) -> None:
         """Choose what becomes of the response, once it is clear what it is.
@@ -147,7 +147,7 @@ class Conversion(RelayingCall):
         if kind is not BodyKind.EVENTS and inspection.succeeded(kind):
             self._fallbacks.succeeded()
         if kind is BodyKind.EVENTS or self._heartbeat.begun:
-            self._aggregate(inspection, kind, ended=ended)
+            self._aggregate(inspection, kind)
         else:
             self._relay_response(inspection.headers(kind, response.headers), inspection.held)
 
@@ -159,7 +159,7 @@ class Conversion(RelayingCall):
         self._stop_reading()
         self.relay(self.response, headers, held)
 
-    def _aggregate(self, inspection: Inspection, kind: BodyKind, *, ended: bool) -> None:
+    def _aggregate(self, inspection: Inspection, kind: BodyKind) -> None:
         """Put one JSON together out of what has come and what will."""
         if self._content is None or kind is BodyKind.OTHER:
             raise inspection.unusable()
@@ -172,11 +172,6 @@ class Conversion(RelayingCall):
             aggregation = JSONAggregation(self._content, self.limits.max_response_bytes)
         self._stage = aggregation
         aggregation.feed(inspection.seen)
-        if ended and not aggregation.complete:
-            aggregation.end(None)
-            self._complete(aggregation)
-        else:
-            self._advance()
 
     def _stop_reading(self) -> None:
         body, self._body = self._body, None
@@ -204,12 +199,25 @@ class Conversion(RelayingCall):
     def _stopped(self) -> None:
         self.fail(service_stopping())
 
-    def _complete(self, aggregation: Aggregation) -> None:
+    def _complete(self, aggregation: Aggregation | None) -> Iterator[int]:
+        """Send the result, by steps if it is large; do nothing without an aggregation."""
+        if aggregation is None:
+            return
+        for cost in aggregation.steps():
+            yield cost
+            self.touch()
         response = self.response
         assert response is not None
         if isinstance(aggregation, StreamAggregation):
             self._fallbacks.succeeded()
-        headers = converted_response_headers(response.headers)
-        self._heartbeat.respond(response.status, response.reason, headers, aggregation.result_bytes())
+        status, pieces = response.status, aggregation.result()
+        head = status, response.reason, converted_response_headers(response.headers)
+        if len(pieces) <= 1:
+            self._heartbeat.respond(*head, b"".join(pieces))
+            self.drain()
+            self.close(Outcome(status, self.sent))
+            return
+        self.stop_waiting()
+        self._stop_reading()
         self.drain()
-        self.close(Outcome(response.status, self.sent))
+        self._heartbeat.respond_in_pieces(*head, pieces, lambda: self.close(Outcome(status, self.sent)))

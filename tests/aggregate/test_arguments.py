@@ -47,6 +47,7 @@ def read(*fragments: str) -> str:
         _ = asked.complete
     reader = ArgumentReader()
     found = reader.read(arguments)
+    assert isinstance(found, str)
     assert found == reader.read(asked) == reader.read(asked)
     return found
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
+from stream_proxy.aggregate.arrays import identity
 from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.merge import merge_delta, settled
 from stream_proxy.aggregate.responses import ResponseAccumulator
@@ -165,6 +167,13 @@ class IndexTests(SynchronousTestCase):
                 [(entry[key], entry["text"]) for entry in settled(message)[key]],
                 [(at * MODULUS, "xx") for at in range(1, 200)],
             )
+
+    def test_huge_integers(self) -> None:
+        """Integers beyond what Python writes in decimal are told apart, with either sign."""
+        huge = 10 ** (sys.int_info.default_max_str_digits + 100)
+        found = [identity(number) for number in (huge, huge + 1, -huge, huge)]
+        self.assertEqual((len(set(found)), found[0]), (3, found[3]))
+        self.assertTrue(all(isinstance(each, str) for each in found))
 
 
 class ResponseTests(BudgetTestCase):

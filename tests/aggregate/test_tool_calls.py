@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.aggregate import merge
+from stream_proxy.aggregate import long_text
 from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, settled
 from stream_proxy.aggregate.tool_calls import finish_calls
@@ -172,7 +172,7 @@ class IndexTests(SynchronousTestCase):
                 built += self.tell()
                 return super().getvalue()
 
-        self.patch(merge, "StringIO", Counting)
+        self.patch(long_text, "StringIO", Counting)
         count = 1_000
         found = apart(*(call("", "ab" * (n % 3 + 1), index=0, id=str(n % 2)) for n in range(count)))
         size = sum(len(each["function"]["name"]) for each in found)

@@ -84,7 +84,9 @@ def replayed(entry: Entry, reads: list[bytes], *, cut: bool = False) -> tuple[in
         if not aggregation.complete:
             broken = upstream_error("The connection broke off.", ErrorCode.UPSTREAM_CUT)
             aggregation.end(broken if cut else None)
-        return 200, json.loads(aggregation.result_bytes())
+        for _ in aggregation.steps():
+            pass
+        return 200, json.loads(b"".join(aggregation.result()))
     except APIError as error:
         return error.status, json.loads(error.envelope())
 

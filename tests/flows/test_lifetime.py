@@ -202,6 +202,24 @@ class ConversionLifetimeTests(LifetimeTests):
             await self.ask(await self.proxy(upstream.url), body=body)
             await self.assert_free(Exchange)
 
+    async def test_large_result(self) -> None:
+        """A large result leaves nothing, sent whole or left by its client."""
+        text = b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % (b"x" * 900_000)
+        body = text * 9 + b"data: [DONE]\n\n"
+        parts = (event_stream_head() + b"%x\r\n" % len(body), body + b"\r\n0\r\n\r\n")
+        upstream = await self.upstream(self.script(*parts))
+        port = await self.proxy(upstream.url)
+        self.assertGreater(len(await self.ask(port)), 8_000_000)
+        await self.assert_free(Exchange, Conversion, Heartbeat, PacedBody, StreamAggregation)
+        client = await self.client(port)
+        send_request(client, "POST", CHAT, CHAT_BODY)
+        await client.some()
+        self.watch()
+        client.abort()
+        await client.gone()
+        await turns(20)
+        await self.assert_free(Conversion, Heartbeat)
+
     async def test_cut(self) -> None:
         """A call leaves nothing if its upstream closes or resets before, in and after the head."""
         for parts in ((), (event_stream_head(),), (STREAM[:-40],)):

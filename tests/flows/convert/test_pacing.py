@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from typing import Any, cast
 from unittest import TestCase
@@ -10,7 +11,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError, upstream_error
+from stream_proxy.flows.aggregation import StreamAggregation
 from stream_proxy.flows.pacing import TURN_BYTES, PacedBody
+from tests.support.loopback import LoopbackTestCase
+from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, chunk
+from tests.support.wire import Stream, read_request, respond
 
 
 class Response:
@@ -123,3 +128,55 @@ class PacingTests(TestCase):
             self.assertEqual((self.done, self.ends), ([*before, 0], []))
             self.assertEqual([type(failure.value) for failure in self.failures], [APIError])
             self.assertEqual(self.response.asked, ["pause"] * len(before))
+
+
+class TurnTests(LoopbackTestCase):
+    """Turns of conversions, counted rather than timed."""
+
+    async def turns(self, body: bytes) -> tuple[list[int], list[int], Any]:
+        """Return how many bytes each turn fed, what the steps to the result cost in each, and the answer."""
+        fed, spent = [0], [0]
+        turn, feed, steps = PacedBody._turn, StreamAggregation.feed, StreamAggregation.steps
+
+        def counted_turn(body: PacedBody) -> None:
+            fed.append(0)
+            spent.append(0)
+            turn(body)
+
+        def counted_feed(aggregation: StreamAggregation, piece: bytes) -> None:
+            fed[-1] += len(piece)
+            feed(aggregation, piece)
+
+        def counted_steps(aggregation: StreamAggregation) -> Iterator[int]:
+            for cost in steps(aggregation):
+                spent[-1] += cost
+                yield cost
+
+        self.patch(PacedBody, "_turn", counted_turn)
+        self.patch(StreamAggregation, "feed", counted_feed)
+        self.patch(StreamAggregation, "steps", counted_steps)
+
+        async def script(stream: Stream) -> None:
+            await read_request(stream)
+            headers = [("Content-Type", "text/event-stream"), ("Content-Encoding", "gzip")]
+            respond(stream, 200, gzip.compress(body), headers)
+
+        upstream = await self.upstream(script)
+        answer = await self.request(await self.proxy(upstream.url), "POST", CHAT, CHAT_BODY)
+        return fed, spent, answer.json()
+
+    async def test_tiny_events(self) -> None:
+        """Tiny events in few compressed bytes take many turns, none of which takes many of them."""
+        for tiny in (b"data:\n\n", b": 1\n\n", b'data:{"choices":[]}\n\n'):
+            body = tiny * (2**20 // len(tiny))
+            fed, _, answer = await self.turns(HELLO.removesuffix(DONE) + body + DONE)
+            self.assertEqual(answer["choices"][0]["message"]["content"], "Hello")
+            self.assertLess(max(fed), 3 * TURN_BYTES)
+            self.assertGreater(len(fed), 2**20 // TURN_BYTES // 3)
+
+    async def test_result(self) -> None:
+        """A large result is put together over turns, whose steps cost no more than events do."""
+        _, spent, answer = await self.turns(chunk({"content": "x" * 2**20}) * 8 + DONE)
+        self.assertEqual(len(answer["choices"][0]["message"]["content"]), 2**23)
+        self.assertGreater(len([cost for cost in spent if cost]), 8)
+        self.assertLess(max(spent), 2 * TURN_BYTES)
