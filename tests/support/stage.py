@@ -191,7 +191,7 @@ class _Connects(ClientFactory):
         self._connected.errback(reason)
 
 
-async def eventually(holds: Callable[[], bool], most: int = 2000) -> bool:
+async def eventually(holds: Callable[[], bool], most: int = 100_000) -> bool:
     """Let the reactor run until the condition holds; return whether it finally did."""
     for _ in range(most):
         if holds():
