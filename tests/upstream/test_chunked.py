@@ -53,8 +53,8 @@ def twisteds(reads: list[bytes]) -> Decoded:
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
-    """Split `body` at these places."""
-    ends = sorted(place % (len(body) + 1) for place in places)
+    """Split `body` at these places, into reads of which none is empty."""
+    ends = sorted({place % (len(body) + 1) for place in places} - {0, len(body)})
     return [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
 
 
