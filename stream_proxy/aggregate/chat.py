@@ -255,14 +255,7 @@ def _assembled(
         made.append(choice.completion(index, _seed(top), reader))
         yield _CHOICE_COST
     encoder = PieceEncoder()
-    pieces: list[bytes] = []
-    size = 0
-    for piece in encoder.pieces(_around(top, choices, made)):
-        pieces.append(piece)
-        size += len(piece)
-        if size > max_bytes:
-            raise response_too_large(max_bytes)
-        yield encoder.cost
+    pieces = yield from encoder.collect(_around(top, choices, made), max_bytes)
     budget.check_values(encoder.values)
     return pieces
 

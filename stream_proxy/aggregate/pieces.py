@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from msgspec import Raw
 
 from stream_proxy.aggregate.arguments import Arguments
 from stream_proxy.aggregate.long_text import LongText
+from stream_proxy.errors import response_too_large
 from stream_proxy.lenient_json import count_values, encode_json
 
 #: What is smaller is encoded at once: the size of the value's texts, and of the result's pieces, at least.
@@ -64,6 +65,21 @@ class PieceEncoder:
         if held:
             self.cost = size // _BYTES_PER_COST
             yield b"".join(held)
+
+    def collect(self, value: object, max_bytes: int) -> Generator[int, None, list[bytes]]:
+        """Return the pieces of a result; yield after each of them what it cost.
+
+        :raises APIError: they have more than `max_bytes` together.
+        """
+        found: list[bytes] = []
+        size = 0
+        for piece in self.pieces(value):
+            found.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                raise response_too_large(max_bytes)
+            yield self.cost
+        return found
 
     def _parts(self, value: object) -> Iterator[bytes]:
         # Not recursive: what is encoded at once may be nested deeper than Python can call.

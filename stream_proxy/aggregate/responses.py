@@ -175,21 +175,16 @@ class ResponseAccumulator(EventAccumulator):
 
     def _rebuilding(self, response: _Members, as_sent: bytes, *, complete: bool) -> Iterator[int]:
         """Fill a Response's output with the items; yield after each step what it cost."""
-        small = self._items.held <= PIECE_BYTES
         items = yield from self._items.output(value_of(response, "id"), complete=complete)
-        if small:
-            items = [Raw(encode_json(item)) for item in items]
-        whole = {**response, "output": items}
-        pieces: list[bytes] = [] if items else [as_sent]
-        size = 0
-        encoder = PieceEncoder()
-        for piece in () if not items else [encode_json(whole)] if small else encoder.pieces(whole):
-            pieces.append(piece)
-            size += len(piece)
-            if size > self._max_bytes:
-                raise response_too_large(self._max_bytes)
-            yield encoder.cost
-        self._result = pieces
+        result: Raw | dict[str, object]
+        if not items:
+            result = Raw(as_sent)
+        elif self._items.held > PIECE_BYTES:
+            result = {**response, "output": items}
+        else:
+            encoded = [Raw(encode_json(item)) for item in items]
+            result = Raw(encode_json({**response, "output": encoded}))
+        self._result = yield from PieceEncoder().collect(result, self._max_bytes)
         self._release()
 
     def _process_end(self, clean: bool) -> None:
