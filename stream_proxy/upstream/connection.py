@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
@@ -18,16 +18,14 @@ from twisted.web._newclient import (
     ResponseFailed,
     ResponseNeverReceived,
 )
-from zope.interface import implementer
 
 from stream_proxy.transport.timers import Timeout
-from stream_proxy.transport.tuning import has_unread, has_unsent, tune
-from stream_proxy.upstream.failures import DeadPathError
+from stream_proxy.transport.tuning import has_unread, has_unsent
 from stream_proxy.upstream.http1.body import Body, body_of
 from stream_proxy.upstream.http1.faults import InvalidAnswerError
-from stream_proxy.upstream.http1.head import HeadReader, ResponseHead
+from stream_proxy.upstream.http1.head import HeadReader
+from stream_proxy.upstream.opening import Opening
 from stream_proxy.upstream.response import UpstreamResponse
-from stream_proxy.upstream.slots import Occupant
 from stream_proxy.upstream.upload import SLICE_BYTES, Outgoing, ProducedUpload, Upload, upload_of
 
 #: Seconds that an orderly close may take: over TLS it waits for the peer's.
@@ -87,8 +85,7 @@ class State(Enum):
     ENDING = auto()
 
 
-@implementer(IHandshakeListener)
-class UpstreamConnection(Occupant, TwistedProtocol):
+class UpstreamConnection(Opening, TwistedProtocol):
     """Connection that can be kept and used again.
 
     A response may come before the request's body is out. When such a response is whole, the connection ends:
@@ -102,11 +99,9 @@ class UpstreamConnection(Occupant, TwistedProtocol):
     requests = 0
     #: When it became idle, by the pool's clock.
     idle_since = 0.0
-    transport: Any
 
     def __init__(self, keeper: Keeper, origin: str) -> None:
-        #: Fires once when the first request may be sent; fails if the connection or its handshake does.
-        self.ready: Deferred[None] = Deferred()
+        self.ready = Deferred()
         self.state = State.IDLE
         self._keeper = keeper
         self._origin = origin
@@ -178,15 +173,6 @@ class UpstreamConnection(Occupant, TwistedProtocol):
 
     # Twisted's hooks
 
-    def connectionMade(self) -> None:
-        tune(self.transport)
-        if not ISSLTransport.providedBy(self.transport):
-            self.ready.callback(None)
-
-    def handshakeCompleted(self) -> None:
-        if not self.ready.called:
-            self.ready.callback(None)
-
     def dataReceived(self, data: bytes) -> None:
         try:
             if self._body is not None:
@@ -203,11 +189,7 @@ class UpstreamConnection(Occupant, TwistedProtocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.is_gone = True
         torn = reason.check(ConnectionDone) is None
-        if self.path_is_dead:
-            reason = Failure(DeadPathError())
-        if not self.ready.called:
-            self.ready.errback(reason)
-        self.ready.addErrback(lambda _: None)  # whoever waited has got the failure
+        reason = self.not_opened(reason)
         produced = isinstance(self._upload, ProducedUpload)
         begun = self._reader is not None and self._reader.begun
         body, requester, response = self._body, self._requester, self._response
@@ -242,7 +224,9 @@ class UpstreamConnection(Occupant, TwistedProtocol):
         self.state = State.RESPONDING
         self._persistent = head.persistent
         self._body = body = body_of(head)
-        response = self._response = self._response_of(head)
+        response = self._response = UpstreamResponse(
+            head.status, head.reason, head.fields, head.length, self, self._origin
+        )
         requester.responded(response)
         if self._response is not response:  # it was dropped
             return
@@ -250,9 +234,6 @@ class UpstreamConnection(Occupant, TwistedProtocol):
             self._finish(response, surplus=bool(head.rest))
         elif head.rest:
             self._read_body(body, head.rest)
-
-    def _response_of(self, head: ResponseHead) -> UpstreamResponse:
-        return UpstreamResponse(head.status, head.reason, head.fields, head.length, self, self._origin)
 
     def _read_body(self, body: Body, data: bytes) -> None:
         content = body.feed(data)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 
 from stream_proxy.transport.dead_path import PathWatch
+from stream_proxy.transport.timers import Timeout
 from stream_proxy.upstream.connection import UpstreamConnection
 from stream_proxy.upstream.failures import ConnectLimitError
+from stream_proxy.upstream.opening import Opening
 from stream_proxy.upstream.pool import UpstreamPool
 from stream_proxy.upstream.route import ResolvedRoute
 from stream_proxy.upstream.slots import Slots
+
+C = TypeVar("C", bound=Opening)
 
 
 class Connections:
@@ -62,7 +67,16 @@ class Connections:
         return Deferred.fromCoroutine(self._connect())
 
     async def _connect(self) -> UpstreamConnection:
-        waiting: Deferred[Any] = self.endpoint.connect(_Connecting(self))
+        connecting: Deferred[Any] = self.endpoint.connect(_Connecting(self))
+        return await self.within_limit(connecting, UpstreamConnection.drop)
+
+    async def within_limit(self, connecting: Deferred[C], drop: Callable[[C], object]) -> C:
+        """Return the connection that `connecting` fires with, once its first request may be sent.
+
+        :param drop: ends a connection on which that does not come.
+        :raises ConnectLimitError: it took too long.
+        """
+        waiting: Deferred[Any] = connecting
         expired = False
 
         def expire() -> None:
@@ -70,22 +84,22 @@ class Connections:
             expired = True
             waiting.cancel()
 
-        limit = self.clock.callLater(self.connect_seconds, expire)
-        connection: UpstreamConnection | None = None
+        limit = Timeout(self.clock)
+        limit.start(self.connect_seconds, expire)
+        connection: C | None = None
         try:
-            connection = await waiting
+            connection = await connecting
             waiting = connection.ready
             await waiting
             return connection
         except BaseException:
             if connection is not None and connection.transport is not None:
-                connection.drop()
+                drop(connection)
             if expired:
                 raise ConnectLimitError() from None
             raise
         finally:
-            if limit.active():
-                limit.cancel()
+            limit.stop()
 
 
 class _Connecting(Factory):

@@ -21,7 +21,7 @@ from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import raw_headers, response_headers
 from stream_proxy.upstream.asking import STALE_SECONDS, Asker
 from stream_proxy.upstream.connections import Connections
-from stream_proxy.upstream.failures import ConnectLimitError, ProxyRefusedError, replaced, request_failure
+from stream_proxy.upstream.failures import ProxyRefusedError, replaced, request_failure
 from stream_proxy.upstream.slots import Slot
 from stream_proxy.upstream.treq_carrier import carried
 from stream_proxy.upstream.twisted_client.connection import TwistedConnection
@@ -186,29 +186,9 @@ class Attempt:
         kept = unwrapped(getattr(waiting, "result", None))
         if isinstance(kept, TwistedConnection) and kept.requests:  # a connection from the pool is ready
             return kept
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            waiting.cancel()
-
-        limit = connections.clock.callLater(connections.connect_seconds, expire)
-        connection: TwistedConnection | None = None
-        try:
-            connection = unwrapped(await waiting)
-            waiting = connection.ready
-            await waiting
-            return connection
-        except BaseException:
-            if connection is not None and connection.transport is not None:
-                connection.transport.abortConnection()
-            if expired:
-                raise ConnectLimitError() from None
-            raise
-        finally:
-            if limit.active():
-                limit.cancel()
+        return await connections.within_limit(
+            waiting.addCallback(unwrapped), lambda connection: connection.transport.abortConnection()
+        )
 
     async def _ask(self, connection: TwistedConnection, request: Request) -> IResponse:
         self._connection = connection

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request
 from twisted.web.iweb import IResponse
-from zope.interface import implementer
 
 from stream_proxy.http.headers import connection_tokens
-from stream_proxy.transport.tuning import has_unread, tune
-from stream_proxy.upstream.failures import DeadPathError
+from stream_proxy.transport.tuning import has_unread
 from stream_proxy.upstream.http1.faults import HeadTooLargeError
 from stream_proxy.upstream.http1.head import MAX_HEAD_BYTES
-from stream_proxy.upstream.slots import Occupant
+from stream_proxy.upstream.opening import Opening
 from stream_proxy.upstream.twisted_client.parser import bound_head, in_head
 
 
-@implementer(IHandshakeListener)
-class TwistedConnection(Occupant, HTTP11ClientProtocol):
+class TwistedConnection(Opening, HTTP11ClientProtocol):
     """Connection in a pool of the library's user.
 
     Beyond Twisted's it bounds the response head, honours all spellings of ``Connection: close``, and delivers
@@ -34,14 +29,12 @@ class TwistedConnection(Occupant, HTTP11ClientProtocol):
     requests = 0
     #: The connection ended otherwise than by an orderly close.
     torn = False
-    transport: Any
     _head_bytes = 0
     _head: Deferred[IResponse] | None = None
 
     def __init__(self, quiescent: Callable[[TwistedConnection], None]) -> None:
         super().__init__(quiescent)
-        #: Fires once when the first request may be sent; fails if the connection or its handshake does.
-        self.ready: Deferred[None] = Deferred()
+        self.ready = Deferred()
 
     @property
     def state(self) -> str:
@@ -50,16 +43,6 @@ class TwistedConnection(Occupant, HTTP11ClientProtocol):
         if idle and has_unread(self.transport):
             return "SPOILED"  # these bytes would be taken for the next response
         return self._state
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        tune(self.transport)
-        if not ISSLTransport.providedBy(self.transport):
-            self.ready.callback(None)
-
-    def handshakeCompleted(self) -> None:
-        if not self.ready.called:
-            self.ready.callback(None)
 
     def request(self, request: Request) -> Deferred[IResponse]:
         """Send `request`; unlike Twisted's, the result fires as soon as the response's head is in."""
@@ -104,11 +87,7 @@ class TwistedConnection(Occupant, HTTP11ClientProtocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.torn = not reason.check(ConnectionDone)
-        if self.path_is_dead:
-            reason = Failure(DeadPathError())
-        if not self.ready.called:
-            self.ready.errback(reason)
-        self.ready.addErrback(lambda _: None)  # whoever waited has got the failure
+        reason = self.not_opened(reason)
         unfinished = self._state in ("TRANSMITTING", "GENERATION_FAILED")
         super().connectionLost(reason)
         if unfinished:  # Twisted forgets the body of a response that came before the request was out
