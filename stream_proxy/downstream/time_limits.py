@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from stream_proxy.transport.timers import Timeout
 from stream_proxy.transport.tuning import handshake_done, has_handshake
@@ -23,14 +23,14 @@ class IdleLimit:
     :param expired: called when the time is over.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_expired", "_seconds", "_since")
+    __slots__ = ("_clock", "_due", "_expired", "_look_later", "_seconds", "_since")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._expired: Callable[[], None] | None = expired
         self._seconds: float | None = None
         self._since = 0.0
-        self._call: IDelayedCall | None = None
+        self._look_later = Timeout(clock)
         self._due = 0.0
 
     def set(self, seconds: float | None) -> None:
@@ -39,10 +39,7 @@ class IdleLimit:
         if seconds is None or self._expired is None:
             return
         self._since = self._clock.seconds()
-        if self._call is not None and self._due > self._since + seconds:
-            self._call.cancel()
-            self._call = None
-        if self._call is None:
+        if not self._look_later.running or self._due > self._since + seconds:
             self._wait(seconds)
 
     def touch(self) -> None:
@@ -52,16 +49,13 @@ class IdleLimit:
     def stop(self) -> None:
         """Stop for good."""
         self._expired = None
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._look_later.stop()
 
     def _wait(self, seconds: float) -> None:
         self._due = self._clock.seconds() + seconds
-        self._call = self._clock.callLater(seconds, self._look)
+        self._look_later.start(seconds, self._look)
 
     def _look(self) -> None:
-        self._call = None
         if self._seconds is None or self._expired is None:
             return
         left = self._since + self._seconds - self._clock.seconds()
@@ -97,8 +91,7 @@ class HeadLimit:
 
     def end(self) -> None:
         """Note that the head is over."""
-        if self._head.running:
-            self._head.stop()
+        self._head.stop()
 
     def stop(self) -> None:
         """Stop for good."""
