@@ -55,9 +55,7 @@ class Choice:
         """Append to a text of the message."""
         known = self.message.get(key)
         if isinstance(known, LongText):
-            known.room -= known.append(text)
-            if known.room < 0:
-                known.end_block()
+            known.write(text)
         else:
             merge_delta(self.message, {key: text})
 

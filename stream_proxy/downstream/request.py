@@ -54,7 +54,6 @@ class ProxyRequest(LeanRequest):
     ``request.body`` (an :class:`RequestBody`); every other resource finds it in ``request.content``.
     """
 
-    body: RequestBody | None = None
     #: The header fields, names and values, in the order and the spelling in which they came.
     raw_fields: list[RawHeader]
     #: The head announces a body, be it an empty one.

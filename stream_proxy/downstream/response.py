@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from twisted.web import server
-from twisted.web.http_headers import Headers
 
 from stream_proxy.downstream.channel import DownstreamChannel
-from stream_proxy.downstream.lean_request import LeanRequest, ends_by_itself
+from stream_proxy.downstream.lean_request import LeanRequest, ends_by_itself, headers_of
 from stream_proxy.downstream.request import request_fields
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
@@ -27,10 +26,7 @@ def start_response(
         request.start_response(status, reason, list(headers))
         return
     close = request.responseHeaders.getRawHeaders(b"Connection")
-    fields = Headers()
-    for name, value in headers:
-        fields.addRawHeader(name, value)
-    request.responseHeaders = fields
+    fields = request.responseHeaders = headers_of(headers)
     request.defaultContentType = None
     request.setResponseCode(status, reason)
     if close and ends_by_itself(request):
