@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.headers import FIELD_TEXT, TOKEN, RawHeader
 from stream_proxy.http.host import parse_authority
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_HEAD = re.compile(
-    rb"(%b) ([\x21-\x7e]++) HTTP/1\.1\r\n((?:%b:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n" % (_TOKEN, _TOKEN)
-)
+_HEAD = re.compile(rb"(%b) ([\x21-\x7e]++) HTTP/1\.1\r\n((?:%b:%b\r\n)*+)\r\n" % (TOKEN, TOKEN, FIELD_TEXT))
 _FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 #: Fields that a server does more with than pass them on.

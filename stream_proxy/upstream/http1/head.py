@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stream_proxy.http.first_bytes import ENOUGH, foreign_protocol, is_response
-from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, connection_tokens
+from stream_proxy.http.headers import FIELD_TEXT, HOP_BY_HOP, TOKEN, RawHeader, connection_tokens
 from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
 from stream_proxy.upstream.http1.faults import (
     HeadTooLargeError,
@@ -20,11 +20,11 @@ MAX_HEAD_BYTES = 65_536
 #: The most fields in one.
 MAX_HEAD_FIELDS = 500
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_TEXT = rb"[\t\x20-\x7e\x80-\xff]*+"
-_NAME = re.compile(_TOKEN)
+_NAME = re.compile(TOKEN)
 #: A whole head as nearly all servers write them. What does not match is read line by line.
-_PLAIN = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2})(?: (%b))?\r\n((?:%b:%b\r\n)*+)\r\n" % (_TEXT, _TOKEN, _TEXT))
+_PLAIN = re.compile(
+    rb"HTTP/1\.1 ([2-9][0-9]{2})(?: (%b))?\r\n((?:%b:%b\r\n)*+)\r\n" % (FIELD_TEXT, TOKEN, FIELD_TEXT)
+)
 #: Fields that frame the body or belong to the connection.
 _OWN = HOP_BY_HOP | {b"content-length"}
 #: Options of ``Connection`` that name no field.

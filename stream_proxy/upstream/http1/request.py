@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from stream_proxy.http.headers import RawHeader
+from stream_proxy.http.headers import FIELD_TEXT, TOKEN, RawHeader
 
 #: Length of a body that is not known before its end.
 UNKNOWN = -1
 
-_FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n"
-_HEAD = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]++ [\x21-\x7e]++ HTTP/1\.1\r\n(?:%b)*+\r\n" % _FIELD)
+_HEAD = re.compile(rb"%b [\x21-\x7e]++ HTTP/1\.1\r\n(?:%b:%b\r\n)*+\r\n" % (TOKEN, TOKEN, FIELD_TEXT))
 _EXPECTING_BODY = (b"POST", b"PUT")
 
 
