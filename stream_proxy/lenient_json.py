@@ -131,19 +131,22 @@ def is_verbatim(data: bytes) -> bool:
     """Report whether `data` is JSON for all but its lone surrogates: it need not be written anew."""
     inexpressible: list[str] = []
     try:
-        json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite).decode(
-            data.decode("utf-8", "replace")
-        )
+        _noting(inexpressible).decode(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return False
     return not inexpressible
+
+
+def _noting(inexpressible: list[str]) -> json.JSONDecoder:
+    """Return a decoder that adds to `inexpressible` each constant that JSON has no spelling for."""
+    return json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite)
 
 
 def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
     """Return the members of `text`, which is known to be a JSON object."""
     blank = " \t\n\r"
     inexpressible: list[str] = []
-    decoder = json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite)
+    decoder = _noting(inexpressible)
     members: dict[str, msgspec.Raw] = {}
     at = text.index("{") + 1
     while True:
