@@ -6,26 +6,28 @@ from pathlib import Path
 from unittest import TestCase
 
 from kits.hostile.__main__ import Measurement
-from kits.hostile.shapes import REQUESTS, SHAPES
+from kits.hostile.shapes import REQUESTS, SHAPES, Shape
 
 
 class HostileTests(TestCase):
     """Bounds, with room for a slow or busy machine; without them the figures are ten times these or more."""
 
+    def check(
+        self, shape: Shape, size: int, statuses: tuple[int, ...], *, memory: float, turn: float
+    ) -> None:
+        """Send `size` bytes of a shape; check the status, the memory for each byte, and the longest turn."""
+        with self.subTest(shape.name), Measurement(Path(__file__).resolve().parent.parent) as measurement:
+            status, held, longest = measurement.cost(shape, size)
+            self.assertIn(status, statuses)
+            self.assertLess(held, memory)
+            self.assertLess(longest, turn)
+
     def test_shapes(self) -> None:
         """No shape takes more than some times its bytes, or keeps others waiting for long."""
         for shape in SHAPES:
-            with self.subTest(shape.name), Measurement(Path(__file__).resolve().parent.parent) as measurement:
-                status, memory, turn = measurement.cost(shape, 3 * 2**20)
-                self.assertIn(status, (413, 502))
-                self.assertLess(memory, 12)
-                self.assertLess(turn, 0.15)
+            self.check(shape, 3 * 2**20, (413, 502), memory=12, turn=0.15)
 
     def test_large_requests(self) -> None:
         """A request of 100 MiB is held once, and worked on in short turns."""
         for shape in REQUESTS:
-            with self.subTest(shape.name), Measurement(Path(__file__).resolve().parent.parent) as measurement:
-                status, memory, turn = measurement.cost(shape, 100 * 2**20)
-                self.assertIn(status, (200, 413))
-                self.assertLess(memory, 2)
-                self.assertLess(turn, 0.06)
+            self.check(shape, 100 * 2**20, (200, 413), memory=2, turn=0.06)

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from stream_proxy import APIError, ChatCompletionsAccumulator, SSEDecoder
+from stream_proxy import ChatCompletionsAccumulator
 from stream_proxy.aggregate.reading.chat_runs import ChatRuns
 from tests.support.compiled import skip_if_compiled
-
-Outcome = tuple[object, ...]
+from tests.support.readers import Outcome, feed_all, outcome_of
 
 
 def chunk(text: str, key: str = "content", **more: Any) -> bytes:
@@ -34,29 +33,8 @@ DONE = b"data: [DONE]\n\n"
 
 def outcome(reads: list[bytes], fast: bool, max_bytes: int = 10**6, clean: bool = True) -> Outcome:
     """Return after which read there was a result and what it was, or the error."""
-    decoder = SSEDecoder(max_event_bytes=max_bytes + 65536)
     accumulator = ChatCompletionsAccumulator(max_bytes=max_bytes)
-    runs = ChatRuns(decoder, accumulator)
-    number = 0
-    try:
-        for read in reads:
-            number += 1
-            if fast:
-                runs.feed(read)
-            else:
-                for event in decoder.feed(read):
-                    accumulator.feed(event)
-            if accumulator.complete:
-                break
-        if not accumulator.complete:
-            if fast:
-                runs.end()
-            for event in decoder.end() if clean else ():
-                accumulator.feed(event)
-            accumulator.end(decoder.stray(), clean=clean)
-        return number, accumulator.result_bytes()
-    except APIError as error:
-        return number, error.status, error.type, error.code, error.message
+    return outcome_of(reads, accumulator, ChatRuns if fast else None, max_bytes + 65_536, clean=clean)
 
 
 def counting() -> Any:
@@ -87,10 +65,8 @@ def counting() -> Any:
 def count_ways(reads: list[bytes]) -> tuple[int, int, dict[str, Any]]:
     """Return how many events were decoded, how many runs were joined, and the result."""
     accumulator = counting()
-    runs = ChatRuns(SSEDecoder(), accumulator)
-    for read in reads:
-        runs.feed(read)
-    return accumulator.decoded, accumulator.joined, accumulator.result()
+    result = feed_all(reads, accumulator, ChatRuns)
+    return accumulator.decoded, accumulator.joined, result
 
 
 KEYS = ["content", "reasoning_content", "refusal", "arguments", "name"]

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from stream_proxy import APIError, ResponseAccumulator, SSEDecoder
+from stream_proxy import ResponseAccumulator, SSEDecoder
 from stream_proxy.aggregate.reading.response_blocks import ResponseBlocks
 from tests.support.compiled import skip_if_compiled
-
-Outcome = tuple[object, ...]
+from tests.support.readers import Outcome, feed_all, outcome_of
 
 DELTA = "response.output_text.delta"
 
@@ -50,29 +49,8 @@ def outcome(
     reads: list[bytes], fast: bool, max_bytes: int = 10**6, max_values: int = 10**5, clean: bool = True
 ) -> Outcome:
     """Return after which read there was a result and what it was, or the error."""
-    decoder = SSEDecoder(max_event_bytes=max_bytes + 65_536)
     accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
-    blocks = ResponseBlocks(decoder, accumulator)
-    number = 0
-    try:
-        for read in reads:
-            number += 1
-            if fast:
-                blocks.feed(read)
-            else:
-                for each in decoder.feed(read):
-                    accumulator.feed(each)
-            if accumulator.complete:
-                break
-        if not accumulator.complete:
-            if fast:
-                blocks.end()
-            for each in decoder.end() if clean else ():
-                accumulator.feed(each)
-            accumulator.end(decoder.stray(), clean=clean)
-        return number, accumulator.result_bytes()
-    except APIError as error:
-        return number, error.status, error.type, error.code, error.message
+    return outcome_of(reads, accumulator, ResponseBlocks if fast else None, max_bytes + 65_536, clean=clean)
 
 
 def counting() -> Any:
@@ -93,10 +71,8 @@ def counting() -> Any:
 
 def count_fed(reads: list[bytes]) -> tuple[int, dict[str, Any]]:
     accumulator = counting()
-    blocks = ResponseBlocks(SSEDecoder(), accumulator)
-    for read in reads:
-        blocks.feed(read)
-    return accumulator.fed, accumulator.result()
+    result = feed_all(reads, accumulator, ResponseBlocks)
+    return accumulator.fed, result
 
 
 TEXTS = st.one_of(
