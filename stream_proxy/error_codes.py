@@ -38,6 +38,7 @@ class ErrorCode(Enum):
     EGRESS_REFUSED = 502, "The egress proxy rejected the request, or could not reach the upstream."
     SERVER_IS_OVERLOADED = 503, "`maxConnections` or `maxUpstreamWaiting` is reached."
     SERVER_STOPPING = 503, "The proxy stops, and `shutdownGraceSeconds` were too few for this response."
+    CANCELLED = 503, "An operator cancelled the request."
     NO_CONNECTION_FREE = 504, "None of the `maxUpstreamConnections` became free within `timeoutSeconds`."
 
     # The upstream's response

@@ -30,6 +30,7 @@ class Outcome(msgspec.Struct, frozen=True):
     :param status: of the response.
     :param sent: the bytes of its body that went out.
     :param problem: the reason why it failed, if it did.
+    :param code: the code of the error, if it has one.
     :param detail: anything else that the log should show.
     """
 
@@ -37,6 +38,7 @@ class Outcome(msgspec.Struct, frozen=True):
     sent: int
     problem: str | None = None
     detail: str | None = None
+    code: str | None = None
 
     @classmethod
     def gone(cls, sent: int) -> Outcome:
@@ -46,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
     @classmethod
     def failed(cls, error: APIError, sent: int) -> Outcome:
         """Return the outcome of a request that was answered with an error."""
-        return cls(error.status, sent, error.for_log)
+        return cls(error.status, sent, error.for_log, code=str(error.code))
 
 
 def printable(text: str, kept: str = "") -> str:

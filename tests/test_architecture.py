@@ -27,13 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "aggregate": set(),
     "http": set(),
     "transport": set(),
+    "observe": {"http"},
     "downstream": {"http", "transport"},
     "upstream": {"http", "transport"},
     "websocket": {"downstream", "http", "transport", "upstream"},
-    "flows": {"aggregate", "downstream", "http", "transport", "upstream", "websocket"},
-    "adapter": {"aggregate", "downstream", "flows", "http", "transport", "upstream"},
+    "flows": {"aggregate", "downstream", "http", "observe", "transport", "upstream", "websocket"},
+    "adapter": {"aggregate", "downstream", "flows", "http", "observe", "transport", "upstream"},
     "mock": {"http", "transport"},
-    "service": {"adapter", "downstream", "flows", "http", "mock", "transport", "upstream"},
+    "service": {"adapter", "downstream", "flows", "http", "mock", "observe", "transport", "upstream"},
 }
 #: Packages and modules that do no I/O: they import neither Twisted nor what is built on it.
 SANS_IO = {
@@ -64,6 +65,7 @@ SANS_IO = {
     "lenient_json",
     "limits",
     "json_bounds",
+    "observe",
     "upstream.egress",
     "upstream.http1",
     "websocket.frames",

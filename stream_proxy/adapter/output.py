@@ -39,13 +39,13 @@ class StreamOutput:
         request: Request,
         headers: Iterable[RawHeader],
         body: PacedBody,
-        touched: Callable[[], None],
+        touched: Callable[[], object],
     ) -> None:
         self._request = request
         self._headers = (*_STREAM_HEAD, *headers)
         # Given up with the call, which the body refers to and which owns this output.
         self._body: PacedBody | None = body
-        self._touched: Callable[[], None] | None = touched
+        self._touched: Callable[[], object] | None = touched
         self._events: list[bytes] = []
         self.begun = False
         self.paused = False

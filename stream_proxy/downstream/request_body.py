@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
@@ -35,6 +35,14 @@ class BodyTooLargeError(Exception):
     """A body to collect is larger than its limit."""
 
 
+class _Collecting(NamedTuple):
+    """The largest body to collect, what is called with its pieces, and what fires with the whole."""
+
+    limit: int
+    came: Callable[[BodyPieces], None] | None
+    collected: Deferred[bytes | BodyPieces]
+
+
 @implementer(IBodyProducer)
 class RequestBody:
     """Request body on its way in: collected whole, or produced into a consumer as it arrives.
@@ -47,13 +55,13 @@ class RequestBody:
         self.length: Any = UNKNOWN_LENGTH if length is None else length
         #: The whole body has come in.
         self.ended = length == 0
+        #: How many bytes of it have.
+        self.received = 0
         #: Called whenever a piece arrives.
-        self.touched: Callable[[], None] | None = None
+        self.touched: Callable[[], object] | None = None
         self._channel = channel
         self._held = bytearray()
-        #: The largest body to collect, and what is called with its pieces.
-        self._wanted: tuple[int, Callable[[BodyPieces], None] | None] | None = None
-        self._collected: Deferred[bytes | BodyPieces] | None = None
+        self._collecting: _Collecting | None = None
         self._pieces: BodyPieces | None = None
         self._consumer: IConsumer | None = None
         self._produced: Deferred[None] | None = None
@@ -73,9 +81,8 @@ class RequestBody:
         :param came: called with the pieces so far whenever one was added, and the end is yet to come.
         :raises BodyTooLargeError: through the Deferred, as soon as that is known.
         """
-        self._wanted = limit, came
-        self._collected = Deferred(lambda _: self.stopProducing())
-        collected = self._collected
+        collected: Deferred[bytes | BodyPieces] = Deferred(lambda _: self.stopProducing())
+        self._collecting = _Collecting(limit, came, collected)
         if self.length is not UNKNOWN_LENGTH and self.length > limit:
             self._fail_collecting()
         else:
@@ -111,11 +118,12 @@ class RequestBody:
         """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
-        self._consumer = self._produced = self._collected = self._pieces = self._wanted = None
+        self._consumer = self._produced = self._collecting = self._pieces = None
         self.resumeProducing()
 
     def data_received(self, data: bytes) -> None:
         """Take a piece from the channel."""
+        self.received += len(data)
         if self.touched is not None:
             self.touched()
         if self._discard:
@@ -124,7 +132,7 @@ class RequestBody:
             self._consumer.write(data)
         else:
             self._held += data
-            if self._collected is not None:
+            if self._collecting is not None:
                 self._check_collected()
             elif len(self._held) > _HOLD_BYTES:
                 self._channel.pause_reading()
@@ -140,7 +148,7 @@ class RequestBody:
             self.touched()
         if self._consumer is not None:
             self._finish_producing()
-        elif self._collected is not None:
+        else:
             self._check_collected()
 
     def _finish_producing(self) -> None:
@@ -150,9 +158,9 @@ class RequestBody:
             produced.callback(None)
 
     def _check_collected(self) -> None:
-        if self._wanted is None:
+        if self._collecting is None:
             return
-        limit, came = self._wanted
+        limit, came, collected = self._collecting
         held, pieces = self._held, self._pieces
         if len(held) + len(pieces or ()) > limit:
             self._fail_collecting()
@@ -164,13 +172,12 @@ class RequestBody:
             pieces.append(bytes(held))
             if came is not None and not self.ended:
                 came(pieces)
-        if self.ended and self._collected is not None:
-            collected, self._collected = self._collected, None
-            self._held, self._pieces, self._wanted = bytearray(), None, None
+        if self.ended:
+            self._held, self._pieces, self._collecting = bytearray(), None, None
             collected.callback(bytes(held) if pieces is None else pieces)
 
     def _fail_collecting(self) -> None:
-        collected = self._collected
+        collecting = self._collecting
         self.stopProducing()
-        if collected is not None:
-            collected.errback(BodyTooLargeError())
+        if collecting is not None:
+            collecting.collected.errback(BodyTooLargeError())

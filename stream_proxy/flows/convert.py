@@ -86,7 +86,7 @@ class Conversion(RelayingCall):
         self._stop_reading()
 
     def _ask(self) -> None:
-        self.mode = "converted" if self._fallbacks.streams else "passed"
+        self.record.mode = "converted" if self._fallbacks.streams else "passed"
         self.ask(b"POST", self._target, *self._fallbacks.request())
 
     # The body, read by read
@@ -100,6 +100,7 @@ class Conversion(RelayingCall):
     def _steps(self, data: bytes) -> Iterator[int]:
         """Work on a read piece by piece: little data can hold much."""
         self.touch()
+        self.record.read += len(data)
         for piece in self._content.pieces(data) if self._content is not None else ():
             if self._stage is not None:
                 self._stage.feed(piece)
@@ -154,7 +155,7 @@ class Conversion(RelayingCall):
     def _relay_response(self, headers: list[RawHeader], held: Iterable[bytes] = ()) -> None:
         """Relay a response that is no event stream."""
         assert self.response is not None
-        self.mode = "passed"
+        self.record.mode = "passed"
         self._heartbeat.stop()
         self._stop_reading()
         self.relay(self.response, headers, held)
@@ -165,10 +166,10 @@ class Conversion(RelayingCall):
             raise inspection.unusable()
         aggregation: Aggregation
         if kind is BodyKind.EVENTS:
-            self.mode = "converted"
+            self.record.mode = "converted"
             aggregation = StreamAggregation(self._fallbacks.call, self.limits)
         else:
-            self.mode = "passed"
+            self.record.mode = "passed"
             aggregation = JSONAggregation(self._content, self.limits.max_response_bytes)
         self._stage = aggregation
         aggregation.feed(inspection.seen)

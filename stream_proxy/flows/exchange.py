@@ -14,7 +14,8 @@ from stream_proxy.downstream.request import request_fields, when_gone
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
-from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target
+from stream_proxy.error_codes import ErrorCode
+from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target, proxy_error
 from stream_proxy.flows.body_collection import BodyCollection, Collected
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
@@ -30,10 +31,6 @@ class Flow(Protocol):
 
     However it ends, it calls :meth:`Exchange.finished`.
     """
-
-    @property
-    def mode(self) -> str:
-        """The mode that the log names."""
 
     def start(self) -> None:
         """Ask the upstream."""
@@ -65,8 +62,13 @@ class Exchange:
         self.fields = request_fields(request)
         #: Fields of every response of the proxy's own.
         self.own_headers = resource.access.cors(self.fields) if cors else []
-        self._mode = mode
-        self._began = resource.clock.seconds()
+        #: The record of the request, which the flow fills.
+        self.record = record = resource.ledger.begin(resource.name)
+        record.method, record.mode = request.method, mode
+        record.path = (origin_form(request.uri) or b"-").partition(b"?")[0]
+        record.request_fields = self.fields
+        record.upload = getattr(request, "body", None)
+        record.cancel = self.abandon
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
         self._dropped: str | None = None
@@ -144,6 +146,7 @@ class Exchange:
     def run(self, flow: Flow) -> None:
         """Have `flow` answer."""
         self._flow = flow
+        self.record.decided = self.clock.seconds()
         flow.start()
 
     def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
@@ -152,6 +155,19 @@ class Exchange:
         if self.request.channel is not None:
             respond_error(self.request, error, [*self.own_headers, *headers])
         self.finished(Outcome.failed(error, len(error.envelope())))
+
+    def abandon(self) -> None:
+        """End because an operator wants it: with an error, or a response that breaks off."""
+        flow = self._flow
+        if self._ended:
+            return
+        self._dropped = "an operator cancelled it"
+        if self.request.startedWriting:
+            break_off(self.request)
+        else:
+            self.fail(proxy_error(ErrorCode.CANCELLED, "An operator of the proxy cancelled this request."))
+        if flow is not None:
+            flow.cancel()
 
     def bug(self, failure: Failure) -> None:
         """End with a failure of ours that nothing else handles."""
@@ -177,16 +193,19 @@ class Exchange:
         flow, self._flow = self._flow, None
         if self._dropped is not None:
             outcome = replace(outcome, problem=self._dropped)
-        resource, request = self.resource, self.request
+        resource, record = self.resource, self.record
         if outcome.status == 404 and flow is not None:
-            resource.not_found(_mount(request)[1].partition(b"?")[0])
+            resource.not_found(_mount(self.request)[1].partition(b"?")[0])
+        record.status, record.sent = outcome.status, outcome.sent
+        record.code, record.problem, record.detail = outcome.code, outcome.problem, outcome.detail
+        resource.ledger.end(record)
         if resource.log.tells_requests:
             resource.log.request(
-                request.method,
-                (origin_form(request.uri) or b"-").partition(b"?")[0],
+                record.method,
+                record.path,
                 resource.upstream.url.origin,
-                flow.mode if flow is not None else self._mode,
-                resource.clock.seconds() - self._began,
+                record.mode,
+                (record.ended or 0.0) - record.began,
                 outcome,
             )
 

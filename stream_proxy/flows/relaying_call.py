@@ -13,6 +13,7 @@ from stream_proxy.errors import APIError, client_stalled, internal_error, upstre
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.record import Phase
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 
@@ -32,12 +33,11 @@ class RelayingCall(UpstreamCall):
         super().__init__(exchange)
         #: The response is on its way to the client, to whom nothing else can be said any more.
         self.relaying = False
-        self._sent = 0
         self._paused = False
 
     @property
     def sent(self) -> int:
-        return self._sent
+        return self.record.sent
 
     def relay(
         self, response: UpstreamResponse, headers: Iterable[RawHeader], held: Iterable[bytes] = ()
@@ -48,6 +48,7 @@ class RelayingCall(UpstreamCall):
         :param held: the part of the body that was taken already; if there is any, the body flows.
         """
         self.relaying = True
+        self.record.phase = Phase.STREAMING
         request = self.request
         fields = list(headers)
         if response.length is not None and response.status not in _NO_LENGTH_STATUS:
@@ -73,7 +74,7 @@ class RelayingCall(UpstreamCall):
     def body_received(self, data: bytes) -> None:
         """Pass on a part of the body."""
         self.touch()
-        self._sent += len(data)
+        self.record.sent += len(data)
         self.request.write(data)
 
     def body_ended(self, error: APIError | None) -> None:
@@ -85,7 +86,7 @@ class RelayingCall(UpstreamCall):
                 request.finish()
             else:
                 break_off(request)
-        self.close(Outcome(request.code, self._sent, error.message if error is not None else None))
+        self.close(Outcome(request.code, self.record.sent, error.message if error is not None else None))
 
     def pauseProducing(self) -> None:
         self._paused = True

@@ -12,9 +12,10 @@ from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.record import Phase
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.idle_timer import IdleTimer
-from stream_proxy.upstream.asking import Asking
+from stream_proxy.upstream.asking import Asking, Step
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.upstream.upload import Outgoing
 
@@ -29,11 +30,13 @@ class UpstreamCall(ABC):
     :param exchange: the request to answer.
     """
 
-    #: The mode that the log names.
+    #: The mode of its record, at first.
     mode = "passed"
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.record = exchange.record
+        self.record.mode = self.mode
         self.request = exchange.request
         self.upstream = exchange.upstream
         self.limits = exchange.limits
@@ -72,18 +75,18 @@ class UpstreamCall(ABC):
     def limit(self, seconds: float, expired: Callable[[], None]) -> None:
         """Call `expired` after so many seconds without :meth:`touch`, in place of the limit before."""
         self.stop_waiting()
-        self._timer = IdleTimer(self.exchange.clock, seconds, expired)
+        self._timer = self.record.silence = IdleTimer(self.exchange.clock, seconds, expired)
 
     def stop_waiting(self) -> None:
         """Take silence for no error from now on."""
         timer, self._timer = self._timer, None
         if timer is not None:
+            self.record.silence = None
             timer.stop()
 
-    def touch(self) -> None:
-        """Note that something moved."""
-        if self._timer is not None:
-            self._timer.touch()
+    def touch(self) -> float | None:
+        """Note that something moved, and return when; ``None`` where silence is no error."""
+        return self._timer.touch() if self._timer is not None else None
 
     def stop_asking(self) -> None:
         """Give up the request that is being sent, or that waits for a slot.
@@ -97,7 +100,9 @@ class UpstreamCall(ABC):
 
     def ask(self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None) -> None:
         """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
-        self.touch()
+        record = self.record
+        record.phase = Phase.HEAD
+        record.asked = self.touch()
         try:
             asking = self.upstream.ask(method, target, headers, body, self)
         except ValueError:
@@ -163,10 +168,28 @@ class UpstreamCall(ABC):
 
     # For the upstream
 
+    def upstream_step(self, step: Step) -> None:
+        """Note what happens before the request is on a connection."""
+        record, now = self.record, self.exchange.clock.seconds()
+        match step:
+            case "queued":
+                record.phase = Phase.QUEUED
+            case "connecting":
+                record.phase = Phase.CONNECTING
+                record.connecting = now
+            case "connected":
+                record.phase = Phase.HEAD
+                record.connected = now
+            case "resent":
+                record.attempts += ("stale connection",)
+
     def upstream_responded(self, response: UpstreamResponse) -> None:
         """Take the response to what was asked."""
         self._asking = None
-        self.touch()
+        record = self.record
+        record.head = self.touch()
+        record.phase = Phase.FIRST_EVENT
+        record.response_fields = response.headers
         self.response = response
         try:
             response.headers = self.exchange.local(response.headers)

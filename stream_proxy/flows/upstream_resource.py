@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 from stream_proxy.http.access import Access
 from stream_proxy.http.url import UpstreamURL, doubled_path
 from stream_proxy.limits import Limits
+from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
 from stream_proxy.upstream.client import Upstream
 from stream_proxy.upstream.route import Route
@@ -29,6 +30,8 @@ class ResourceOptions(TypedDict, total=False):
     ``access``: the keys that clients call with, and the one that the upstream is called with.
     ``route``: the egress proxy, the authorities to trust and the certificate to show; by default those of the
     environment and the system.
+    ``ledger``: lists the requests under way.
+    ``name``: the rule's name there and in the log; by default the upstream's origin.
     """
 
     reactor: Any
@@ -38,6 +41,8 @@ class ResourceOptions(TypedDict, total=False):
     log: RequestLog | None
     access: Access | None
     route: Route | None
+    ledger: Ledger | None
+    name: str | None
 
 
 class UpstreamResource(Resource):
@@ -60,6 +65,8 @@ class UpstreamResource(Resource):
         self.clock: IReactorTime = reactor
         self.log = options.get("log") or RequestLog()
         self.access = options.get("access") or Access()
+        self.ledger = options.get("ledger") or Ledger(self.clock.seconds)
+        self.name = options.get("name") or url.origin
         #: Requests have to stay below the upstream's URL: its path or the key is the operator's.
         self.is_confined = bool(url.prefix) or self.access.injects
         self._warned = False

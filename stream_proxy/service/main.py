@@ -17,7 +17,8 @@ from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, load_config
 from stream_proxy.service.health import AdminService, Status
 from stream_proxy.service.listening import endpoint_of, open_listeners
-from stream_proxy.service.rules import ProxyService, listening
+from stream_proxy.service.naming import listening
+from stream_proxy.service.rules import ProxyService
 from stream_proxy.service.signals import StoppableService
 from stream_proxy.service.workers.supervisor import WorkersService
 from stream_proxy.transport.reactor import IReactor

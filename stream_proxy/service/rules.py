@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
-from msgspec import UnsetType
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 
-from stream_proxy.adapter.dialect import service_origin
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.errors import ConfigError
 from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.http.access import Access
-from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.limits import Limits
+from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
+from stream_proxy.service.naming import rule_name
 from stream_proxy.transport.reactor import IReactor
 from stream_proxy.upstream.route import Route
 
@@ -35,6 +33,8 @@ class _Options(TypedDict):
     log: RequestLog
     access: Access
     route: Route
+    ledger: Ledger
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,23 @@ class RuleService:
     :param listener: where the rule is served; it is closed when the service stops.
     :param limits: those of the rule.
     :param log: logs the requests.
+    :param ledger: lists the requests under way.
     :raises ConfigError: the rule needs something that does not exist, such as a file.
     """
 
     def __init__(
-        self, reactor: IReactor, listener: Listener, rule: Rule, limits: Limits, log: RequestLog
+        self,
+        reactor: IReactor,
+        listener: Listener,
+        rule: Rule,
+        limits: Limits,
+        log: RequestLog,
+        ledger: Ledger,
     ) -> None:
         self._reactor = reactor
         self._listener = listener
         self._log = log
+        self._ledger = ledger
         #: Serves new requests.
         self.served = self._make(rule, limits)
         self.site = ProxySite(self.served.resource, reactor=reactor, limits=limits, log=log)
@@ -98,7 +106,13 @@ class RuleService:
         resource: ProxyResource | AdapterResource
         try:
             options = _Options(
-                reactor=self._reactor, limits=limits, log=self._log, access=_access(rule), route=rule.route
+                reactor=self._reactor,
+                limits=limits,
+                log=self._log,
+                access=_access(rule),
+                route=rule.route,
+                ledger=self._ledger,
+                name=rule_name(rule),
             )
             if rule.adapter is not None:
                 resource = AdapterResource(rule.upstream_url, rule.adapter, **options)
@@ -177,6 +191,8 @@ class ProxyService(Service):
         self._reactor = reactor
         self._log = log
         self._grace = config.shutdown_grace_seconds
+        #: The requests of all rules.
+        self.ledger = Ledger(reactor.seconds)
         #: What is served, by endpoint.
         self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}
         #: Services of removed rules that still have requests, with the Deferreds of their ends.
@@ -184,7 +200,7 @@ class ProxyService(Service):
 
     def _make(self, config: Config, rule: Rule, listeners: Mapping[str, Listener]) -> RuleService:
         listener, limits = listeners[endpoint_of(rule)], config.limits_of(rule)
-        return RuleService(self._reactor, listener, rule, limits, self._log)
+        return RuleService(self._reactor, listener, rule, limits, self._log, self.ledger)
 
     @property
     def ready(self) -> bool:
@@ -276,21 +292,3 @@ def _access(rule: Rule) -> Access:
     clients = rule.client_keys.read() if rule.client_keys is not None else []
     own, header = (source.read()[0], source.header) if source is not None else (None, None)
     return Access(clients, own, header, hosts=rule.hosts, origins=rule.origins)
-
-
-def listening(rule: Rule) -> str:
-    """Return the line that is logged when a rule's listener opens."""
-    if rule.adapter is not None:
-        upstream = service_origin(rule.upstream_url)
-    else:
-        url = parse_upstream_url(rule.upstream_url)
-        upstream = url.origin + url.prefix.decode("ascii")
-    where = f"port {rule.listen_port}" if not isinstance(rule.listen_port, UnsetType) else rule.listen
-    address = f" of {rule.listen_address}" if rule.listen_address is not None else ""
-    return f"listening on {where}{address} for {upstream}"
-
-
-def settle() -> None:
-    """Exempt what starting up has made from all later garbage collections: it is never freed anyway."""
-    gc.collect()
-    gc.freeze()

@@ -18,7 +18,7 @@ from stream_proxy.request_log import RequestLog
 from stream_proxy.service.config import Config, Rule, load_config
 from stream_proxy.service.log_output import LoggedService, log_output
 from stream_proxy.service.main import MainService
-from stream_proxy.service.rules import settle
+from stream_proxy.service.memory import settle
 from stream_proxy.transport.reactor import IReactor, installed_reactor
 
 _DEMO_PORT = 8080

@@ -19,7 +19,7 @@ class IdleTimer:
     :param total: seconds from now after which `expired` is called in any case.
     """
 
-    __slots__ = ("_call", "_clock", "_end", "_expired", "_seconds", "_touched")
+    __slots__ = ("_call", "_clock", "_end", "_expired", "seconds", "touched")
 
     def __init__(
         self,
@@ -29,11 +29,13 @@ class IdleTimer:
         total: float | None = None,
     ) -> None:
         self._clock = reactor
-        self._seconds = seconds
+        #: The longest silence.
+        self.seconds = seconds
         # Given up when stopped: its owner most often owns this timer, too.
         self._expired: Callable[[], None] | None = expired
-        self._touched = reactor.seconds()
-        self._end = None if total is None else self._touched + total
+        #: When something moved last.
+        self.touched = reactor.seconds()
+        self._end = None if total is None else self.touched + total
         # Without a Timeout: each request has such a timer, and each piece of a body touches it.
         self._call: IDelayedCall | None = None
         self._wait(seconds)
@@ -42,13 +44,14 @@ class IdleTimer:
     def late(self) -> bool:
         """Whether the total time is over, although there was no silence."""
         now = self._clock.seconds()
-        return self._end is not None and now >= self._end and now < self._touched + self._seconds
+        return self._end is not None and now >= self._end and now < self.touched + self.seconds
 
-    def touch(self) -> None:
-        """Restart the silence."""
-        self._touched = self._clock.seconds()
+    def touch(self) -> float:
+        """Restart the silence, and return the present time."""
+        now = self.touched = self._clock.seconds()
         if self._call is None and self._expired is not None:
-            self._wait(self._seconds)
+            self._wait(self.seconds)
+        return now
 
     def stop(self) -> None:
         """Stop for good."""
@@ -66,7 +69,7 @@ class IdleTimer:
         """Expire if nothing moved for so long, or if the total time is over."""
         self._call = None
         now = self._clock.seconds()
-        left = self._touched + self._seconds - now
+        left = self.touched + self.seconds - now
         if left > 0 and (self._end is None or now < self._end):
             self._wait(left)
         elif self._expired is not None:

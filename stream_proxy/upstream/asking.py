@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -22,8 +22,15 @@ from stream_proxy.upstream.slots import Slot
 STALE_SECONDS = 1.0
 
 
+#: What happens to a request before it is on a connection, or in place of that.
+Step = Literal["queued", "connecting", "connected", "resent"]
+
+
 class Asker(Protocol):
-    """Owner of a request to an upstream, who is told one of these, once, unless it cancels."""
+    """Owner of a request to an upstream, who is told of its response or failure, once, unless it cancels."""
+
+    def upstream_step(self, step: Step) -> None:
+        """Note a step. A request that goes out on a kept connection at once takes none."""
 
     def upstream_responded(self, response: UpstreamResponse) -> None:
         """Take the response, whose head is in."""
@@ -96,6 +103,7 @@ class PooledAsking:
             self._fail(Failure())
             return
         self.queued = True
+        self._note("queued")
         self._wait(waiting, self._take_connection)
 
     def cancel(self) -> None:
@@ -133,6 +141,7 @@ class PooledAsking:
         """Take the end of a connection, or whatever came in place of a response."""
         if self._is_stale(failure):
             self._connection = None
+            self._note("resent")
             self._connections.make_room()
             self._connect()
         else:
@@ -160,7 +169,16 @@ class PooledAsking:
             self._send(kept)
 
     def _connect(self) -> None:
-        self._wait(self._connections.connect(), self._send)
+        self._note("connecting")
+        self._wait(self._connections.connect(), self._connected)
+
+    def _connected(self, connection: UpstreamConnection) -> None:
+        self._note("connected")
+        self._send(connection)
+
+    def _note(self, step: Step) -> None:
+        if self._asker is not None:
+            self._asker.upstream_step(step)
 
     def _wait(self, waiting: Deferred[Any], go_on: Any) -> None:
         self._waiting = waiting

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.upstream.asking import Asker, Asking, PooledAsking
+from stream_proxy.upstream.asking import Asker, Asking, PooledAsking, Step
 from stream_proxy.upstream.connection import Request
 from stream_proxy.upstream.connections import Connections
 from stream_proxy.upstream.http1.request import request_head
@@ -114,6 +114,9 @@ class _DeferredAsker:
     def __init__(self) -> None:
         self.asking: Asking | None = None
         self.deferred: Deferred[UpstreamResponse] = Deferred(self._cancel)
+
+    def upstream_step(self, step: Step) -> None:
+        """Do nothing: a Deferred has no steps."""
 
     def upstream_responded(self, response: UpstreamResponse) -> None:
         self.asking = None

@@ -20,7 +20,8 @@ from stream_proxy.service.config import Config, Rule
 from stream_proxy.service.keys import KeySource
 from stream_proxy.service.listening import Listener, any_interface, open_listeners
 from stream_proxy.service.main import MainService
-from stream_proxy.service.rules import ProxyService, Served, settle
+from stream_proxy.service.memory import settle
+from stream_proxy.service.rules import ProxyService, Served
 from tests.support.twistd import free_port
 
 Handler = Callable[[int, FrameType | None], object]

@@ -16,9 +16,10 @@ class Movements:
         self._noted: set[tuple[object, float]] = set()
         touch = IdleTimer.touch
 
-        def noted(timer: IdleTimer) -> None:
-            touch(timer)
-            self._noted.add((timer._clock, timer._touched))
+        def noted(timer: IdleTimer) -> float:
+            now = touch(timer)
+            self._noted.add((timer._clock, now))
+            return now
 
         case.patch(IdleTimer, "touch", noted)
 

@@ -104,6 +104,8 @@ class Told:
 
     def uploaded(self) -> None: ...
 
+    def upstream_step(self, step: str) -> None: ...
+
     def responded(self, response: UpstreamResponse) -> None:
         self.responses.append(response)
 

@@ -99,7 +99,8 @@ class Worker:
     def _start(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         # Imported late, so that an import that fails is logged like every other failure to start.
         from stream_proxy.request_log import RequestLog
-        from stream_proxy.service.rules import ProxyService, settle
+        from stream_proxy.service.memory import settle
+        from stream_proxy.service.rules import ProxyService
 
         log = RequestLog(command.log_level)
         self._service = service = ProxyService(self._reactor, command.config, listeners, log=log)

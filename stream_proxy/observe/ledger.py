@@ -1,0 +1,42 @@
+"""Ledger of a process: the requests under way, and the last that have ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from stream_proxy.observe.record import Record
+
+#: How many finished requests are kept.
+RECENT = 500
+
+
+class Ledger:
+    """Records of all rules of a process.
+
+    :param seconds: the reactor's clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.seconds = seconds
+        #: The requests under way, by number.
+        self.live: dict[int, Record] = {}
+        #: The last that have ended, the latest at the end.
+        self.recent: deque[Record] = deque(maxlen=RECENT)
+        self._numbers = count(1)
+
+    def begin(self, rule: str) -> Record:
+        """Return the record of a request that begins."""
+        record = Record(next(self._numbers), rule, self.seconds())
+        self.live[record.number] = record
+        return record
+
+    def end(self, record: Record) -> None:
+        """Note the end of a request; what it held is let go."""
+        record.ended = self.seconds()
+        if record.upload is not None:
+            record.received = record.upload.received
+        record.silence = record.upload = record.cancel = None
+        self.live.pop(record.number, None)
+        self.recent.append(record)

@@ -1,0 +1,116 @@
+"""Record of one request, filled by its flow as it goes; log, metrics and page read it. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from msgspec import Struct
+
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.kinds import APIKind, api_kind
+
+
+class Phase(Enum):
+    """What a request waits for."""
+
+    READING = "reading"
+    QUEUED = "waiting for a slot"
+    CONNECTING = "connecting"
+    HEAD = "waiting for the head"
+    FIRST_EVENT = "waiting for the first event"
+    STREAMING = "streaming"
+    CLIENT = "waiting for the client"
+
+
+class Usage(Struct, frozen=True):
+    """Tokens that an answer reports; ``None`` for a count that it does not have."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+class Silence(Protocol):
+    """Timer of a request's silence, in seconds of the reactor's clock."""
+
+    @property
+    def touched(self) -> float:
+        """When something moved last."""
+
+    @property
+    def seconds(self) -> float:
+        """How long nothing may move."""
+
+
+class Upload(Protocol):
+    """Body of a request on its way in."""
+
+    @property
+    def received(self) -> int:
+        """How many bytes of it have come."""
+
+
+class Record:
+    """One request, from its head to its end.
+
+    Times are seconds of the reactor's clock, ``None`` for what has not happened. Most attributes are defaults
+    of the class, so that a record costs no more than what happened.
+
+    :param number: its number in the process, which rises.
+    :param rule: the name of the rule.
+    :param began: when the head was in.
+    """
+
+    # The request. The path has no query; `why` is the reason why a call of a convertible API is passed on.
+    method: bytes = b""
+    path: bytes = b""
+    client: str = ""
+    mode: str = "passed"
+    why: str | None = None
+    model: str | None = None
+    request_fields: Sequence[RawHeader] = ()
+    response_fields: Sequence[RawHeader] = ()
+
+    # The steps.
+    phase = Phase.READING
+    decided: float | None = None
+    asked: float | None = None
+    connecting: float | None = None
+    connected: float | None = None
+    head: float | None = None
+    first_event: float | None = None
+    last_event: float | None = None
+    ended: float | None = None
+    #: The reasons of second attempts, in their order.
+    attempts: tuple[str, ...] = ()
+
+    # Counts: bytes of the bodies from the client, from the upstream and to the client, and content events.
+    received = 0
+    read = 0
+    sent = 0
+    events = 0
+    usage: Usage | None = None
+
+    # The end.
+    status = 0
+    code: str | None = None
+    problem: str | None = None
+    detail: str | None = None
+
+    # While it goes.
+    silence: Silence | None = None
+    upload: Upload | None = None
+    cancel: Callable[[], None] | None = None
+
+    def __init__(self, number: int, rule: str, began: float) -> None:
+        self.number = number
+        self.rule = rule
+        self.began = began
+
+    @property
+    def kind(self) -> APIKind:
+        """The API that the path belongs to."""
+        return api_kind(self.path)
