@@ -21,7 +21,8 @@ from stream_proxy.flows.call import (
 from stream_proxy.http.target import origin_form
 from stream_proxy.http.url import parse_upstream_url
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
-from stream_proxy.service.config import Config, Rule, parse_config
+from stream_proxy.service.configuration.loading import parse_config
+from stream_proxy.service.configuration.types import Config, Rule
 
 _STRUCTS = (Config, Rule, AdapterConfig)
 _CONFIG_KEYS = (

@@ -10,7 +10,7 @@ from twisted.python import usage
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.main import MainService
 from stream_proxy.service.tap import configured, start_up
 from stream_proxy.transport.reactor import IReactor

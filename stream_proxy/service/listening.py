@@ -25,7 +25,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import ConfigError
-from stream_proxy.service.config import Admin, Config, Rule
+from stream_proxy.service.configuration.types import Admin, Config, Rule
 from stream_proxy.service.endpoints import Adopter, CannotOpenError, Opener, listen
 from stream_proxy.service.loops import Place, check_loops, plain
 from stream_proxy.transport.ports import tcp_socket

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.errors import ConfigError
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
-from stream_proxy.service.config import Rule
+from stream_proxy.service.configuration.types import Rule
 from stream_proxy.upstream.egress import is_loopback
 
 Address = IPv4Address | IPv6Address

@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, load_config
+from stream_proxy.service.configuration.loading import load_config
+from stream_proxy.service.configuration.types import Config
 from stream_proxy.service.health import AdminService, Status
 from stream_proxy.service.listening import endpoint_of, open_listeners
 from stream_proxy.service.naming import listening

@@ -18,7 +18,7 @@ from stream_proxy.http.access import Access
 from stream_proxy.limits import Limits
 from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
 from stream_proxy.service.naming import rule_name
 from stream_proxy.transport.reactor import IReactor

@@ -15,7 +15,8 @@ from twisted.python import usage
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule, load_config
+from stream_proxy.service.configuration.loading import load_config
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.log_output import LoggedService, log_output
 from stream_proxy.service.main import MainService
 from stream_proxy.service.memory import settle

@@ -17,7 +17,7 @@ from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service import adapter_tap as tap
 from stream_proxy.service import main
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from stream_proxy.service.listening import Listener, endpoint_of
 from stream_proxy.service.main import MainService
 from stream_proxy.service.rules import ProxyService

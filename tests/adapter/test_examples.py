@@ -19,7 +19,8 @@ from stream_proxy import APIError, SSEDecoder
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.adapter.resource import AdapterResource
-from stream_proxy.service.config import Rule, load_config
+from stream_proxy.service.configuration.loading import load_config
+from stream_proxy.service.configuration.types import Rule
 from tests.support import transcripts
 from tests.support.loopback import LoopbackTestCase, Script
 from tests.support.transcripts import Transcript

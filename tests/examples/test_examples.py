@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_proxy import SSEDecoder
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from tests.support.loopback import LoopbackTestCase
 from tests.support.payloads import CHAT
 from tests.support.payloads import chunk as chat_chunk

@@ -17,7 +17,7 @@ from stream_proxy.environment import variable
 from stream_proxy.errors import ConfigError
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from stream_proxy.service.keys import KeySource
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.sessions import HANDSHAKE, WebSocketTestCase, accepted, handshake

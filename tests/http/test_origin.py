@@ -15,7 +15,7 @@ from stream_proxy.errors import APIError, ConfigError
 from stream_proxy.http.access import Access
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.origin import Pages
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.sessions import HANDSHAKE, WebSocketTestCase, accepted
 from tests.support.wire import (

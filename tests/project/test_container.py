@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.service.config import load_config
+from stream_proxy.service.configuration.loading import load_config
 from tests.support.loopback import LoopbackTestCase, reactor
 from tests.support.twistd import free_port
 from twisted.plugins import openai_stream_proxy

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.errors import ConfigError
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import (
     Listener,
     endpoint_of,

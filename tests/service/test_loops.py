@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.errors import ConfigError
-from stream_proxy.service.config import Rule
+from stream_proxy.service.configuration.types import Rule
 from stream_proxy.service.listening import any_interface
 from stream_proxy.service.loops import check_loops, plain
 from tests.support.twistd import ProcessTestCase, free_port

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.keys import KeySource
 from stream_proxy.service.listening import Listener, any_interface, open_listeners
 from stream_proxy.service.main import MainService

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
 from stream_proxy.service.workers import child, supervisor
 from stream_proxy.service.workers.messages import (

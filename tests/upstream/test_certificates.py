@@ -15,7 +15,7 @@ from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.errors import ConfigError
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from stream_proxy.upstream.route import Route
 from tests.support.certificates import CA, server_context, trust
 from tests.support.loopback import LoopbackTestCase

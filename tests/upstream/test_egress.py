@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy.errors import ConfigError
 from stream_proxy.http.url import parse_upstream_url
-from stream_proxy.service.config import parse_config
+from stream_proxy.service.configuration.loading import parse_config
 from stream_proxy.upstream.egress import EgressProxy, egress_proxy, is_excepted, is_loopback
 
 HTTPS, HTTP = "https://api.example", "http://api.example:8000"

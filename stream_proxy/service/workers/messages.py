@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IAddress, IFileDescriptorReceiver
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from stream_proxy.service.config import Config
+from stream_proxy.service.configuration.types import Config
 from stream_proxy.transport.reactor import IReactor
 
 #: The worker's descriptor of the connection for commands. If it ends, the parent is gone.

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.config import Config, Rule
+from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
 from stream_proxy.service.workers.messages import (
     COMMANDS,

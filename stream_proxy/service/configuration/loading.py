@@ -1,4 +1,4 @@
-"""Schema of ``config.json``, and the messages about a file that does not follow it."""
+"""Config files: reading them, and the messages about one that cannot be used."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import json
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
 from stream_proxy.errors import ConfigError
-from stream_proxy.flows.call import IncludeUsage
 from stream_proxy.http.origin import Pages
 from stream_proxy.http.url import parse_upstream_url
-from stream_proxy.limits import Count, Limits, NoSeconds, Seconds
+from stream_proxy.service.configuration.types import (
+    Admin,
+    CaptureConfig,
+    Config,
+    LogConfig,
+    MetricsConfig,
+    Rule,
+)
 from stream_proxy.service.keys import KeySource, UpstreamKeySource
-from stream_proxy.upstream.route import Route
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
+#: Objects at the top level, besides rules.
+_SECTIONS: dict[str, type[Struct]] = {
+    "admin": Admin,
+    "capture": CaptureConfig,
+    "log": LogConfig,
+    "metrics": MetricsConfig,
+}
 
 #: The form of msgspec's messages.
 _MESSAGE = re.compile(
@@ -38,70 +49,6 @@ _REWORDED = (
         'keys do not stand in the config; use {"file": PATH} or {"environment": NAME}',
     ),
 )
-
-
-class Rule(Struct, frozen=True, rename="camel", kw_only=True):
-    """One listening port and the upstream behind it."""
-
-    upstream_url: str
-    listen_port: Port | UnsetType = UNSET
-    listen_address: str | None = None
-    listen: str | None = None
-    include_usage: IncludeUsage = "auto"
-    adapter: AdapterConfig | None = None
-
-    # Keys: of the clients that may call, and the one that the upstream is sent.
-    client_keys: KeySource | None = None
-    upstream_key: UpstreamKeySource | None = None
-    # Where everyone may spend the latter: the names and the pages by which browsers may call.
-    hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] | None = None
-
-    # The connection to the upstream.
-    proxy: str | None = None
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    key_file: str | None = None
-
-    # Override the limits of the same name.
-    timeout_seconds: Seconds | None = None
-    keep_alive_seconds: NoSeconds | None = None
-    max_connections: Count | None = None
-    max_upstream_connections: Count | None = None
-    max_upstream_waiting: Annotated[int, Meta(ge=0)] | None = None
-
-    @property
-    def open_wallet(self) -> bool:
-        """Whether everyone who can connect spends a key of the operator's."""
-        injects = self.adapter is not None and self.adapter.injects
-        return self.client_keys is None and (injects or self.upstream_key is not None)
-
-    @property
-    def route(self) -> Route:
-        """How the upstream is reached."""
-        return Route(self.proxy, self.ca_file, self.certificate_file, self.key_file)
-
-
-class Admin(Struct, frozen=True, rename="camel", kw_only=True):
-    """The port with the health checks."""
-
-    listen_port: Port
-    listen_address: str = "127.0.0.1"
-
-
-class Config(Limits, frozen=True, rename="camel", kw_only=True):
-    """A whole configuration."""
-
-    rules: Annotated[list[Rule], Meta(min_length=1)]
-    admin: Admin | None = None
-    shutdown_grace_seconds: NoSeconds = 25.0
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
-
-    def limits_of(self, rule: Rule) -> Limits:
-        """Return the limits of `rule`: its own, else the configuration's."""
-        values = {name: getattr(self, name) for name in Limits.__struct_fields__}
-        own = {name: value for name in values if (value := getattr(rule, name, None)) is not None}
-        return Limits(**{**values, **own})
 
 
 def load_config(path: Path) -> tuple[Config, list[str]]:
@@ -138,17 +85,20 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
     except UnicodeEncodeError:
         raise ConfigError(f"{name}: a key holds half of a surrogate pair, which is no text") from None
     ports: dict[int, str] = {}
+    names: dict[str, str] = {}
     for index, rule in enumerate(config.rules):
         section = f"rules[{index}]"
         try:
             _check_rule(rule)
             if not isinstance(rule.listen_port, UnsetType):
                 _claim(ports, rule.listen_port, section)
+            if rule.name is not None:
+                _claim_name(names, rule.name, section)
         except ValueError as error:
             raise ConfigError(f"{name}: {section}.{_one_line(error)}") from None
     if config.admin is not None:
         try:
-            _check_address(config.admin.listen_address)
+            _check_admin(config.admin, captures=config.capture is not None)
             _claim(ports, config.admin.listen_port, "admin")
         except ValueError as error:
             raise ConfigError(f"{name}: admin.{_one_line(error)}") from None
@@ -159,6 +109,28 @@ def _claim(ports: dict[int, str], port: int, section: str) -> None:
     first = ports.setdefault(port, section)
     if first != section:
         raise ValueError(f"listenPort: port {port} is already used by {first}")
+
+
+def _claim_name(names: dict[str, str], name: str, section: str) -> None:
+    if not name.isprintable():
+        raise ValueError("name: must hold printable characters alone")
+    first = names.setdefault(name, section)
+    if first != section:
+        raise ValueError(f"name: {name} is already the name of {first}")
+
+
+def _check_admin(admin: Admin, *, captures: bool) -> None:
+    _check_address(admin.listen_address)
+    Pages(admin.hosts)
+    if admin.key is not None:
+        try:
+            admin.key.read()
+        except ValueError as error:
+            raise ValueError(f"key: {error}") from None
+    elif captures:
+        raise ValueError("key: is required where there is a capture: it shows what other users sent")
+    elif not ip_address(admin.listen_address).is_loopback:
+        raise ValueError("key: is required where other machines can connect; or leave listenAddress out")
 
 
 def _check_address(address: str) -> None:
@@ -208,18 +180,23 @@ def _key_sources(rule: Rule) -> list[tuple[str, KeySource]]:
 
 
 def _exposed(config: Config) -> list[str]:
-    return [
-        f"rules[{index}].{key}: everyone on this machine can read {source.file}"
+    sources = [
+        (f"rules[{index}].{key}", source)
         for index, rule in enumerate(config.rules)
         for key, source in _key_sources(rule)
-        if source.exposed
+    ]
+    if config.admin is not None and config.admin.key is not None:
+        sources.append(("admin.key", config.admin.key))
+    return [
+        f"{key}: everyone on this machine can read {source.file}" for key, source in sources if source.exposed
     ]
 
 
 def _unknown_keys(loaded: dict[str, Any]) -> list[str]:
     warnings = _unknown(loaded, Config, "")
-    if isinstance(loaded.get("admin"), dict):
-        warnings += _unknown(loaded["admin"], Admin, "admin.")
+    for key, struct in _SECTIONS.items():
+        if isinstance(loaded.get(key), dict):
+            warnings += _unknown(loaded[key], struct, f"{key}.")
     for index, rule in enumerate(loaded["rules"]):
         warnings += _unknown(rule, Rule, f"rules[{index}].")
         if isinstance(rule.get("adapter"), dict):
