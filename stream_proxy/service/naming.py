@@ -6,12 +6,14 @@ from msgspec import UnsetType
 
 from stream_proxy.adapter.dialect import service_origin
 from stream_proxy.http.url import parse_upstream_url
-from stream_proxy.service.config import Rule
+from stream_proxy.service.configuration.types import Rule
 from stream_proxy.service.listening import endpoint_of
 
 
 def rule_name(rule: Rule) -> str:
-    """Return the name of a rule in the log and on the admin port."""
+    """Return the name of a rule in the log and on the admin port: its own, else its port."""
+    if rule.name is not None:
+        return rule.name
     return endpoint_of(rule) if isinstance(rule.listen_port, UnsetType) else str(rule.listen_port)
 
 
