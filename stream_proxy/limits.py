@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -31,8 +31,12 @@ TimeoutSeconds = Annotated[
     ),
 ]
 KeepAliveSeconds = Annotated[
-    NoSeconds,
-    Meta(description="how often a client that waits for a converted response receives a byte; 0: never"),
+    NoSeconds | Literal["auto"],
+    Meta(
+        description="when, and then how often, a client that waits for a converted response receives a "
+        "byte; 0: never; auto: in time for the time-out that the client announces, and for hops that show "
+        "themselves"
+    ),
 ]
 FirstEventSeconds = Annotated[
     NoSeconds,
@@ -90,7 +94,7 @@ class Limits(Struct, frozen=True, rename="camel", kw_only=True):
     """Limits that hold for every rule that does not set its own."""
 
     timeout_seconds: TimeoutSeconds = 600.0
-    keep_alive_seconds: KeepAliveSeconds = 0.0
+    keep_alive_seconds: KeepAliveSeconds = "auto"
     first_event_seconds: FirstEventSeconds = 0.0
     stalled_seconds: StalledSeconds = 0.0
     connect_seconds: Annotated[Seconds, Meta(description="how long DNS, TCP and TLS together may take")] = (

@@ -40,7 +40,7 @@ class Heartbeat:
     """JSON response whose head goes out before the JSON is there, if that takes long.
 
     :param request: the client's request.
-    :param seconds: seconds until the head, and then between blanks; 0: never.
+    :param schedule: seconds until the head, and then between blanks; 0: never.
     :param due: called once when it is time for the head. It calls :meth:`begin`, or :meth:`stop` if the
         request is answered in another way.
     :param stopped: called after the head if the service stops; it calls :meth:`fail`.
@@ -50,12 +50,12 @@ class Heartbeat:
         self,
         clock: IReactorTime,
         request: Request,
-        seconds: float,
+        schedule: tuple[float, float],
         due: Callable[[], None],
         stopped: Callable[[], None],
     ) -> None:
         self._request = request
-        self._seconds = seconds
+        self._first, self._interval = schedule
         self._due: Callable[[], None] | None = due
         self._stopped: Callable[[], None] | None = stopped
         self._timeout = Timeout(clock)
@@ -69,8 +69,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start the clock."""
-        if self._seconds > 0:
-            self._timeout.start(self._seconds, self._tick)
+        if self._first > 0:
+            self._timeout.start(self._first, self._tick)
 
     def stop(self) -> None:
         """Stop the heartbeat."""
@@ -154,7 +154,7 @@ class Heartbeat:
         """Do nothing: the flow hears of a lost client from its request."""
 
     def _tick(self) -> None:
-        self._timeout.start(self._seconds, self._tick)
+        self._timeout.start(self._interval, self._tick)
         if not self.begun:
             if self._due is not None:
                 self._due()

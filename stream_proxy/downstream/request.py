@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import IResource
@@ -28,6 +29,14 @@ def is_framed(request: server.Request) -> bool:
         return request.framed
     headers = request.requestHeaders
     return headers.hasHeader(b"Content-Length") or headers.hasHeader(b"Transfer-Encoding")
+
+
+def comes_through_hop(request: server.Request) -> bool:
+    """Report whether HTTP/1.0 or the PROXY protocol shows a hop between the client and the proxy."""
+    channel = request.channel
+    return request.clientproto == b"HTTP/1.0" or isinstance(
+        getattr(channel, "transport", None), HAProxyProtocolWrapper
+    )
 
 
 def when_gone(request: server.Request, gone: Callable[[Failure], None]) -> None:

@@ -55,6 +55,28 @@ class HeartbeatTests(HeartbeatTestCase):
         self.assertEqual((line["status"], line["how"], line["detail"]), (200, "converted", ""))
         self.assertGreater(line["sent"], 3)
 
+    async def test_announced(self) -> None:
+        """By default the head goes out after 80 % of what the client announces, spaces every 40 %."""
+        client, _ = await self.waiting(("x-stainless-read-timeout", "10"), keep_alive_seconds="auto")
+        self.clock.advance(7.9)
+        await turns()
+        self.assertEqual(client.received, 0)
+        self.clock.advance(0.1)
+        await read_head(client)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
+        self.clock.advance(4)
+        self.assertEqual(await client.exactly(len(SPACE)), SPACE)
+
+    async def test_unannounced(self) -> None:
+        """By default a client that announces nothing gets its head after 240 seconds, 50 behind a hop."""
+        for headers, seconds in (((), 240), ((("Via", "1.1 lb"),), 50)):
+            client, _ = await self.waiting(*headers, keep_alive_seconds="auto")
+            self.clock.advance(seconds - 1)
+            await turns()
+            self.assertEqual(client.received, 0)
+            self.clock.advance(1)
+            await read_head(client)
+
     async def test_connection_goes_on(self) -> None:
         """The client's connection accepts the next call, which starts without a heartbeat."""
         client, stream, begun = await self.begun()

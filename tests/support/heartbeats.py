@@ -78,12 +78,12 @@ class HeartbeatTestCase(LoopbackTestCase):
         bounds = Limits(**{"keep_alive_seconds": SECONDS, "timeout_seconds": TIMEOUT, **limits})
         return await self.proxy(self.upstream_.url, resource=make, limits=bounds, log=log)
 
-    async def waiting(self, **limits: Any) -> tuple[Stream, Stream]:
+    async def waiting(self, *headers: tuple[str, str], **limits: Any) -> tuple[Stream, Stream]:
         """Send a call, and return its client and the upstream's end of it."""
         port = await self.listening(**limits)
         asked = self.asked
         client = await self.client(port)
-        send_request(client, "POST", CHAT, CHAT_BODY, [("Accept-Encoding", "gzip, br")])
+        send_request(client, "POST", CHAT, CHAT_BODY, [("Accept-Encoding", "gzip, br"), *headers])
         return client, await asked
 
     async def begun(self, **limits: Any) -> tuple[Stream, Stream, Message]:

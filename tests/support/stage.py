@@ -22,6 +22,9 @@ from tests.support.faults import FLOWS, Fault, Flow, sends
 from tests.support.loopback import LoopbackTestCase, Script, Upstream, reactor, turns
 from tests.support.wire import Stream, all_gone, read_request
 
+#: The defaults, but errors have a status however late they come.
+_LIMITS = Limits(keep_alive_seconds=0)
+
 
 @dataclass(frozen=True)
 class Held:
@@ -67,7 +70,9 @@ class Stage:
         self.pool = UpstreamPool(reactor)
         self.log: list[Any] = []
         log = RequestLog(observer=cast(Any, self.log.append))
-        self.resource: Any = flow.resource(url, reactor=reactor, limits=limits, pool=self.pool, log=log)
+        self.resource: Any = flow.resource(
+            url, reactor=reactor, limits=limits or _LIMITS, pool=self.pool, log=log
+        )
         self.site = ProxySite(self.resource, reactor=reactor)
         self._port: Any = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = int(self._port.getHost().port)

@@ -179,7 +179,7 @@ class SilenceTests(InspectedTestCase):
 
         movements = Movements(self)
         upstream = await self.upstream(script)
-        resource, port = await self.resource(upstream.url)
+        resource, port = await self.resource(upstream.url, limits=Limits(keep_alive_seconds=0))
         clock = resource.clock = Clock()
         client = await self.client(port)
         send_request(client, "POST", CHAT, CHAT_BODY)
@@ -206,7 +206,7 @@ class SilenceTests(InspectedTestCase):
 
         asked: Deferred[None] = Deferred()
         upstream = await self.upstream(script)
-        resource, port = await self.resource(upstream.url)
+        resource, port = await self.resource(upstream.url, limits=Limits(keep_alive_seconds=0))
         clock = resource.clock = Clock()
         client = await self.client(port)
         send_request(client, "POST", CHAT, CHAT_BODY)

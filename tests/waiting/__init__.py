@@ -1,0 +1,1 @@
+"""Tests of clients that wait, lose, and ask again."""
