@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from heavy_tests.hops import HOPS, HopTestCase, program
 from stream_proxy import Limits
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.flows import convert
+from stream_proxy.flows.conversion import convert
 from tests.support.loopback import in_thread
 from tests.support.payloads import HELLO, chunk, event
 from tests.support.twistd import Process

@@ -11,7 +11,7 @@ from kits.fuzz.checks import one_line, require, same, strict
 from kits.fuzz.source import Source
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.errors import ConfigError
-from stream_proxy.flows.call import (
+from stream_proxy.flows.conversion.call import (
     Kind,
     call_to_convert,
     convertible_kind,

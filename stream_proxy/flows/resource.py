@@ -14,11 +14,11 @@ from twisted.web.server import Request
 from stream_proxy.downstream.request import is_framed
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError
-from stream_proxy.flows.call import IncludeUsage, Kind, call_of, call_to_convert, convertible_kind
-from stream_proxy.flows.convert import Conversion
+from stream_proxy.flows.conversion.call import IncludeUsage, Kind, call_of, call_to_convert, convertible_kind
+from stream_proxy.flows.conversion.convert import Conversion
+from stream_proxy.flows.conversion.fallbacks import Fallbacks
+from stream_proxy.flows.conversion.refusals import RefusalMemory
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.fallbacks import Fallbacks
-from stream_proxy.flows.refusals import RefusalMemory
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.flows.websocket import WebSocketRelay

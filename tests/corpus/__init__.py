@@ -14,8 +14,8 @@ from pathlib import Path
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, upstream_error
-from stream_proxy.flows.aggregation import StreamAggregation
-from stream_proxy.flows.call import Kind, call_to_convert
+from stream_proxy.flows.conversion.aggregation import StreamAggregation
+from stream_proxy.flows.conversion.call import Kind, call_to_convert
 from stream_proxy.limits import Limits
 
 HERE = Path(__file__).parent

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import upstream_timeout
-from stream_proxy.flows import convert
+from stream_proxy.flows.conversion import convert
 from stream_proxy.upstream.asking import Asking
 from stream_proxy.upstream.client import Upstream
 from tests.support.heartbeats import EVENTS, GZIP, REFUSED, SECONDS, SPACE, START, TIMEOUT, HeartbeatTestCase

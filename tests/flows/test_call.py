@@ -7,7 +7,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_proxy.flows.call import Kind, call_to_convert, convertible_kind
+from stream_proxy.flows.conversion.call import Kind, call_to_convert, convertible_kind
 from stream_proxy.http.target import origin_form
 
 CHAT = b"/v1/chat/completions"

@@ -8,7 +8,13 @@ from unittest import TestCase
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_proxy.flows.call import Call, Kind, call_to_convert, refuses_include_usage, refuses_stream
+from stream_proxy.flows.conversion.call import (
+    Call,
+    Kind,
+    call_to_convert,
+    refuses_include_usage,
+    refuses_stream,
+)
 
 CHAT = b"/v1/chat/completions"
 

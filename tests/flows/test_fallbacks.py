@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from stream_proxy.flows.refusals import REMEMBER_SECONDS, Asker, RefusalMemory, Unsupported
+from stream_proxy.flows.conversion.refusals import REMEMBER_SECONDS, Asker, RefusalMemory, Unsupported
 from stream_proxy.http.headers import RawHeader
 
 STREAM, USAGE = Unsupported.STREAM, Unsupported.INCLUDE_USAGE

@@ -14,12 +14,12 @@ from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.downstream.request import ProxyRequest
 from stream_proxy.downstream.request_body import RequestBody
-from stream_proxy.flows.aggregation import JSONAggregation, StreamAggregation
 from stream_proxy.flows.body_collection import BodyCollection, PacedScan
-from stream_proxy.flows.convert import Conversion
+from stream_proxy.flows.conversion.aggregation import JSONAggregation, StreamAggregation
+from stream_proxy.flows.conversion.convert import Conversion
+from stream_proxy.flows.conversion.fallbacks import Fallbacks
+from stream_proxy.flows.conversion.inspection import Inspection
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.fallbacks import Fallbacks
-from stream_proxy.flows.inspection import Inspection
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.relay import Relay
 from stream_proxy.flows.upstream_call import UpstreamCall

@@ -10,7 +10,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_proxy.flows.call import Kind, call_of, call_to_convert
+from stream_proxy.flows.conversion.call import Kind, call_of, call_to_convert
 from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.json_members import LONGEST_PLAIN, Value, members
 from stream_proxy.http.json_scan import MOST_MEMBERS, STEP_BYTES, ObjectScan

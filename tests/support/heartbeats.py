@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from stream_proxy import Limits, ProxyResource
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.flows import convert
+from stream_proxy.flows.conversion import convert
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import LoopbackTestCase, Upstream
 from tests.support.movements import Movements

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_proxy.adapter.config import AdapterConfig
-from stream_proxy.flows.call import IncludeUsage
+from stream_proxy.flows.conversion.call import IncludeUsage
 from stream_proxy.limits import (
     FirstEventSeconds,
     KeepAliveSeconds,

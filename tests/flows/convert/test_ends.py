@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from stream_proxy import Limits, ProxyResource
-from stream_proxy.flows import aggregation, inspection, staged_body
+from stream_proxy.flows.conversion import aggregation, inspection, staged_body
 from stream_proxy.request_log import RequestLog
 from tests.support.conversion import EVENTS, START, ConversionTestCase, streamed, whole
 from tests.support.loopback import turns

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError, upstream_error
-from stream_proxy.flows.aggregation import StreamAggregation
+from stream_proxy.flows.conversion.aggregation import StreamAggregation
 from stream_proxy.flows.pacing import TURN_BYTES, PacedBody
 from tests.support.loopback import LoopbackTestCase
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, HELLO, chunk

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from stream_proxy.flows.refusals import REMEMBER_SECONDS
+from stream_proxy.flows.conversion.refusals import REMEMBER_SECONDS
 from stream_proxy.request_log import RequestLog
 from tests.support.conversion import CallResponder, RecordedCallsTestCase, stream_body, stream_or_json
 from tests.support.payloads import CHAT_BODY, RESPONSES, RESPONSES_BODY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, status_error
-from stream_proxy.flows.call import FALLBACK_STATUSES
+from stream_proxy.flows.conversion.call import FALLBACK_STATUSES
 from stream_proxy.http.body_kind import BodyKind, sniff
 from stream_proxy.http.headers import RawHeader
 

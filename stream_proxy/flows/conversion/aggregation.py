@@ -13,7 +13,7 @@ from stream_proxy.aggregate.reading.stream_reader import StreamReader
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.errors import APIError, compressed_data_cut, response_too_large
-from stream_proxy.flows.call import Call, Kind
+from stream_proxy.flows.conversion.call import Call, Kind
 from stream_proxy.http.content_coding import ContentDecoder
 from stream_proxy.lenient_json import BOM
 from stream_proxy.limits import Limits

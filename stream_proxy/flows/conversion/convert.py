@@ -10,12 +10,12 @@ from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.downstream.request import comes_through_hop
 from stream_proxy.errors import APIError
-from stream_proxy.flows.aggregation import Aggregation, StreamAggregation
-from stream_proxy.flows.call import FALLBACK_STATUSES
+from stream_proxy.flows.conversion.aggregation import Aggregation, StreamAggregation
+from stream_proxy.flows.conversion.call import FALLBACK_STATUSES
+from stream_proxy.flows.conversion.fallbacks import Fallbacks
+from stream_proxy.flows.conversion.staged_body import StagedBody
 from stream_proxy.flows.exchange import Exchange
-from stream_proxy.flows.fallbacks import Fallbacks
 from stream_proxy.flows.relaying_call import RelayingCall
-from stream_proxy.flows.staged_body import StagedBody
 from stream_proxy.http.headers import RawHeader, converted_response_headers
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stream_proxy.flows.call import Call, IncludeUsage, Kind, refuses_include_usage, refuses_stream
-from stream_proxy.flows.refusals import Asker, RefusalMemory, Unsupported
+from stream_proxy.flows.conversion.call import Call, IncludeUsage, Kind, refuses_include_usage, refuses_stream
+from stream_proxy.flows.conversion.refusals import Asker, RefusalMemory, Unsupported
 from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import (
     RawHeader,

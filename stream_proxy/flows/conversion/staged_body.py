@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
-from stream_proxy.flows.aggregation import Aggregation, JSONAggregation, StreamAggregation
-from stream_proxy.flows.call import Call
-from stream_proxy.flows.inspection import Inspection
+from stream_proxy.flows.conversion.aggregation import Aggregation, JSONAggregation, StreamAggregation
+from stream_proxy.flows.conversion.call import Call
+from stream_proxy.flows.conversion.inspection import Inspection
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.http.body_kind import BodyKind, media_type
 from stream_proxy.http.content_coding import content_codings, decoder_for
