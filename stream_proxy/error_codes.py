@@ -92,6 +92,21 @@ class ErrorCode(Enum):
         return self.name.lower()
 
     @property
+    def is_final(self) -> bool:
+        """Whether the same request would only fail, and cost, the same again: SDKs are told not to retry."""
+        return self.status in (400, 413) or self in _TOO_LARGE
+
+    @property
     def type(self) -> str:
         """The ``type`` of the error object: OpenAI's coarser class of errors."""
         return _TYPES.get(self.status, INVALID_REQUEST)
+
+
+_TOO_LARGE = frozenset(
+    {
+        ErrorCode.RESPONSE_TOO_LARGE,
+        ErrorCode.RESPONSE_TOO_MANY_VALUES,
+        ErrorCode.EVENT_TOO_LARGE,
+        ErrorCode.DECODED_TOO_LARGE,
+    }
+)

@@ -87,6 +87,8 @@ class _Details(TypedDict, total=False):
 
 def proxy_error(code: ErrorCode, message: str, **details: Unpack[_Details]) -> APIError:
     """Return an error of ours, with the status and type of its `code`; `details` are those of an APIError."""
+    if code.is_final:
+        details.setdefault("should_retry", False)
     return APIError(code.status, message, code.type, code=code.code, **details)
 
 
@@ -150,7 +152,7 @@ def status_error(
     return APIError(status, message, type, code=code.code, for_log=for_log)
 
 
-# Sizes: a retry would only cost the same again, so SDKs are told not to.
+# Sizes
 
 
 def response_too_large(limit: int) -> APIError:
@@ -159,7 +161,6 @@ def response_too_large(limit: int) -> APIError:
         ErrorCode.RESPONSE_TOO_LARGE,
         f"The upstream's answer is larger than the {limit} bytes that maxResponseBytes allows to hold; "
         "ask for less output, stream the answer, or raise maxResponseBytes.",
-        should_retry=False,
     )
 
 
@@ -169,7 +170,6 @@ def decoded_too_large(limit: int) -> APIError:
         ErrorCode.DECODED_TOO_LARGE,
         f"The upstream's answer decodes to more than the {limit} bytes that maxDecodedBytes allows; "
         "ask for less output, or raise maxDecodedBytes.",
-        should_retry=False,
     )
 
 

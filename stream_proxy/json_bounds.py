@@ -1,7 +1,4 @@
-"""Bounds of JSON from outside, judged before it is decoded, and the errors for what exceeds them.
-
-A retry would only cost the same again, so SDKs are told not to.
-"""
+"""Bounds of JSON from outside, judged before it is decoded, and the errors for what exceeds them."""
 
 from __future__ import annotations
 
@@ -36,7 +33,6 @@ def check_request(data: bytes, most: int, *, most_deep: int | None = None) -> No
         raise proxy_error(
             ErrorCode.REQUEST_NESTED_TOO_DEEP,
             f"The request body is nested more than {most_deep} levels deep; flatten it.",
-            should_retry=False,
         )
 
 
@@ -45,7 +41,6 @@ def request_too_many_values(limit: int) -> APIError:
     return proxy_error(
         ErrorCode.REQUEST_TOO_MANY_VALUES,
         f"The request body has more than {limit} JSON values; send fewer, or raise maxRequestValues.",
-        should_retry=False,
     )
 
 
@@ -67,7 +62,6 @@ def payload_checks(data: bytes, max_values: int = MAX_VALUES) -> Iterator[None]:
             ErrorCode.RESPONSE_TOO_MANY_VALUES,
             f"A payload of the service has more than {most} JSON values, the share of maxResponseValues that "
             f"one may have (an object counts as {_OBJECT_WEIGHT}); raise maxResponseValues.",
-            should_retry=False,
         )
     yield
     if escapes_exceed(data, max_values):
@@ -77,7 +71,6 @@ def payload_checks(data: bytes, max_values: int = MAX_VALUES) -> Iterator[None]:
         raise proxy_error(
             ErrorCode.UPSTREAM_MALFORMED,
             f"The service sent a payload that is nested more than {MAX_DEPTH} levels deep.",
-            should_retry=False,
         )
 
 
@@ -87,7 +80,6 @@ def response_too_many_values(limit: int) -> APIError:
         ErrorCode.RESPONSE_TOO_MANY_VALUES,
         f"The upstream's answer has more JSON values than the {limit} that maxResponseValues allows; "
         "ask for less output, or raise maxResponseValues.",
-        should_retry=False,
     )
 
 
@@ -97,5 +89,4 @@ def event_too_large(limit: int) -> APIError:
         ErrorCode.EVENT_TOO_LARGE,
         f"An event of the upstream's stream is larger than the {limit} bytes that maxEventBytes allows; "
         "ask for less output, or raise maxEventBytes.",
-        should_retry=False,
     )

@@ -105,11 +105,15 @@ class CodeTests(SynchronousTestCase):
             error = errors.status_error(status, "m")
             self.assertEqual((error.status, error.type, error.code), (expected, type, "upstream_status"))
 
-    def test_only_too_large_forbids_a_retry(self) -> None:
-        """Asking again for a response that is too large is useless, and the error names the setting."""
-        error = errors.response_too_large(5)
-        self.assertIs(error.should_retry, False)
-        self.assertIn("maxResponseBytes", error.message)
+    def test_too_large(self) -> None:
+        """The error for a response that is too large names the setting."""
+        self.assertIn("maxResponseBytes", errors.response_too_large(5).message)
+
+    def test_should_retry(self) -> None:
+        """SDKs are told not to repeat what would only fail again: wrong and too large requests and responses."""
+        final = {each.code for each in ErrorCode if errors.proxy_error(each, "m").should_retry is False}
+        sizes = {"response_too_large", "response_too_many_values", "event_too_large", "decoded_too_large"}
+        self.assertEqual(final, sizes | {each.code for each in ErrorCode if each.status in (400, 413)})
         self.assertIsNone(errors.upstream_error("m").should_retry)
 
     def test_documentation(self) -> None:

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
 from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.retrying import retrying
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.record import Phase
 from stream_proxy.request_log import Outcome
@@ -45,10 +46,11 @@ class UpstreamCall(ABC):
         self.ended = False
         self._asking: Asking | None = None
         self._timer: IdleTimer | None = None
+        self._retrying = retrying(exchange) if self.limits.retries else None
 
     def start(self) -> None:
         """Begin, and watch for silence."""
-        self.limit(self.limits.timeout_seconds, self.silent)
+        self.watch_silence()
         try:
             self.begin()
         except APIError as error:
@@ -77,6 +79,10 @@ class UpstreamCall(ABC):
         self.stop_waiting()
         self._timer = self.record.silence = IdleTimer(self.exchange.clock, seconds, expired)
 
+    def watch_silence(self) -> None:
+        """End after ``timeoutSeconds`` of silence from now on."""
+        self.limit(self.limits.timeout_seconds, self.silent)
+
     def stop_waiting(self) -> None:
         """Take silence for no error from now on."""
         timer, self._timer = self._timer, None
@@ -103,6 +109,8 @@ class UpstreamCall(ABC):
         record = self.record
         record.phase = Phase.HEAD
         record.asked = self.touch()
+        if self._retrying is not None:
+            method, target, headers, body = self._retrying.asked(method, target, headers, body)
         try:
             asking = self.upstream.ask(method, target, headers, body, self)
         except ValueError:
@@ -165,6 +173,9 @@ class UpstreamCall(ABC):
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
         self.stop_asking()
+        again, self._retrying = self._retrying, None
+        if again is not None:
+            again.stop()
 
     # For the upstream
 
@@ -191,6 +202,11 @@ class UpstreamCall(ABC):
         record.phase = Phase.FIRST_EVENT
         record.response_fields = response.headers
         self.response = response
+        if self._retrying is not None:
+            if self._retrying.after_response(self, response):
+                self.drain()
+                return
+            self._retrying = None
         try:
             response.headers = self.exchange.local(response.headers)
             self.responded(response)
@@ -200,5 +216,7 @@ class UpstreamCall(ABC):
     def upstream_failed(self, failure: Failure) -> None:
         """Take the reason why there is no response."""
         self._asking = None
-        if not (self.ended or failure.check(CancelledError)):
+        if self.ended or failure.check(CancelledError):
+            return
+        if self._retrying is None or not self._retrying.after_failure(self, failure.value):
             self.broken(failure)

@@ -18,6 +18,7 @@ class Phase(Enum):
     READING = "reading"
     QUEUED = "waiting for a slot"
     CONNECTING = "connecting"
+    RETRYING = "waiting to try again"
     HEAD = "waiting for the head"
     FIRST_EVENT = "waiting for the first event"
     STREAMING = "streaming"

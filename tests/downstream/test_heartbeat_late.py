@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import upstream_timeout
-from stream_proxy.flows.conversion import convert
+from stream_proxy.flows.conversion import staged_body
 from stream_proxy.upstream.asking import Asking
 from stream_proxy.upstream.client import Upstream
 from tests.support.heartbeats import EVENTS, GZIP, REFUSED, SECONDS, SPACE, START, TIMEOUT, HeartbeatTestCase
@@ -182,7 +182,7 @@ class LateTests(HeartbeatTestCase):
             raise ZeroDivisionError("a bug")
 
         for place in ("StreamAggregation", "decoder_for"):
-            patched = self.patch(convert, place, broken)
+            patched = self.patch(staged_body, place, broken)
             self.events.clear()
             client, stream, _ = await self.begun()
             respond(stream, 200, HELLO, [EVENTS])

@@ -139,7 +139,7 @@ class SlotTestCase(LoopbackTestCase):
             self.resource = kind(*args, **kwargs)
             return self.resource
 
-        numbers = Limits(max_upstream_connections=limit, max_upstream_waiting=waiting)
+        numbers = Limits(keep_alive_seconds=0, max_upstream_connections=limit, max_upstream_waiting=waiting)
         return await self.proxy(url, resource=make, limits=numbers)
 
     @property
