@@ -110,7 +110,7 @@ class CodeTests(SynchronousTestCase):
         self.assertIn("maxResponseBytes", errors.response_too_large(5).message)
 
     def test_should_retry(self) -> None:
-        """SDKs are told not to repeat what would only fail again: wrong and too large requests and responses."""
+        """SDKs are told not to repeat what would only fail again: what is wrong, or too large."""
         final = {each.code for each in ErrorCode if errors.proxy_error(each, "m").should_retry is False}
         sizes = {"response_too_large", "response_too_many_values", "event_too_large", "decoded_too_large"}
         self.assertEqual(final, sizes | {each.code for each in ErrorCode if each.status in (400, 413)})

@@ -148,5 +148,11 @@ class WebSocketRelay(RelayingCall):
         headers = self.upstream.access.answer_headers(accepted.headers)
         channel.transport.write(client.accept(accepted.subprotocol, headers))
         self._client = None  # autobahn's part is over, and a WebSocket may be open for days
-        self._session = Session(self.exchange.clock, self.request, handshake, self.close)
+        self._session = Session(
+            self.exchange.clock,
+            self.request,
+            handshake,
+            self.close,
+            self.limits.web_socket_ping_seconds,
+        )
         self._session.start()

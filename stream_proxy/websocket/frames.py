@@ -1,6 +1,6 @@
-"""WebSocket frames (RFC 6455 section 5.2): their boundaries, found by reading headers, and close frames.
+"""WebSocket frames (RFC 6455 section 5.2): their boundaries, found by reading headers, and control frames.
 
-Payloads are neither unmasked nor checked, except a close frame's: the endpoints check them anyway.
+Payloads are neither unmasked nor checked, except a control frame's: the endpoints check them anyway.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 WHOLE_BYTES = 65_536
 #: The longest payload of a control frame (RFC 6455 section 5.5).
 _MAX_CONTROL = 125
-_CLOSE = 8
+_CLOSE, _PING, _PONG = 8, 9, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,12 @@ class Close:
 
     def frame(self, *, masked: bool) -> bytes:
         """Return the frame; a client's is masked with an unpredictable key (RFC 6455 section 5.3)."""
-        payload = self.payload[:_MAX_CONTROL]
-        if not masked:
-            return bytes((0x80 | _CLOSE, len(payload))) + payload
-        key = os.urandom(4)
-        return bytes((0x80 | _CLOSE, 0x80 | len(payload))) + key + _masked(payload, key)
+        return _control_frame(_CLOSE, self.payload[:_MAX_CONTROL], masked=masked)
+
+
+def ping_frame(payload: bytes, *, masked: bool) -> bytes:
+    """Return a ping frame with up to 125 bytes of payload."""
+    return _control_frame(_PING, payload, masked=masked)
 
 
 class FrameTracker:
@@ -63,7 +64,19 @@ class FrameTracker:
     Arbitrary bytes never raise, and at most one frame of `WHOLE_BYTES` with its header is held back.
     """
 
-    __slots__ = ("_ends_message", "_held", "_need", "bytes_left", "close", "messages", "octets")
+    __slots__ = (
+        "_answers",
+        "_ends_message",
+        "_held",
+        "_need",
+        "awaited",
+        "bytes_left",
+        "close",
+        "messages",
+        "octets",
+        "ping",
+        "pong",
+    )
 
     def __init__(self) -> None:
         self._held = bytearray()  # an incomplete short frame, or an incomplete header
@@ -77,6 +90,12 @@ class FrameTracker:
         self.messages = 0
         #: Number of forwarded bytes.
         self.octets = 0
+        #: Payloads of the latest ping, and of the latest pong.
+        self.ping: bytes | None = None
+        self.pong: bytes | None = None
+        #: The payload of pongs that are not to be forwarded, as they answer pings of the proxy's.
+        self.awaited: bytes | None = None
+        self._answers: list[tuple[int, int]] = []  # where those are in what is being followed
 
     @property
     def inside_frame(self) -> bool:
@@ -100,6 +119,10 @@ class FrameTracker:
             if self.close is None:
                 self._held += data[end:]
             data = data[:end]
+        if self._answers:
+            for start, stop in reversed(self._answers):
+                data = data[:start] + data[stop:]
+            self._answers.clear()
         self.octets += len(data)
         return data
 
@@ -139,14 +162,35 @@ class FrameTracker:
             if end > size:
                 self._need = end - at
                 return at
-            at = end
+            start, at = at, end
             self.messages += self._ends_message
-            if first & 0x0F == _CLOSE:
-                payload = data[head_end:end]
+            if first & 0x08:
+                payload = data[head_end : min(end, head_end + _MAX_CONTROL + 1)]
                 if second & 0x80:
                     payload = _masked(payload, data[head_end - 4 : head_end])
-                self.close = Close(payload[: _MAX_CONTROL + 1])
-                return at
+                if self._control(first & 0x0F, payload):
+                    self._answers.append((start, end))
+                if first & 0x0F == _CLOSE:
+                    return at
+
+    def _control(self, opcode: int, payload: bytes) -> bool:
+        """Note a control frame, and report whether it is not to be forwarded."""
+        if opcode == _CLOSE:
+            self.close = Close(payload)
+        elif opcode == _PING:
+            self.ping = payload
+        elif opcode == _PONG:
+            if payload == self.awaited:
+                return True
+            self.pong = payload
+        return False
+
+
+def _control_frame(opcode: int, payload: bytes, *, masked: bool) -> bytes:
+    if not masked:
+        return bytes((0x80 | opcode, len(payload))) + payload
+    key = os.urandom(4)
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + key + _masked(payload, key)
 
 
 def _masked(payload: bytes, key: bytes) -> bytes:

@@ -23,6 +23,7 @@ from stream_proxy.request_log import Outcome
 from stream_proxy.transport.eager_write import send_promptly
 from stream_proxy.transport.timers import Timeout
 from stream_proxy.websocket.frames import Close
+from stream_proxy.websocket.pings import Pings
 from stream_proxy.websocket.side import Connection, Side
 from stream_proxy.websocket.upstream_handshake import UpstreamHandshake
 
@@ -46,6 +47,8 @@ class Session:
     :param request: the client's handshake, which has been accepted.
     :param upstream: the handshake that the upstream has accepted.
     :param ended: called once, at the end.
+    :param ping_seconds: the silence after which a side is sent a ping, and the time that it has to answer; 0:
+        never.
     """
 
     def __init__(
@@ -54,7 +57,11 @@ class Session:
         request: Request,
         upstream: UpstreamHandshake,
         ended: Callable[[Outcome], None],
+        ping_seconds: float = 0.0,
     ) -> None:
+        self._clock = clock
+        self._ping_seconds = ping_seconds
+        self._pings: list[Pings] = []
         self._request = request
         self._client: Side[HTTPChannel] = Side(request.channel, masked=False)
         self._upstream = Side(upstream, masked=True)
@@ -80,6 +87,9 @@ class Session:
             self._relay(upstream, client, from_upstream)
         if from_client:
             self._relay(client, upstream, from_client)
+        if self._ping_seconds:
+            self._ping(client, upstream, "client")
+            self._ping(upstream, client, "upstream")
         if isinstance(channel, DownstreamChannel) and channel.site.going_away:
             self.shut_down()
 
@@ -90,7 +100,8 @@ class Session:
             _take_over(channel, _ignore, _ignore)  # whatever keeps the channel must not keep the session
         self._client.lost()
         if self._client.close_sent is None and self._upstream.close_sent is None:
-            self._code, self._problem = _VANISHED, "the client went away without a close frame"
+            self._code = _VANISHED
+            self._problem = self._problem or "the client went away without a close frame"
         self._settle()
 
     def shut_down(self) -> None:
@@ -102,6 +113,7 @@ class Session:
     def drop(self) -> None:
         """Drop both connections."""
         self._timeout.stop()
+        self._stop_pings()
         self._upstream.abort()
         self._client.abort()
 
@@ -121,14 +133,33 @@ class Session:
     def _upstream_lost(self) -> None:
         self._upstream.lost()
         if self._client.close_sent is None and self._upstream.close_sent is None:
-            self._problem = "the upstream went away without a close frame"
+            self._problem = self._problem or "the upstream went away without a close frame"
         self._settle(_ABNORMAL)
+
+    def _ping(self, side: Side[Connection], other: Side[Connection], name: str) -> None:
+        """Ping a side whenever it is silent for long; drop it if it does not answer."""
+        seconds = self._ping_seconds
+
+        def vanished() -> None:
+            self._problem = f"the {name} did not answer a ping within {seconds:g} seconds"
+            side.abort()
+
+        pings = Pings(self._clock, seconds, side, other, vanished)
+        side.heard = pings.heard
+        self._pings.append(pings)
+
+    def _stop_pings(self) -> None:
+        pings, self._pings = self._pings, []
+        for each in pings:
+            each.stop()
+        self._client.heard = self._upstream.heard = None
 
     # The end of a session
 
     def _settle(self, close: Close | None = None) -> None:
         """Do what follows from the close frames and losses so far; `close` is the frame that is new."""
         client, upstream = self._client, self._upstream
+        self._stop_pings()
         if close is not None and self._code is None:
             self._code = close.code or _NO_CODE
         if client.gone and upstream.gone:

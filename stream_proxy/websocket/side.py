@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IPushProducer
@@ -40,7 +41,12 @@ class Side(Generic[C]):
         self.frames = FrameTracker()
         #: The close frame that was sent to the peer: the other side's own, or one of ours.
         self.close_sent: Close | None = None
-        self._masked = masked
+        #: Whether frames to the peer are masked.
+        self.masked = masked
+        #: The other side's transport is full, so that nothing is read of this one.
+        self.paused = False
+        #: Called whenever something has come from the peer.
+        self.heard: Callable[[], None] | None = None
         self._source: Side[Connection] | None = None
         self._reads_much = False
 
@@ -59,6 +65,8 @@ class Side(Generic[C]):
 
     def receive(self, data: bytes) -> bytes:
         """Return what to forward of `data` from the peer; inside a long frame, read more at once."""
+        if self.heard is not None:
+            self.heard()
         out = self.frames.feed(data)
         left = self.frames.bytes_left
         if (left or self._reads_much) and self.connection is not None:
@@ -82,7 +90,7 @@ class Side(Generic[C]):
         if self._source.frames.inside_frame or not close.legal:
             self.hang_up()
         else:
-            self.write(close.frame(masked=self._masked))
+            self.write(close.frame(masked=self.masked))
 
     def hang_up(self) -> None:
         """Close the connection once everything is sent."""
@@ -101,15 +109,17 @@ class Side(Generic[C]):
         if self.connection is not None and self.connection.transport is not None:
             # Twisted's TLS transports wait for the cycle collector; what they produce for must not.
             self.connection.transport.unregisterProducer()
-        self.connection = self._source = None
+        self.connection = self._source = self.heard = None
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
+        self.paused = True
         if self.connection is not None:
             self.connection.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self.paused = False
         if self.connection is not None:
             self.connection.transport.resumeProducing()
 
