@@ -19,7 +19,7 @@ class IncompleteStreamError(RuntimeError):
 
 
 class ConfigError(Exception):
-    """An unusable configuration; the text is one line that names file, field and problem."""
+    """An unusable configuration; each line of the text names file, field and problem of one mistake."""
 
 
 class APIError(Exception):

@@ -6,16 +6,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from stream_proxy.environment import QUOTES, unquoted
 from stream_proxy.http.headers import is_field_name
 
 _KEY = re.compile(r"[\x21-\x7e]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
+class KeySource(Struct, frozen=True):
     """A file with a key on each line, or an environment variable.
 
     In the file, blank lines and lines that begin with ``#`` are skipped; in the variable, blanks or commas
@@ -23,8 +25,10 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
     starts at the working directory.
     """
 
-    file: str | None = None
-    environment: str | None = None
+    file: Annotated[str | None, Meta(description="the path of a file with a key on each line")] = None
+    environment: Annotated[
+        str | None, Meta(description="the name of an environment variable that holds the keys")
+    ] = None
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.environment is None):
@@ -38,6 +42,9 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
         if self.file is not None:
             source, found = self.file, self._lines(self.file)
         else:
+            if not _VARIABLE.fullmatch(self.environment or ""):
+                # Most likely the key itself, which the text must not quote.
+                raise ValueError("environment: must be the name of a variable, such as OPENAI_API_KEY")
             source = f"the environment's {self.environment}"
             value = (os.environ if environ is None else environ).get(self.environment or "")
             if value is None:
@@ -68,10 +75,12 @@ class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
         return self.file is not None and bool(os.stat(self.file).st_mode & 0o004)
 
 
-class UpstreamKeySource(KeySource, frozen=True, forbid_unknown_fields=True):
+class UpstreamKeySource(KeySource, frozen=True):
     """A source of exactly one key, and the header field that it is sent in, if not ``Authorization``."""
 
-    header: str | None = None
+    header: Annotated[
+        str | None, Meta(description="the header field that the key is sent in, by default `Authorization`")
+    ] = None
 
     def read(self, environ: Mapping[str, str] | None = None) -> list[bytes]:
         """Return the key.

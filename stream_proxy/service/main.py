@@ -108,7 +108,10 @@ class MainService(StoppableService):
                 config = msgspec.structs.replace(config, workers=self._config.workers)
             self._change(config)
         except ConfigError as error:
-            self._log.error(f"{error}; the configuration stays as it was")
+            *others, last = str(error).splitlines()
+            for line in others:
+                self._log.error(line)
+            self._log.error(f"{last}; the configuration stays as it was")
             return
         except Exception:
             self._log.bug(Failure())

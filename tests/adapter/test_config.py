@@ -47,9 +47,9 @@ class ConfigTests(TestCase):
         self.assertEqual(AdapterConfig().models, ("gpt-3.5-turbo",))
 
     def test_unknown_key(self) -> None:
-        """An unknown key is a warning that names the nearest known one."""
-        warning = "c: rules[0].adapter.finishreason: unknown key, ignored; did you mean finishReason?"
-        self.assertEqual(parse({"finishreason": "x"})[1], [warning])
+        """An unknown key is an error that names the nearest known one."""
+        line = "adapter.finishreason: unknown key; did you mean finishReason?"
+        self.assert_line({"finishreason": "x"}, line)
 
     def assert_line(self, adapter: object, line: str, url: str = URL) -> None:
         """Assert that the configuration is refused with that line."""
@@ -60,16 +60,16 @@ class ConfigTests(TestCase):
     def test_types(self) -> None:
         """Values of the wrong type are refused."""
         for adapter, line in (
-            (True, "adapter: expected object, got bool"),
-            ({"models": []}, "adapter.models: expected array of length >= 1"),
-            ({"models": [""]}, "adapter.models[0]: expected str of length >= 1"),
-            ({"models": "m"}, "adapter.models: expected array, got str"),
-            ({"mode": "all"}, "adapter.mode: invalid enum value 'all'"),
-            ({"method": "PUT"}, "adapter.method: invalid enum value 'PUT'"),
-            ({"format": "xml"}, "adapter.format: invalid enum value 'xml'"),
-            ({"headers": {"X": 1}}, "adapter.headers[...]: expected str, got int"),
-            ({"request": "x"}, "adapter.request: expected object, got str"),
-            ({"content": 1}, "adapter.content: expected str, got int"),
+            (True, "adapter: must be an object: {…}, not true"),
+            ({"models": []}, "adapter.models: must have at least one entry"),
+            ({"models": [""]}, "adapter.models[0]: must not be empty"),
+            ({"models": "m"}, 'adapter.models: must be a list: ["m"], not "m"'),
+            ({"mode": "all"}, 'adapter.mode: must be "auto", "cumulative" or "delta", not "all"'),
+            ({"method": "PUT"}, 'adapter.method: must be "GET" or "POST", not "PUT"'),
+            ({"format": "xml"}, 'adapter.format: must be "auto", "json", "ndjson" or "sse", not "xml"'),
+            ({"headers": {"X": 1}}, 'adapter.headers.X: must be text in quotes: "1", not 1'),
+            ({"request": "x"}, 'adapter.request: must be an object, not "x"'),
+            ({"content": 1}, 'adapter.content: must be text in quotes: "1", not 1'),
         ):
             self.assert_line(adapter, line)
 

@@ -389,7 +389,7 @@ class SourceTests(SynchronousTestCase):
         several = "holds more than one key; the upstream is called with one"
         self.assert_line({"upstreamKey": {"environment": "TWO_KEYS"}}, f"upstreamKey: {several}")
         bad = {"environment": "HOME", "header": "a b"}
-        self.assert_line({"upstreamKey": bad}, "upstreamKey: header: is no name of a header field")
+        self.assert_line({"upstreamKey": bad}, "upstreamKey.header: is no name of a header field")
 
     def test_adapter(self) -> None:
         """A second key for an adapter that has one already is an error."""

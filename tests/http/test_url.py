@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.http.url import doubled_path, local_locations, parse_upstream_url
+from stream_proxy.http.url import UpstreamURL, doubled_path, local_locations, parse_upstream_url
 
 
 class BelowTests(SynchronousTestCase):
@@ -108,3 +108,44 @@ class DoubledTests(SynchronousTestCase):
             (b"", b""),
         ):
             self.assertIsNone(doubled_path(prefix, path), (prefix, path))
+
+
+class PartsTests(SynchronousTestCase):
+    """Base URLs and their parts."""
+
+    def test_parts(self) -> None:
+        """A URL is split into scheme, host, port and prefix."""
+        for url, parts in (
+            ("https://api.openai.com", UpstreamURL("https", "api.openai.com", 443, b"")),
+            ("http://h", UpstreamURL("http", "h", 80, b"")),
+            ("http://h:8080/", UpstreamURL("http", "h", 8080, b"")),
+            ("HTTPS://Api.Example/v1/", UpstreamURL("https", "api.example", 443, b"/v1")),
+            (" https://h/a%20b//c ", UpstreamURL("https", "h", 443, b"/a%20b//c")),
+            ("http://[::1]:99/x", UpstreamURL("http", "::1", 99, b"/x")),
+            ("https://b\u00fccher.example", UpstreamURL("https", "xn--bcher-kva.example", 443, b"")),
+            ("http://my_service:1", UpstreamURL("http", "my_service", 1, b"")),
+        ):
+            self.assertEqual(parse_upstream_url(url), parts)
+
+    def test_netloc(self) -> None:
+        """The port is omitted if it is the scheme's default; IPv6 addresses get brackets."""
+        for url, netloc in (
+            ("https://h:443", b"h"),
+            ("http://h:80", b"h"),
+            ("http://h:443", b"h:443"),
+            ("https://[::1]", b"[::1]"),
+            ("https://[::1]:8", b"[::1]:8"),
+        ):
+            self.assertEqual(parse_upstream_url(url).netloc, netloc)
+        self.assertEqual(parse_upstream_url("http://h:8/p").origin, "http://h:8")
+
+    @given(st.text(max_size=20))
+    def test_any_url(self, rest: str) -> None:
+        """Any text gives either a one-line error or parts that can go on the wire."""
+        try:
+            url = parse_upstream_url("http://h" + rest)
+        except ValueError as error:
+            self.assertNotIn("\n", str(error))
+        else:
+            self.assertRegex(url.netloc, rb"\A[!-~]+\Z")
+            self.assertRegex(url.prefix, rb"\A(/[!-~]*)?\Z")
