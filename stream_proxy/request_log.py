@@ -17,6 +17,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
+from stream_proxy.printable import printable
 
 LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn, "error": LogLevel.error}
 
@@ -49,16 +50,6 @@ class Outcome(msgspec.Struct, frozen=True):
     def failed(cls, error: APIError, sent: int) -> Outcome:
         """Return the outcome of a request that was answered with an error."""
         return cls(error.status, sent, error.for_log, code=str(error.code))
-
-
-def printable(text: str, kept: str = "") -> str:
-    """Return `text` with all characters escaped that are neither printable nor in `kept`.
-
-    What comes from outside could forge entries, or command the terminal that shows them.
-    """
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
 
 
 def ready(text: str) -> dict[str, str]:

@@ -14,7 +14,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
 
 #: Modules at the top that every package may import.
-GROUND = {"environment", "error_codes", "errors", "lenient_json", "limits", "request_log", "json_bounds"}
+GROUND = {
+    "environment",
+    "error_codes",
+    "errors",
+    "lenient_json",
+    "limits",
+    "request_log",
+    "json_bounds",
+    "printable",
+}
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
     "environment": set(),
@@ -23,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lenient_json": set(),
     "limits": set(),
     "request_log": set(),
+    "printable": set(),
     "json_bounds": set(),
     "aggregate": set(),
     "http": set(),
@@ -68,6 +78,7 @@ SANS_IO = {
     "json_bounds",
     "observe",
     "waiting",
+    "printable",
     "upstream.egress",
     "upstream.http1",
     "websocket.frames",

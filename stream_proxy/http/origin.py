@@ -29,7 +29,8 @@ _SAYING = frozenset({b"host", b"origin", b"sec-fetch-site"})
 #: Longest part of a header field that an error repeats.
 _MOST_QUOTED = 100
 
-_Origin = tuple[str, str, int | str]
+#: Scheme, host and port.
+Origin = tuple[str, str, int | str]
 
 
 class Pages:
@@ -63,16 +64,16 @@ class Pages:
             if parsed is None or not (parsed[0] in self._hosts or is_address(parsed[0])):
                 return _foreign("the host", host, 'add it to "hosts"')
         for origin in origins:
-            parsed_origin = _parse(origin.decode("latin-1"))
+            parsed_origin = parse_origin(origin.decode("latin-1"))
             if parsed_origin is None:  # "null" among others: no page's own
                 return _foreign("pages of the origin", origin, "call from a page that has one")
-            if not (self._allows(parsed_origin) or _is_of(parsed_origin, named)):
+            if not (self._allows(parsed_origin) or comes_from(parsed_origin, named)):
                 return _foreign("pages of the origin", origin, 'add it to "origins"')
         if b"cross-site" in sites and not origins:
             return _foreign("pages of other sites", b"", 'add their origins to "origins"')
         return None
 
-    def _allows(self, origin: _Origin) -> bool:
+    def _allows(self, origin: Origin) -> bool:
         scheme, host, _ = origin
         return not self._origins.isdisjoint({origin, (scheme, host, _ANY), (scheme, _ANY, _ANY)})
 
@@ -84,9 +85,9 @@ def _host(text: str) -> str:
     return parsed[0]
 
 
-def _allowed(text: str) -> _Origin:
+def _allowed(text: str) -> Origin:
     """Return an origin of the configuration."""
-    parsed = _parse(text.removesuffix(f":{_ANY}"))
+    parsed = parse_origin(text.removesuffix(f":{_ANY}"))
     if parsed is None or (_ANY in parsed[1] and parsed[0] in _PORTS):
         # Neither "*" nor "null", which any page can send: what is open to all needs clientKeys.
         raise ValueError(
@@ -96,7 +97,8 @@ def _allowed(text: str) -> _Origin:
     return scheme, host, _ANY if text.endswith(f":{_ANY}") or scheme not in _PORTS else port
 
 
-def _parse(text: str) -> _Origin | None:
+def parse_origin(text: str) -> Origin | None:
+    """Return scheme, host and port of an ``Origin`` value; ``None`` if it is invalid, or ``null``."""
     match = _ORIGIN.fullmatch(text)
     if match is None:
         return None
@@ -110,7 +112,7 @@ def _parse(text: str) -> _Origin | None:
     return scheme, host, _PORTS[scheme] if port is None else port
 
 
-def _is_of(origin: _Origin, named: list[tuple[str, int | None] | None]) -> bool:
+def comes_from(origin: Origin, named: list[tuple[str, int | None] | None]) -> bool:
     """Report whether a page came from the very host and port that it calls."""
     scheme, host, port = origin
     return scheme in _PORTS and any(

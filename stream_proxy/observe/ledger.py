@@ -24,6 +24,8 @@ class Ledger:
         self.live: dict[int, Record] = {}
         #: The last that have ended, the latest at the end.
         self.recent: deque[Record] = deque(maxlen=RECENT)
+        #: Called with each record that has ended.
+        self.ended_hooks: list[Callable[[Record], None]] = []
         self._numbers = count(1)
 
     def begin(self, rule: str) -> Record:
@@ -40,3 +42,5 @@ class Ledger:
         record.silence = record.upload = record.cancel = None
         self.live.pop(record.number, None)
         self.recent.append(record)
+        for hook in self.ended_hooks:
+            hook(record)

@@ -16,7 +16,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEventAsClassi
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
-from stream_proxy.request_log import LEVELS, RequestLog, printable, ready_text
+from stream_proxy.printable import printable
+from stream_proxy.request_log import LEVELS, RequestLog, ready_text
 from stream_proxy.transport.reactor import IReactor
 
 #: Whose entries quote what peers sent; what they are about is in the log already, in words of ours.

@@ -13,10 +13,13 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import ConfigError
+from stream_proxy.observe.rows import Row
 from stream_proxy.request_log import RequestLog
+from stream_proxy.service.admin.access import AdminAccess
+from stream_proxy.service.admin.health import Status
+from stream_proxy.service.admin.service import AdminService
 from stream_proxy.service.configuration.loading import load_config
-from stream_proxy.service.configuration.types import Config
-from stream_proxy.service.health import AdminService, Status
+from stream_proxy.service.configuration.types import Admin, Config
 from stream_proxy.service.listening import endpoint_of, open_listeners
 from stream_proxy.service.naming import listening
 from stream_proxy.service.rules import ProxyService
@@ -47,6 +50,8 @@ class MainService(StoppableService):
         self._path = path
         self._config = config
         self._draining = False
+        #: When the file was read again, and what was wrong with it.
+        self._reloaded: tuple[float, str | None] | None = None
         self._listeners = open_listeners(config, named)
         #: All TCP ports that we have listened on: workers may still be about to close them.
         self._ours = self._ports()
@@ -71,7 +76,16 @@ class MainService(StoppableService):
         admin = self._config.admin
         if admin is None:
             return None
-        return AdminService(self._reactor, self._listeners[endpoint_of(admin)], self.status)
+        listener = self._listeners[endpoint_of(admin)]
+        return AdminService(
+            self._reactor,
+            listener,
+            AdminAccess(_keys(admin), admin.hosts, local=listener.local, port=listener.port),
+            status=self.status,
+            source=self.serving.source,
+            state=self._state,
+            log=self._log,
+        )
 
     def status(self) -> Status:
         """Return the state of the process, for the admin port."""
@@ -93,6 +107,15 @@ class MainService(StoppableService):
         for rule in self._config.rules:
             self._log.info(listening(rule))
 
+    def _state(self) -> Row:
+        """Return what the page says of the service."""
+        state: Row = {"status": self.status()}
+        if isinstance(self.serving, WorkersService):
+            state["workers"] = dict(zip(("running", "wanted"), self.serving.processes, strict=True))
+        if self._reloaded is not None:
+            state["reload"] = dict(zip(("time", "problem"), self._reloaded, strict=True))
+        return state
+
     def abort(self) -> None:
         """Abort the requests that are running."""
         self.serving.abort()
@@ -112,10 +135,13 @@ class MainService(StoppableService):
             for line in others:
                 self._log.error(line)
             self._log.error(f"{last}; the configuration stays as it was")
+            self._reloaded = self._reactor.seconds(), str(error)
             return
         except Exception:
             self._log.bug(Failure())
+            self._reloaded = self._reactor.seconds(), "a bug of the proxy; its log has the traceback"
             return
+        self._reloaded = self._reactor.seconds(), None
         for warning in warnings:
             self._log.warn(warning)
         self._log.info(f"{self._path} was read again")
@@ -140,6 +166,8 @@ class MainService(StoppableService):
                 stopping.stopService()
             if self._admin is not None:
                 self._admin.startService()
+        elif admin is not None and self._admin is not None:
+            self._admin.change_access(_keys(admin), admin.hosts)
 
     async def _stop(self, others: Deferred[object]) -> None:
         await self.serving.stopService()
@@ -151,3 +179,10 @@ class MainService(StoppableService):
         """Stop listening and wait for running requests; meanwhile the admin port goes on."""
         self._draining = True
         return Deferred.fromCoroutine(self._stop(maybeDeferred(super().stopService)))
+
+
+def _keys(admin: Admin) -> list[bytes]:
+    try:
+        return [] if admin.key is None else admin.key.read()
+    except ValueError as error:  # the configuration was valid, but the file may have changed since
+        raise ConfigError(f"admin.key: {error}") from None

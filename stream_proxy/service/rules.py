@@ -18,6 +18,7 @@ from stream_proxy.http.access import Access
 from stream_proxy.limits import Limits
 from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
+from stream_proxy.service.admin.local import LocalSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
 from stream_proxy.service.naming import rule_name
@@ -193,6 +194,8 @@ class ProxyService(Service):
         self._grace = config.shutdown_grace_seconds
         #: The requests of all rules.
         self.ledger = Ledger(reactor.seconds)
+        #: The same, for the admin port.
+        self.source = LocalSource(self.ledger)
         #: What is served, by endpoint.
         self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}
         #: Services of removed rules that still have requests, with the Deferreds of their ends.

@@ -16,7 +16,8 @@ from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.request_log import Outcome, RequestLog, printable
+from stream_proxy.printable import printable
+from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.service.log_output import LogFile, LogOutput, log_output
 from tests.support.twistd import ProcessTestCase, eventually, free_port
 

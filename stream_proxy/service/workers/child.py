@@ -18,12 +18,13 @@ from twisted.logger import ILogObserver, LogEvent, Logger, eventAsText, globalLo
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
 
-from stream_proxy.request_log import ready_text
+from stream_proxy.request_log import RequestLog, ready_text
 from stream_proxy.service.listening import Listener
 from stream_proxy.service.workers import messages
 from stream_proxy.transport.reactor import IReactor, installed_reactor
 
 if TYPE_CHECKING:
+    from stream_proxy.service.admin.worker import ObservationPort
     from stream_proxy.service.rules import ProxyService
 
 
@@ -53,6 +54,7 @@ class Worker:
     def __init__(self, reactor: IReactor) -> None:
         self._reactor = reactor
         self._service: ProxyService | None = None
+        self._observation: ObservationPort | None = None
         self._status = 0
         #: Listeners that came with a reload that failed; they do not come again.
         self._unused: dict[str, Listener] = {}
@@ -86,6 +88,7 @@ class Worker:
                 self._unused |= listeners
                 self._service.reload(command.config, self._unused)
                 self._unused = {}
+                self._show(command, self._service)
         except Exception as error:
             if self._service is not None:
                 Logger(namespace="stream_proxy").error(
@@ -98,7 +101,6 @@ class Worker:
 
     def _start(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         # Imported late, so that an import that fails is logged like every other failure to start.
-        from stream_proxy.request_log import RequestLog
         from stream_proxy.service.memory import settle
         from stream_proxy.service.rules import ProxyService
 
@@ -106,8 +108,19 @@ class Worker:
         self._service = service = ProxyService(self._reactor, command.config, listeners, log=log)
         service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+        self._show(command, service)
         settle()
         _send(messages.Ready())
+
+    def _show(self, command: messages.Serve, service: ProxyService) -> None:
+        """Show the parent the requests, from the first time on that it wants to see them."""
+        if command.observe is None or self._observation is not None:
+            return
+        from stream_proxy.service.admin.worker import ObservationPort
+
+        self._observation = ObservationPort(
+            self._reactor, command.observe, service.source, RequestLog(command.log_level)
+        )
 
     def _stop(self) -> None:
         if not self._stopping:

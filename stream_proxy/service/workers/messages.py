@@ -40,12 +40,14 @@ class Serve(Struct, frozen=True, tag="serve"):
     """Serve a configuration from now on.
 
     ``endpoints`` describe the sockets that come with the command, in their order; sockets that the worker has
-    already do not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`.
+    already do not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`. ``observe``:
+    the path of the UNIX socket on which the worker shows its requests, if it is to.
     """
 
     config: Config
     endpoints: tuple[str, ...]
     log_level: str
+    observe: str | None = None
 
 
 class Stop(Struct, frozen=True, tag="stop"):

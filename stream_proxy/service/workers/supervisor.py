@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
+from stream_proxy.service.admin.remote import WorkersSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
 from stream_proxy.service.workers.messages import (
@@ -34,6 +35,7 @@ from stream_proxy.service.workers.messages import (
     Stop,
 )
 from stream_proxy.service.workers.process import WorkerProcess
+from stream_proxy.service.workers.sockets import SocketDirectory
 from stream_proxy.transport.reactor import IReactor
 
 #: A worker that dies before it listens is restarted after this long, then twice as long, up to the limit.
@@ -59,14 +61,23 @@ class WorkersService(Service):
         self._config = config
         self._listeners = _rules_listeners(config, listeners)
         self._log = log
-        serve = self._serve()
+        self._directory = SocketDirectory(log)
+        #: The requests of all workers, for the admin port.
+        self.source = WorkersSource(reactor, self._directory.socket, config.workers)
         self._slots = [
-            WorkerSlot(reactor, f"worker {number + 1} of {config.workers}", serve, self._sockets(number), log)
+            WorkerSlot(
+                reactor,
+                f"worker {number + 1} of {config.workers}",
+                self._serve(number),
+                self._sockets(number),
+                log,
+            )
             for number in range(config.workers)
         ]
 
-    def _serve(self) -> Serve:
-        return Serve(_share(self._config), tuple(self._listeners), self._log.level)
+    def _serve(self, number: int) -> Serve:
+        observe = None if self._config.admin is None else self._directory.socket(number + 1)
+        return Serve(_share(self._config), tuple(self._listeners), self._log.level, observe)
 
     def _sockets(self, number: int) -> dict[str, socket.socket]:
         return {endpoint: listener.sockets[number] for endpoint, listener in self._listeners.items()}
@@ -76,11 +87,23 @@ class WorkersService(Service):
         """Whether at least one worker accepts requests."""
         return any(slot.ready for slot in self._slots)
 
+    @property
+    def processes(self) -> tuple[int, int]:
+        """How many processes accept requests, and how many should."""
+        return sum(slot.ready for slot in self._slots), len(self._slots)
+
     def startService(self) -> None:
         """Start the workers as soon as the reactor runs; before that it does not notice when they end."""
         super().startService()
-        for slot in self._slots:
+        self._make_directory()
+        for number, slot in enumerate(self._slots):
+            slot.serve = self._serve(number)
             self._reactor.callWhenRunning(slot.start)
+
+    def _make_directory(self) -> None:
+        # Not before the start: then it may belong to a user whose privileges are given up.
+        if self._config.admin is not None:
+            self._directory.make()
 
     def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
         """Let the workers serve another configuration.
@@ -89,9 +112,9 @@ class WorkersService(Service):
         """
         before, self._config = self._listeners, config
         self._listeners = _rules_listeners(config, listeners)
-        serve = self._serve()
+        self._make_directory()
         for number, slot in enumerate(self._slots):
-            slot.reload(serve, self._sockets(number))
+            slot.reload(self._serve(number), self._sockets(number))
         for endpoint, listener in before.items():
             if endpoint not in self._listeners:
                 listener.close()
@@ -107,6 +130,7 @@ class WorkersService(Service):
         ends = [slot.stop(self._config.shutdown_grace_seconds) for slot in self._slots]
         for end in ends:
             await end
+        self._directory.remove()
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, and wait until the workers have served their requests and exited."""
@@ -142,7 +166,8 @@ class WorkerSlot:
     ) -> None:
         self._reactor = reactor
         self._name = name
-        self._serve = serve
+        #: The first command to each process.
+        self.serve = serve
         self._sockets = sockets
         self._log = log
         self._process: WorkerProcess | None = None
@@ -175,7 +200,7 @@ class WorkerSlot:
         else:
             self._process = process
             self._commands = CommandSender(ours)
-            self._send(self._serve, self._sockets.values())
+            self._send(self.serve, self._sockets.values())
 
     def _spawn(self, process: WorkerProcess, commands: socket.socket) -> None:
         descriptors: dict[int, int | str] = {COMMANDS: commands.fileno(), 1: "r", 2: "r", RECORDS: "r"}
@@ -204,7 +229,7 @@ class WorkerSlot:
         :param sockets: the sockets of all its endpoints.
         """
         new = {endpoint: sockets[endpoint] for endpoint in serve.endpoints if endpoint not in self._sockets}
-        self._serve, self._sockets = serve, sockets
+        self.serve, self._sockets = serve, sockets
         self._send(msgspec.structs.replace(serve, endpoints=tuple(new)), new.values())
 
     def _ready(self, process: WorkerProcess) -> None:

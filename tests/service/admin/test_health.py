@@ -1,4 +1,4 @@
-"""Tests of the admin port."""
+"""Tests of the health checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.downstream.site import ProxySite
-from stream_proxy.service.health import AdminResource
+from stream_proxy.request_log import RequestLog
+from stream_proxy.service.admin.access import AdminAccess
+from stream_proxy.service.admin.health import serve_health
+from stream_proxy.service.admin.router import AdminResource
 
 
 class AdminBodyTests(SynchronousTestCase):
@@ -18,7 +21,10 @@ class AdminBodyTests(SynchronousTestCase):
 
     def sent(self, head: bytes) -> tuple[Any, Any]:
         """Send a request's head, and return the transport and the channel."""
-        site = ProxySite(AdminResource(lambda: "ready"), reactor=Clock(), idle_seconds=60)
+        clock: Any = Clock()
+        resource = AdminResource(clock, AdminAccess(), RequestLog())
+        serve_health(resource, lambda: "ready")
+        site = ProxySite(resource, reactor=clock, idle_seconds=60)
         channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         transport: Any = StringTransport()
         transport.abortConnection = transport.loseConnection
@@ -35,7 +41,9 @@ class AdminBodyTests(SynchronousTestCase):
                 (b"GET /healthz", b"200"),
                 (b"HEAD /readyz", b"200"),
             ):
-                transport, channel = self.sent(line + b" HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+                transport, channel = self.sent(
+                    line + b" HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n"
+                )
                 answer: bytes = transport.value()
                 self.assertEqual(answer[9:12], status)
                 self.assertIn(b"Connection: close\r\n", answer)
@@ -47,7 +55,7 @@ class AdminBodyTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """A connection without bodies is kept."""
-        transport, channel = self.sent(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        transport, channel = self.sent(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
         channel.site.reactor.advance(0)  # the second request has a turn of its own
         self.assertEqual(transport.value().count(b'{"status":"ok"}'), 2)
         self.assertNotIn(b"close", transport.value())

@@ -1,0 +1,39 @@
+"""Directory of the UNIX sockets by which this process and its workers reach each other."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from stream_proxy.request_log import RequestLog
+
+
+class SocketDirectory:
+    """A directory that no other user can enter, made when it is needed.
+
+    :param log: says why there is none.
+    """
+
+    def __init__(self, log: RequestLog) -> None:
+        self._log = log
+        self._path: Path | None = None
+
+    def make(self) -> None:
+        """Make it, unless there is one; without one the admin port shows no requests."""
+        if self._path is not None:
+            return
+        try:
+            self._path = Path(tempfile.mkdtemp(prefix="openai-stream-proxy-"))  # of mode 0700
+        except OSError as error:
+            self._log.warn(f"the admin port shows no requests: there is no place for sockets: {error}")
+
+    def socket(self, number: int) -> str | None:
+        """Return the path of a worker's socket; ``None`` without a directory."""
+        return None if self._path is None else str(self._path / f"{number}.socket")
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        path, self._path = self._path, None
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
