@@ -49,7 +49,8 @@ def config(data: bytes) -> None:
     try:
         loaded, warnings = parse_config(document, "config.json")
     except ConfigError as error:
-        one_line(str(error))
+        for line in str(error).split("\n"):  # one for each mistake
+            one_line(line)
         return
     for warning in warnings:
         one_line(warning)
