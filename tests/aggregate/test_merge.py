@@ -6,13 +6,14 @@ import json
 import time
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from tests.support.properties import examples
 
 
 def merged(*deltas: dict[str, Any]) -> Any:
@@ -385,7 +386,7 @@ JSON = st.recursive(
 
 
 class ArbitraryTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @examples(300)
     @given(st.lists(st.dictionaries(KEYS, JSON, max_size=5), max_size=5))
     def test_never_raises(self, deltas: list[dict[str, Any]]) -> None:
         """Arbitrary JSON merges into a value that can be encoded."""
