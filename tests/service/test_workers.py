@@ -101,7 +101,7 @@ class ServingTests(WorkersTestCase):
         asking = [Deferred.fromCoroutine(self.request(port, "POST", target, body, key)) for _ in range(20)]
         for answer in await gatherResults(asking):
             self.assertEqual(answer.status, 200)
-        await process.line("(?s)(POST.*){20}")
+        await process.times("POST", 20)
         process.signal("TERM")
         await process.ended()
         self.assert_ended_by(signal.SIGTERM, process)

@@ -31,7 +31,7 @@ def examples(full: int) -> settings:
 
 def load_profile() -> None:
     """Make the settings of this project the default: no test fails because the machine is slow."""
-    # Trial's directory is another one in each process and empty in each run, and Hypothesis would make its table
+    # Trial's directory is another one in each process, and empty in each run: Hypothesis would make its table
     # of all characters there again.
     set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / ".hypothesis")
     settings.register_profile(

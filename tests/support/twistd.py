@@ -27,7 +27,7 @@ from tests.support.wire import Stream, event_stream_head, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
 #: Polling for conditions that have no event: the interval, and the number of tries.
-_POLL_SECONDS, _POLLS = 0.02, 500
+_POLL_SECONDS, _POLLS = 0.02, 5000
 
 
 class Process(ProcessProtocol):
