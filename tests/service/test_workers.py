@@ -75,6 +75,7 @@ class ServingTests(WorkersTestCase):
 
     async def test_both_work(self) -> None:
         """Both workers get connections; the parent gets none, and has no other children."""
+        self.workers_forked = False
         process, (port,) = await self.serve("http://127.0.0.1:9")
         pids = await self.pids(process)
         parent = process.pid
@@ -150,6 +151,7 @@ class DeathTests(WorkersTestCase):
 
     async def test_worker(self) -> None:
         """A worker is replaced at once; no connection is refused meanwhile, and the other goes on."""
+        self.workers_forked = False
         url, go_on = await self.streaming()
         process, (port, other) = await self.serve(url, await self.mock())
         pids = await self.pids(process)
@@ -172,6 +174,7 @@ class DeathTests(WorkersTestCase):
 
     async def test_start(self) -> None:
         """A worker that cannot start logs the reason, and is started again."""
+        self.workers_forked = False
         directory = self.directory()
         (directory / "treq.py").write_text(BROKEN.format(directory=str(directory)))
         port = free_port()
