@@ -26,7 +26,7 @@
 #   make clean, make distclean     remove what was made; the virtual environments too
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 TESTS ?= tests
 CONFIG ?=
 BENCH ?=
