@@ -26,7 +26,7 @@
 #   make clean, make distclean     remove what was made; the virtual environments too
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 TESTS ?= tests
 CONFIG ?=
 BENCH ?=
@@ -80,10 +80,10 @@ heavy-tests: $(TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
 
 test-plain: $(TOOLS)
-	STREAM_PROXY_PLAIN_WAYS=1 $(BIN)/python -m tests -j$(JOBS) tests
+	STREAM_PROXY_EXAMPLES=full STREAM_PROXY_PLAIN_WAYS=1 $(BIN)/python -m tests -j$(JOBS) tests
 
 test-compiled: wheels
-	.ci/test-compiled $(BIN)/python wheelhouse/*.whl
+	STREAM_PROXY_EXAMPLES=full .ci/test-compiled $(BIN)/python wheelhouse/*.whl
 
 heavy-needs:
 	@missing=; for program in node npm nginx caddy haproxy; do \

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from tests.support.measure import measure
+from tests.support.measure import Measures, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "stream_proxy"
@@ -104,8 +105,13 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield all that a module imports, under TYPE_CHECKING and inside functions as well."""
+@cache
+def imports(path: Path) -> list[str]:
+    """Return all that a module imports, under TYPE_CHECKING and inside functions as well."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -123,6 +129,12 @@ def inner(name: str, known: dict[str, Path]) -> str | None:
     while parts and ".".join(parts) not in known:
         parts.pop()
     return ".".join(parts)
+
+
+@cache
+def measured() -> Measures:
+    """Return the measures of the package."""
+    return measure(PACKAGE)
 
 
 class ArchitectureTests(TestCase):
@@ -190,11 +202,11 @@ class ArchitectureTests(TestCase):
 
     def test_sizes(self) -> None:
         """No module, class or list of parameters is too large to be read at once."""
-        beyond = measure(PACKAGE).beyond()
+        beyond = measured().beyond()
         larger = tuple(str(PACKAGE / name) for name in LARGER)
         self.assertEqual([each for each in beyond if not each[2].startswith(larger)], [])
 
     def test_any(self) -> None:
         """Types say what they mean."""
-        found = measure(PACKAGE)
+        found = measured()
         self.assertLess(1000 * found.any_words / found.lines, MOST_ANY)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,6 +23,7 @@ from stream_proxy.service.configuration.loading import load_config
 from stream_proxy.service.configuration.types import Rule
 from tests.support import transcripts
 from tests.support.loopback import LoopbackTestCase, Script
+from tests.support.properties import examples
 from tests.support.transcripts import Transcript
 from tests.support.wire import JSON, Message, Stream, head, read_request, respond
 
@@ -725,7 +726,7 @@ class GuessTests(SynchronousTestCase):
 class SplitTests(SynchronousTestCase):
     """Bodies cut into reads, or cut off, at any byte; sans-I/O."""
 
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @examples(150)
     @given(st.sampled_from(STREAMED), st.data())
     def test_reads(self, transcript: Transcript, data: st.DataObject) -> None:
         """The chunks do not depend on how the body is cut into reads."""
@@ -742,7 +743,7 @@ class SplitTests(SynchronousTestCase):
             got = translate(transcript, reads, dialect_of(transcript.example))
             self.assertEqual(got, expected(transcript), transcript.name)
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.sampled_from([transcript for transcript in ALL if transcript.announced]), st.data())
     def test_cut_anywhere(self, transcript: Transcript, data: st.DataObject) -> None:
         """A body that ends anywhere before the event that marks its end is an error."""
@@ -751,7 +752,7 @@ class SplitTests(SynchronousTestCase):
         with self.assertRaises(APIError):
             translate(transcript, [body], dialect_of(transcript.example))
 
-    @settings(max_examples=50, deadline=None, derandomize=True)
+    @examples(50)
     @given(st.data())
     def test_cut_in_a_payload(self, data: st.DataObject) -> None:
         """Without such a mark, an end inside a payload is an error all the same."""

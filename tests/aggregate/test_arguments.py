@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate import arguments as module
 from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, is_object
+from tests.support.properties import examples
 
 OSLO = '{"city": "Oslo"}'
 JSON = st.recursive(
@@ -160,7 +161,7 @@ class ReadingTests(SynchronousTestCase):
         ):
             self.assertEqual(read(*fragments)[:50], "".join(fragments)[:50])
 
-    @settings(max_examples=80, deadline=None, derandomize=True)
+    @examples(80)
     @given(st.data(), argument_texts())
     def test_any_split(self, data: st.DataObject, text: str) -> None:
         """Any split of arguments gives them back, and so does any split of the beginning of them."""
@@ -172,21 +173,21 @@ class ReadingTests(SynchronousTestCase):
         start = text[: data.draw(st.integers(0, len(text)))]
         self.assertEqual(read(*data.draw(pieces(start))), start)
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.data(), argument_texts(), st.integers(2, 4))
     def test_any_repetition(self, data: st.DataObject, text: str, times: int) -> None:
         """Arguments said several times, each time split anywhere, are read once."""
         fragments = [piece for _ in range(times) for piece in data.draw(pieces(text))]
         self.assertEqual(json.loads(read(*fragments)), json.loads(text))
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.data(), argument_texts())
     def test_any_snapshots(self, data: st.DataObject, text: str) -> None:
         """Snapshots of the text so far, of any lengths, are read as the last of them."""
         ends = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
         self.assertEqual(json.loads(read(*(text[:end] for end in [*ends, len(text)]))), json.loads(text))
 
-    @settings(max_examples=80, deadline=None, derandomize=True)
+    @examples(80)
     @given(st.lists(st.text('{}"\\a:1, ', max_size=5), max_size=8))
     def test_rubbish(self, fragments: list[str]) -> None:
         """Rubbish is read as itself, or as an object, whole or cut off after an empty one."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import ChatCompletionsAccumulator
 from stream_proxy.aggregate.reading.chat_runs import ChatRuns
 from tests.support.compiled import skip_if_compiled
+from tests.support.properties import examples
 from tests.support.readers import Outcome, feed_all, outcome_of
 
 
@@ -169,7 +170,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 class RunTests(TestCase):
     """Streams that are joined and streams that are decoded."""
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(streams(), st.sampled_from([10**6, 300, 60]), st.booleans())
     def test_same(self, reads: list[bytes], max_bytes: int, clean: bool) -> None:
         """Any stream, cut anywhere, has the same result or the same error after the same read."""

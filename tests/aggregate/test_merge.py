@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from tests.support.properties import examples
 
 
 def merged(*deltas: dict[str, Any]) -> Any:
@@ -318,6 +320,12 @@ class JSONTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
+    """Costs in processor time, without the garbage collector: it looks at whatever the process has."""
+
+    def setUp(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+
     def seconds(self, count: int, delta: dict[str, Any]) -> float:
         target: dict[str, Any] = {}
         start = time.process_time()
@@ -385,7 +393,7 @@ JSON = st.recursive(
 
 
 class ArbitraryTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @examples(300)
     @given(st.lists(st.dictionaries(KEYS, JSON, max_size=5), max_size=5))
     def test_never_raises(self, deltas: list[dict[str, Any]]) -> None:
         """Arbitrary JSON merges into a value that can be encoded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +20,7 @@ from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.errors import APIError
 from stream_proxy.flows.pacing import TURN_BYTES
 from stream_proxy.lenient_json import count_values, encode_json
+from tests.support.properties import examples
 
 #: Texts of all kinds, lone surrogates among them.
 TEXTS = st.text(
@@ -52,7 +53,7 @@ class EncoderTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(pieces, "PIECE_BYTES", 24)
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @examples(300)
     @given(TREES)
     def test_same_bytes(self, tree: object) -> None:
         """The pieces are the JSON of the whole, and their values are counted as its are."""
@@ -61,7 +62,7 @@ class EncoderTests(SynchronousTestCase):
         self.assertEqual(whole, encode_json(tree))
         self.assertEqual(encoder.values, count_values(whole))
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.lists(TEXTS, max_size=5), st.lists(st.integers(), max_size=5))
     def test_other_values(self, blocks: list[str], entries: list[int]) -> None:
         """Long texts, JSON that is encoded, and the inside of a string stand for what they are."""
@@ -91,7 +92,7 @@ class EncoderTests(SynchronousTestCase):
 
 
 class TextTests(SynchronousTestCase):
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.lists(st.text(max_size=10)), st.text(max_size=10), st.integers(0, 50))
     def test_blocks(self, fragments: list[str], label: str, times: int) -> None:
         """However a text is written, its blocks are the whole."""
@@ -112,7 +113,7 @@ class ResultTests(SynchronousTestCase):
         self.patch(chat, "_SMALL", 0)
         return whole
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(st.lists(st.dictionaries(st.sampled_from(["content", "x", "y", "refusal"]), TREES, max_size=3)))
     def test_chat(self, deltas: list[dict[str, Any]]) -> None:
         """A chat completion by steps is the one that is made at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -14,6 +14,7 @@ from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import ServerSentEvent, SSEDecoder
 from stream_proxy.errors import APIError
+from tests.support.properties import examples
 
 CHAT: list[Any] = [
     {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "é"}}]},
@@ -66,7 +67,7 @@ def aggregate(accumulator: EventAccumulator, reads: list[bytes]) -> bytes:
 
 
 class SpellingTests(SynchronousTestCase):
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @examples(150)
     @given(streams(CHAT, b"[DONE]"))
     def test_chat(self, reads: list[bytes]) -> None:
         """Line ends, comments, BOM, several data lines and cuts between reads change no byte."""
@@ -95,7 +96,7 @@ class SpellingTests(SynchronousTestCase):
             aggregate(ChatCompletionsAccumulator(), reads), aggregate(ChatCompletionsAccumulator(), plain)
         )
 
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @examples(150)
     @given(streams(RESPONSES, b""))
     def test_responses(self, reads: list[bytes]) -> None:
         """The same holds for Responses, except that a line end inside the Response is white space."""
@@ -172,7 +173,7 @@ EVENTS = st.builds(
 
 
 class HostileTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @examples(300)
     @given(
         st.lists(EVENTS, max_size=6), st.sampled_from([b"", b'{"error": 1}', b"{}", b"\xff"]), st.booleans()
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy import ResponseAccumulator, SSEDecoder
 from stream_proxy.aggregate.reading.response_blocks import ResponseBlocks
 from tests.support.compiled import skip_if_compiled
+from tests.support.properties import examples
 from tests.support.readers import Outcome, feed_all, outcome_of
 
 DELTA = "response.output_text.delta"
@@ -187,7 +188,7 @@ def quiet_streams(draw: st.DrawFn) -> bytes:
 class BlockTests(TestCase):
     """Streams whose events are kept undecoded, and streams that are decoded event by event."""
 
-    @settings(max_examples=300)
+    @examples(300)
     @given(
         streams(), st.sampled_from([10**6, 10**6, 4000, 600, 60]), st.sampled_from([10**5, 40]), st.booleans()
     )
@@ -198,7 +199,7 @@ class BlockTests(TestCase):
             outcome(reads, False, max_bytes, max_values, clean),
         )
 
-    @settings(max_examples=200)
+    @examples(200)
     @given(quiet_streams())
     def test_kept_or_not(self, body: bytes) -> None:
         """Events that are added at once, as near a bound, make the same items as those that were kept."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.errors import APIError
+from tests.support.properties import examples
 
 CALL = {"id": "fc_1", "type": "function_call", "call_id": "c_1", "name": "f", "arguments": "", "status": "x"}
 
@@ -279,7 +280,7 @@ class TextTests(SynchronousTestCase):
         halves = [text("x"), text("\ud83d"), text("\ude00"), text("y")]
         self.assertEqual(output(added(0, **self.MESSAGE), *halves)[0]["content"], [output_text("x😀y")])
 
-    @settings(max_examples=100, deadline=None, derandomize=True)
+    @examples(100)
     @given(
         st.lists(st.tuples(st.integers(0, 2), st.text(max_size=5)), max_size=30),
         st.booleans(),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate.sse import EventTooLargeError, ServerSentEvent, SSEDecoder
 from stream_proxy.errors import APIError
+from tests.support.properties import examples
 
 Event = ServerSentEvent
 
@@ -250,6 +252,9 @@ class BoundTests(SynchronousTestCase):
     def test_linear(self) -> None:
         """Eight times the length costs about eight times as much in 64-byte reads, not sixty-four times."""
 
+        gc.disable()  # it looks at whatever the process has
+        self.addCleanup(gc.enable)
+
         def seconds(size: int, unit: bytes) -> float:
             stream = b"data: " + unit * (size // len(unit)) + b"\n\n"
             reads = [stream[at : at + 64] for at in range(0, len(stream), 64)]
@@ -285,7 +290,7 @@ class ArbitraryTests(SynchronousTestCase):
         ]
     )
 
-    @settings(max_examples=200, deadline=None, derandomize=True)
+    @examples(200)
     @given(st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join), st.data())
     def test_any_bytes_any_split(self, stream: bytes, data: st.DataObject) -> None:
         """Arbitrary bytes never raise, data is valid UTF-8, and cuts between reads do not matter."""
@@ -301,7 +306,7 @@ class ArbitraryTests(SynchronousTestCase):
         for event in events + last:
             event.data.decode()
 
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @examples(150)
     @given(st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join), st.integers(1, 12))
     def test_bound_any_split(self, stream: bytes, limit: int) -> None:
         """With a small bound, one read and single bytes give the same events, all within the bound."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +17,7 @@ from stream_proxy.aggregate.stream_errors import (
     names_error,
     response_error,
 )
+from tests.support.properties import examples
 
 KEYS = st.sampled_from(
     [
@@ -270,7 +271,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(chat_stream_error({"error": {"message": "m", "code": "a"}, "code": "b"}).code, "a")
         self.assertEqual(chat_stream_error({"type": "t", "code": 2**64}).code, "t")
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @examples(300)
     @given(JSON)
     def test_never_raises(self, error: Any) -> None:
         """Whatever the upstream sends, there is an error with a valid envelope, or none."""

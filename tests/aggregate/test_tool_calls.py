@@ -6,7 +6,7 @@ import json
 from io import StringIO
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,6 +15,7 @@ from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, settled
 from stream_proxy.aggregate.tool_calls import finish_calls
 from tests.aggregate.test_arguments import argument_texts, pieces
+from tests.support.properties import examples
 
 OSLO, ROME = '{"city":"Oslo"}', '{"city":"Rome"}'
 
@@ -319,7 +320,7 @@ def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, str, str]], list[list[
 class ConstructedTests(SynchronousTestCase):
     """Calls taken apart and put together again."""
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @examples(60)
     @given(interleaved())
     def test_interleaved(self, made: tuple[list[tuple[str, str, str]], list[list[dict[str, Any]]]]) -> None:
         """Any interleaving of calls that say by index or id where they belong gives the calls back."""
@@ -329,7 +330,7 @@ class ConstructedTests(SynchronousTestCase):
         ]
         self.assertEqual(sorted(found), sorted(whole))
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @examples(60)
     @given(st.data(), made_calls())
     def test_index_zero(self, data: st.DataObject, whole: list[tuple[str, str, str]]) -> None:
         """Calls that come one after the other at index 0, each with an id and a name, are given back."""
@@ -343,7 +344,7 @@ class ConstructedTests(SynchronousTestCase):
         found = calls(*fragments)
         self.assertEqual([(each["id"], *shown([each])[0]) for each in found], whole)
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @examples(60)
     @given(st.data(), made_calls())
     def test_no_identity(self, data: st.DataObject, whole: list[tuple[str, str, str]]) -> None:
         """Whole calls with neither index nor id are given back, in one chunk or with names of their own."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -28,6 +28,7 @@ from stream_proxy.errors import invalid_target
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import Lines
+from tests.support.properties import examples
 from tests.support.wire import GET
 
 
@@ -295,7 +296,7 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual((lane.left, long.left), ([], []))
         return lane
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @example([post(b"Content-Length: 3", body=b"abc") + GET], 200, 5, True, False, with_length)
     @example([post(b"Content-Length: 3"), b"ab", b"c" + GET], 200, 5, True, True, in_chunks)
     @example([GET, b"\r\n", GET, b"\r\n", GET], 200, 5, True, False, with_length)

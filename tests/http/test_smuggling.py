@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.upstream.pool import UpstreamPool
 from tests.support.loopback import LoopbackTestCase, reactor
 from tests.support.memory_proxy import MemoryProxy
+from tests.support.properties import examples
 from tests.support.strict import Got, Response, StrictServer, read_responses
 from tests.support.wire import Stream, read_request, read_response, respond, send_request
 
@@ -709,7 +710,7 @@ class MutationTests(SmugglingTestCase):
         allowed = [str(got) for got in strict.requests if got.target.startswith("/")]  # others get a 400
         self.assertEqual(sent, allowed[: len(sent)], data)
 
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @example(_VALID[0], 7)
     @given(mutated(), st.integers(1, 64))
     def test_one_meaning(self, data: bytes, pieces: int) -> None:

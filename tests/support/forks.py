@@ -1,7 +1,8 @@
 """Forks of templates: processes that run a Python script without importing its libraries again.
 
 Importing takes most of the time of a process that starts. A fork differs from a process of its own only in
-what the interpreter reads when it starts (``PYTHON…``) and in what modules read when they are imported.
+what the interpreter reads when it starts (``PYTHON…``) and in what modules read when they are imported. A
+worker of the product is a fork of its parent, and also differs in what is left of that.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Fork:
     :param protocol: is told the output and the end.
     :param command: a Python script, and its arguments.
     :param modules: what the template imports.
+    :param workers: its workers are forks as well.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class Fork:
         environment: Mapping[str, str],
         path: str,
         modules: Sequence[str],
+        workers: bool,
     ) -> None:
         self._protocol = protocol
         self._status = b""
         pipes = [os.pipe() for _ in range(3)]
-        request = {"command": command, "environment": dict(environment), "path": path}
+        request = {"command": command, "environment": dict(environment), "path": path, "workers": workers}
         socket.send_fds(_template(*modules), [json.dumps(request).encode()], [write for _, write in pipes])
         for _, write in pipes:
             os.close(write)

@@ -17,6 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -29,6 +30,9 @@ from tests.support.payloads import CHAT
 from tests.support.wire import Headers, Message, Stream, Waiters, all_gone, read_response, send_request
 
 reactor: Any = _reactor
+
+#: Waiting for what has no event: turns of the reactor, and then the interval.
+_BUSY_TURNS, _POLL_SECONDS = 50, 0.001
 
 Script = Callable[[Stream], Coroutine[Any, Any, None]]
 
@@ -195,6 +199,16 @@ async def turns(count: int = 3) -> None:
         turn: Deferred[None] = Deferred()
         reactor.callLater(0, turn.callback, None)
         await turn
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that has no event; what takes long is not waited for in a busy loop."""
+    for _ in range(_BUSY_TURNS):
+        if true():
+            return
+        await turns(1)
+    while not true():
+        await deferLater(reactor, _POLL_SECONDS)
 
 
 def in_thread(call: Callable[[], Any]) -> Awaitable[Any]:

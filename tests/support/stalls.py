@@ -16,7 +16,7 @@ from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.request_log import RequestLog
 from stream_proxy.transport.eager_write import unsent
 from tests.support.flood import MIB, small_buffers
-from tests.support.loopback import Script, reactor, turns
+from tests.support.loopback import Script, reactor, turns, until
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk
 from tests.support.sites import LimitsTestCase
 from tests.support.wire import Stream
@@ -136,8 +136,7 @@ class StallTestCase(LimitsTestCase):
 
         before = taken()
         client.transport.resumeProducing()
-        while outbox.waiting and taken() == before:
-            await turns(1)
+        await until(lambda: not outbox.waiting or taken() != before)
         client.transport.pauseProducing()
 
 

@@ -27,7 +27,7 @@ from tests.support.wire import Stream, event_stream_head, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
 #: Polling for conditions that have no event: the interval, and the number of tries.
-_POLL_SECONDS, _POLLS = 0.02, 500
+_POLL_SECONDS, _POLLS = 0.02, 5000
 
 
 class Process(ProcessProtocol):
@@ -38,6 +38,7 @@ class Process(ProcessProtocol):
     :param env: added to our environment, which is passed on without ``CONFIG_PATH`` and ``LOG_LEVEL``.
     :param modules: what it need not import itself: the program is a Python script, run by a fork of a
         template that has imported these.
+    :param workers: its workers, too, are forks.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Process(ProcessProtocol):
         path: str | None = None,
         env: Mapping[str, str] | None = None,
         modules: Sequence[str] = (),
+        workers: bool = False,
     ) -> None:
         #: Its output, standard error included.
         self.output = ""
@@ -60,7 +62,7 @@ class Process(ProcessProtocol):
         }
         environment.update(env or {}, PYTHONUNBUFFERED="1")
         if modules:
-            Fork(self, command, environment, path or os.getcwd(), modules)
+            Fork(self, command, environment, path or os.getcwd(), modules, workers)
         else:
             reactor.spawnProcess(self, command[0], command, environment, path)
         assert self.transport is not None and self.transport.pid is not None
@@ -135,6 +137,8 @@ class ProcessTestCase(LoopbackTestCase):
     twistd_options: Sequence[str] = ()
     #: The number of workers in every test of the class.
     workers = 1
+    #: Whether a worker on the usual reactor is a fork of its parent, which saves the time of its imports.
+    workers_forked = True
 
     def directory(self) -> Path:
         """Make a new directory."""
@@ -165,6 +169,7 @@ class ProcessTestCase(LoopbackTestCase):
             path=str(path or self.directory()),
             env=env,
             modules=TWISTD_MODULES if forked else (),
+            workers=self.workers_forked,
         )
         self.addCleanup(process.kill)
         return process

@@ -17,7 +17,7 @@ from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.limits import Limits
 from stream_proxy.upstream.slots import Occupant, Slot, Slots
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import LoopbackTestCase, Script, turns
+from tests.support.loopback import LoopbackTestCase, Script, turns, until
 from tests.support.payloads import CHAT_BODY, HELLO
 from tests.support.sessions import TEXT, accepted, close_frame, frame, handshake
 from tests.support.wire import (
@@ -147,14 +147,9 @@ class SlotTestCase(LoopbackTestCase):
         """The proxy's slots."""
         return self.resource.upstream._connections.slots
 
-    async def until(self, true: Callable[[], bool]) -> None:
-        """Wait for something to become true."""
-        while not true():
-            await turns(1)
-
     async def freed(self) -> None:
         """Wait until no slot is taken, and check that one can be."""
-        await self.until(lambda: self.slots.in_use == 0)
+        await until(lambda: self.slots.in_use == 0)
         await turns(3)
         self.assertEqual((self.slots.in_use, self.slots.waiting), (0, 0))
 
@@ -213,13 +208,13 @@ class BoundTests(SlotTestCase):
         clients = []
         for number in range(4):
             clients.append(await self.sent(port, target=f"/{number}"))
-            await self.until(lambda number=number: self.slots.in_use + self.slots.waiting > number)  # type: ignore[misc]
-            await self.until(lambda number=number: len(held.asked) == min(number + 1, 2))  # type: ignore[misc]
+            await until(lambda number=number: self.slots.in_use + self.slots.waiting > number)  # type: ignore[misc]
+            await until(lambda number=number: len(held.asked) == min(number + 1, 2))  # type: ignore[misc]
         self.assertEqual((self.slots.in_use, self.slots.waiting), (2, 2))
         for number, client in enumerate(clients):
             held.release()
             self.assertEqual((await read_response(client, "GET")).body, f"/{number}".encode())
-            await self.until(lambda number=number: len(held.asked) == min(4, 3 + number))  # type: ignore[misc]
+            await until(lambda number=number: len(held.asked) == min(4, 3 + number))  # type: ignore[misc]
         self.assertEqual(held.asked, ["/0", "/1", "/2", "/3"])
         self.assertEqual(len(upstream.connections), 2)
         await self.freed()
@@ -233,9 +228,9 @@ class BoundTests(SlotTestCase):
         clients = []
         for number, kind in enumerate(kinds):
             clients.append(await self.sent(port, kind))
-            await self.until(lambda number=number: self.slots.in_use + self.slots.waiting > number)  # type: ignore[misc]
+            await until(lambda number=number: self.slots.in_use + self.slots.waiting > number)  # type: ignore[misc]
         for number, (kind, client) in enumerate(zip(kinds, clients, strict=True), 1):
-            await self.until(lambda number=number: len(held.asked) == number)  # type: ignore[misc]
+            await until(lambda number=number: len(held.asked) == number)  # type: ignore[misc]
             self.assertEqual(self.slots.in_use, 1)
             held.release()
             answer = await read_response(client, "GET")
@@ -252,13 +247,13 @@ class BoundTests(SlotTestCase):
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url)
         client = await self.sent(port)
-        await self.until(lambda: bool(held.open))
+        await until(lambda: bool(held.open))
         held.release()
         await read_response(client, "GET")
         self.assertIsNone(upstream.connections[0].lost)
         socket = await self.sent(port, SOCKET)
         await upstream.connections[0].gone()
-        await self.until(lambda: bool(held.open))
+        await until(lambda: bool(held.open))
         held.release()
         self.assertEqual((await read_head(socket)).status, 101)
         self.assertEqual(len(upstream.connections), 2)
@@ -269,11 +264,11 @@ class BoundTests(SlotTestCase):
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url, 2)
         client = await self.sent(port)
-        await self.until(lambda: bool(held.open))
+        await until(lambda: bool(held.open))
         held.release()
         await read_response(client, "GET")
         await self.sent(port, SOCKET)
-        await self.until(lambda: bool(held.open))
+        await until(lambda: bool(held.open))
         await turns(5)
         self.assertIsNone(upstream.connections[0].lost)
 
@@ -284,7 +279,7 @@ class BoundTests(SlotTestCase):
         for kind, asks in ((ProxyResource, (PLAIN, CONVERTED, SOCKET)), (adapter, (CONVERTED,))):
             port = await self.bound(upstream.url, waiting=0, kind=kind)
             await self.sent(port, asks[0])
-            await self.until(lambda: self.slots.in_use == 1)
+            await until(lambda: self.slots.in_use == 1)
             for what in asks:
                 answer = await read_response(await self.sent(port, what))
                 self.assertEqual((answer.status, answer.get("retry-after")), (503, "1"))
@@ -298,12 +293,12 @@ class BoundTests(SlotTestCase):
         upstream = await self.upstream(held.script)
         port = await self.bound(upstream.url)
         first = await self.sent(port)
-        await self.until(lambda: bool(held.asked))
+        await until(lambda: bool(held.asked))
         for what in (PLAIN, CONVERTED, SOCKET):
             client = await self.sent(port, what, "/gone")
-            await self.until(lambda: self.slots.waiting == 1)
+            await until(lambda: self.slots.waiting == 1)
             client.close()
-            await self.until(lambda: self.slots.waiting == 0)
+            await until(lambda: self.slots.waiting == 0)
         held.release()
         self.assertEqual((await read_response(first, "GET")).status, 200)
         await self.freed()
@@ -316,11 +311,11 @@ class BoundTests(SlotTestCase):
         for kind, asks in ((ProxyResource, (PLAIN, CONVERTED, SOCKET)), (adapter, (CONVERTED,))):
             port = await self.bound(upstream.url, kind=kind)
             await self.sent(port, asks[0])
-            await self.until(lambda: self.slots.in_use == 1)
+            await until(lambda: self.slots.in_use == 1)
             clock = self.resource.clock = Clock()
             for what in asks:
                 client = await self.sent(port, what)
-                await self.until(lambda: self.slots.waiting == 1)
+                await until(lambda: self.slots.waiting == 1)
                 clock.advance(599)
                 self.assertEqual(self.slots.waiting, 1)
                 clock.advance(1)
@@ -340,12 +335,12 @@ class BoundTests(SlotTestCase):
             clock = Clock()
             self.resource.clock = self.resource.upstream._connections.clock = clock
             await self.sent(port, target="/close")
-            await self.until(lambda: bool(held.open))
+            await until(lambda: bool(held.open))
             client = await self.sent(port, what)
-            await self.until(lambda: self.slots.waiting == 1)
+            await until(lambda: self.slots.waiting == 1)
             clock.advance(100)
             held.release()
-            await self.until(lambda: bool(held.open))
+            await until(lambda: bool(held.open))
             held.release()
             self.assertEqual((await read_response(client, "GET")).status, 200 if what == PLAIN else 101)
 
@@ -471,7 +466,7 @@ class FreedTests(SlotTestCase):
                 upstream = await self.upstream(script, tls)
                 port = await self.bound(upstream.url, waiting=0)
                 client, there = await self.sent(port, what), upstream.connections
-                await self.until(lambda there=there: any(one.received for one in there))  # type: ignore[misc]
+                await until(lambda there=there: any(one.received for one in there))  # type: ignore[misc]
                 await client.until(word)
                 self.assertEqual(self.slots.in_use, 1)
                 client.close()
@@ -488,7 +483,7 @@ class FreedTests(SlotTestCase):
             port = await self.bound(upstream.url.replace("http", "https"), waiting=0)
             there = len(upstream.connections)
             client = await self.sent(port, what)
-            await self.until(lambda there=there: len(upstream.connections) > there)  # type: ignore[misc]
+            await until(lambda there=there: len(upstream.connections) > there)  # type: ignore[misc]
             self.assertEqual(self.slots.in_use, 1)
             client.close()
             await self.freed()
@@ -599,7 +594,7 @@ class ClosedTests(SlotTestCase):
             port = await self.bound(upstream.url)
             for what in (PLAIN, CONVERTED):
                 client = await self.sent(port, what)
-                await self.until(lambda: bool(held.open))  # noqa: B023
+                await until(lambda: bool(held.open))  # noqa: B023
                 await self.resource.close()
                 held.release()
                 self.assertEqual((await read_response(client, "GET")).status, 200)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.websocket.frames import WHOLE_BYTES, Close, FrameTracker
 from tests.support.compiled import skip_if_compiled
+from tests.support.properties import examples
 from tests.support.sessions import BINARY, CLOSE, CONTINUATION, KEY, PING, PONG, TEXT, frame
 
 
@@ -84,7 +85,7 @@ def fed(tracker: FrameTracker, data: bytes) -> bytes:
 class SplittingTests(SynchronousTestCase):
     """Frames in arbitrary pieces."""
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(st.data())
     def test_legal_traffic(self, data: st.DataObject) -> None:
         """However they are split, the same bytes are forwarded, with the same messages and the same close."""
@@ -99,7 +100,7 @@ class SplittingTests(SynchronousTestCase):
         self.assertEqual(tracker.close, None if expected is None else Close(expected))
         self.assertFalse(tracker.inside_frame)
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(st.data())
     def test_what_is_out_at_any_time(self, data: st.DataObject) -> None:
         """After each piece all whole frames are forwarded, and all that has arrived of a long one."""
@@ -113,7 +114,7 @@ class SplittingTests(SynchronousTestCase):
             expected, inside = out_after(frames, arrived)
             self.assertEqual((out, tracker.inside_frame), (expected, inside))
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.lists(st.binary(max_size=200) | EDGES.map(bytes), max_size=30))
     def test_arbitrary_bytes(self, garbage: list[bytes]) -> None:
         """Arbitrary bytes never raise, nothing is added, and at most one frame is held."""

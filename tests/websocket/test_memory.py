@@ -28,7 +28,6 @@ class MemoryTests(WebSocketTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
 

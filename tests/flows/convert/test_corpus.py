@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.corpus import HERE, Entry, differences, entries, replayed
 from tests.corpus.page import PAGE, page
 from tests.support.conversion import ConversionTestCase, stream_body
+from tests.support.properties import examples
 from tests.support.wire import Stream, event_stream_head
 
 ENTRIES = entries()
@@ -53,13 +54,13 @@ class ReplayTests(SynchronousTestCase):
         for entry in ENTRIES:
             self.check(entry, [bytes([byte]) for byte in entry.stream])
 
-    @settings(max_examples=200, deadline=None, derandomize=True)
+    @examples(200)
     @given(split_streams())
     def test_splits(self, split: tuple[Entry, list[bytes]]) -> None:
         """So does one that is cut anywhere."""
         self.check(*split)
 
-    @settings(max_examples=200, deadline=None, derandomize=True)
+    @examples(200)
     @given(st.sampled_from(ENTRIES), st.data())
     def test_broken(self, entry: Entry, data: st.DataObject) -> None:
         """A stream that breaks off makes the same answer, or an error; never a part of the answer."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from stream_proxy import Limits
-from tests.support.loopback import LoopbackTestCase, turns
+from tests.support.loopback import LoopbackTestCase, reactor
 from tests.support.wire import Stream, head, read_request, read_response, send_request
 
 
@@ -21,7 +22,7 @@ class QueueTests(LoopbackTestCase):
             stream.write(head(200, [("Content-Length", "1000000000")]))
             while stream.lost is None:
                 stream.write(b"x")
-                await turns(10)
+                await deferLater(reactor, 0.01)
             over.callback(None)
 
         upstream = await self.upstream(script)
