@@ -15,6 +15,10 @@ MAX_EVENT_BYTES = 16 * 2**20
 MAX_VALUES = 500_000
 #: The same for a request: a conversation of a million tokens has some 50,000.
 MAX_REQUEST_VALUES = 200_000
+#: The most calls whose clients left that are kept, and the most that they hold, unless it is configured
+#: otherwise.
+RESUME_MAX_CALLS = 100
+RESUME_MAX_BYTES = 64 * 2**20
 Seconds = Annotated[float, Meta(gt=0)]
 NoSeconds = Annotated[float, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -184,7 +188,7 @@ class Limits(Struct, frozen=True, rename="camel", kw_only=True):
     resume_max_calls: Annotated[
         NoCount,
         Meta(description="how many calls whose clients left may be kept for them at once, over all rules"),
-    ] = 100
+    ] = RESUME_MAX_CALLS
     resume_max_bytes: Annotated[Bytes, Meta(description="how much these may hold in memory (64 MiB)")] = (
-        64 * 2**20
+        RESUME_MAX_BYTES
     )

@@ -30,6 +30,7 @@ class BodyCollection:
     :param collected: called with the whole body.
     :param failed: called with an :class:`APIError` for a body beyond a limit, or with a bug of `collected`.
     :param scanned: scan a large body.
+    :param update: called with all parts of the body in their order, step by step if it is large and scanned.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class BodyCollection:
         failed: Callable[[Failure], None],
         *,
         scanned: bool,
+        update: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._update = update
         self._body = body
         self._limits = limits
         self._collected = collected
@@ -76,6 +79,8 @@ class BodyCollection:
     def _whole(self, data: bytes | BodyPieces) -> None:
         if isinstance(data, bytes) or not self._is_scanned:
             self.stop()
+            if self._update is not None:
+                self._update(bytes(data))
             self._collected(data, None)
         else:
             self._timer.stop()
@@ -84,7 +89,7 @@ class BodyCollection:
     def _begun_scan(self) -> PacedScan:
         if self._scan is None:
             scan = ObjectScan(self._limits.max_request_values)
-            self._scan = PacedScan(self._clock, self._body, scan, self._too_many)
+            self._scan = PacedScan(self._clock, self._body, scan, self._too_many, self._update)
         return self._scan
 
     def _scanned(self, body: BodyPieces, scan: ObjectScan) -> None:
@@ -117,11 +122,18 @@ class PacedScan:
 
     :param scan: the scan.
     :param too_many: called when it has found too many values, and goes no further.
+    :param update: called with each part that was scanned.
     """
 
     def __init__(
-        self, clock: IReactorTime, body: RequestBody, scan: ObjectScan, too_many: Callable[[], None]
+        self,
+        clock: IReactorTime,
+        body: RequestBody,
+        scan: ObjectScan,
+        too_many: Callable[[], None],
+        update: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._update = update
         self._body = body
         self._scan = scan
         self._too_many = too_many
@@ -151,6 +163,8 @@ class PacedScan:
         piece = self._pieces.read(self._at, self._at + STEP_BYTES)
         self._at += len(piece)
         self._scan.feed(piece)
+        if self._update is not None:
+            self._update(piece)
         if self._scan.too_many:
             self._too_many()
         elif self._at < len(self._pieces):

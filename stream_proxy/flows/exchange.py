@@ -72,7 +72,8 @@ class Exchange:
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
         self._dropped: str | None = None
-        self._ended = False
+        #: Its end is in the log.
+        self.ended = False
 
     @property
     def clock(self) -> IReactorTime:
@@ -124,16 +125,19 @@ class Exchange:
         """Return the upstream's fields, in which its own URL has become the proxy's."""
         return local_locations(self.upstream.url, headers, _mount(self.request)[0])
 
-    def collect(self, then: Collected, *, scanned: bool = False) -> None:
+    def collect(
+        self, then: Collected, *, scanned: bool = False, update: Callable[[bytes], None] | None = None
+    ) -> None:
         """Call `then` with the whole body; fail one that is too large, stands still or drips.
 
         :param scanned: scan a large body as it comes; one that a foreign site has spooled is not.
+        :param update: called with all parts of the body, before `then`.
         """
         limit = self.limits.max_request_bytes
         body = getattr(self.request, "body", None)
         if isinstance(body, RequestBody):
             self._collection = BodyCollection(
-                self.clock, body, self.limits, then, self._broken, scanned=scanned
+                self.clock, body, self.limits, then, self._broken, scanned=scanned, update=update
             )
             self._collection.start()
             return
@@ -141,6 +145,8 @@ class Exchange:
         if len(data) > limit:
             self.fail(body_too_large(limit))
         else:
+            if update is not None:
+                update(data)
             then(data, None)
 
     def run(self, flow: Flow) -> None:
@@ -159,7 +165,7 @@ class Exchange:
     def abandon(self) -> None:
         """End because an operator wants it: with an error, or a response that breaks off."""
         flow = self._flow
-        if self._ended:
+        if self.ended:
             return
         self._dropped = "an operator cancelled it"
         if self.request.startedWriting:
@@ -174,7 +180,7 @@ class Exchange:
         self.log.bug(failure)
         flow = self._flow
         # Respond first: a flow that is cancelled has ended, and nobody would respond after that.
-        if self._ended:
+        if self.ended:
             return
         if self.request.startedWriting:
             break_off(self.request)
@@ -185,9 +191,9 @@ class Exchange:
 
     def finished(self, outcome: Outcome) -> None:
         """End the exchange and log it. Later calls are ignored."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._stop_collecting()
         # The flow refers to the exchange: else only the cycle collector would free both, and the body.
         flow, self._flow = self._flow, None

@@ -20,6 +20,8 @@ from stream_proxy.flows.conversion.fallbacks import Fallbacks
 from stream_proxy.flows.conversion.refusals import RefusalMemory
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relay import Relay
+from stream_proxy.flows.resuming.joining import Joining
+from stream_proxy.flows.resuming.resumption import CallIdentity, LostCalls
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.http.body_pieces import BodyPieces
@@ -40,6 +42,7 @@ class ProxyResource(UpstreamResource):
     :param upstream_url: base URL; its path goes before every target.
     :param include_usage: whether chat streams are asked for their usage: ``"auto"`` (unless the upstream
         refuses), ``"always"``, ``"never"``.
+    :param lost: what is kept of calls whose clients left; by default of this resource's alone.
     :param options: see :class:`~stream_proxy.flows.upstream_resource.ResourceOptions`.
     :raises ValueError: if `upstream_url` is no base URL, or the route leads nowhere.
     """
@@ -48,10 +51,16 @@ class ProxyResource(UpstreamResource):
     kinds: Collection[Kind] = frozenset(Kind)
 
     def __init__(
-        self, upstream_url: str, *, include_usage: IncludeUsage = "auto", **options: Unpack[ResourceOptions]
+        self,
+        upstream_url: str,
+        *,
+        include_usage: IncludeUsage = "auto",
+        lost: LostCalls | None = None,
+        **options: Unpack[ResourceOptions],
     ) -> None:
         super().__init__(parse_upstream_url(upstream_url), **options)
         self.include_usage: IncludeUsage = include_usage
+        self.lost = lost or LostCalls(self.clock, self.limits.resume_max_calls, self.limits.resume_max_bytes)
         origin = self.upstream.url.origin
         log = self.log
         self.memory = RefusalMemory(
@@ -74,8 +83,11 @@ class ProxyResource(UpstreamResource):
             return
         kind = convertible_kind(request.method, target, fields)
         if kind is not None and kind in self.kinds:
+            identity = CallIdentity(self.lost, exchange, target)
             exchange.collect(
-                lambda body, scan: self._decide(exchange, kind, target, body, scan), scanned=True
+                lambda body, scan: self._decide(exchange, kind, target, body, scan, identity),
+                scanned=True,
+                update=identity.update,
             )
         else:
             exchange.run(Relay(exchange, target, request_headers(fields), _body(request, self.clock)))
@@ -87,7 +99,12 @@ class ProxyResource(UpstreamResource):
         target: bytes,
         body: bytes | BodyPieces,
         scan: ObjectScan | None,
+        identity: CallIdentity,
     ) -> None:
+        source = identity.settle()
+        if source is not None:
+            exchange.run(Joining(exchange, source))
+            return
         if isinstance(body, BodyPieces):
             call = None if scan is None else call_of(kind, target, members(scan, body))
         else:
@@ -109,7 +126,7 @@ class ProxyResource(UpstreamResource):
             # Once a head of ours is out, a response cannot name its content coding.
             compressed=not self.limits.keep_alive_seconds,
         )
-        exchange.run(Conversion(exchange, target, fallbacks))
+        exchange.run(Conversion(exchange, target, fallbacks, identity))
 
 
 class ChatCompletionsApiProxy(ProxyResource):

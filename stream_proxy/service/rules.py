@@ -14,6 +14,7 @@ from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.errors import ConfigError
 from stream_proxy.flows.resource import ProxyResource
+from stream_proxy.flows.resuming.resumption import LostCalls
 from stream_proxy.http.access import Access
 from stream_proxy.limits import Limits
 from stream_proxy.observe.ledger import Ledger
@@ -22,6 +23,7 @@ from stream_proxy.service.admin.local import LocalSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
 from stream_proxy.service.naming import rule_name
+from stream_proxy.service.shared import Shared
 from stream_proxy.transport.reactor import IReactor
 from stream_proxy.upstream.route import Route
 
@@ -80,45 +82,38 @@ class RuleService:
 
     :param listener: where the rule is served; it is closed when the service stops.
     :param limits: those of the rule.
-    :param log: logs the requests.
-    :param ledger: lists the requests under way.
+    :param shared: what all rules use.
     :raises ConfigError: the rule needs something that does not exist, such as a file.
     """
 
-    def __init__(
-        self,
-        reactor: IReactor,
-        listener: Listener,
-        rule: Rule,
-        limits: Limits,
-        log: RequestLog,
-        ledger: Ledger,
-    ) -> None:
-        self._reactor = reactor
+    def __init__(self, listener: Listener, rule: Rule, limits: Limits, shared: Shared) -> None:
+        self._reactor = shared.reactor
         self._listener = listener
-        self._log = log
-        self._ledger = ledger
+        self._shared = shared
         #: Serves new requests.
         self.served = self._make(rule, limits)
-        self.site = ProxySite(self.served.resource, reactor=reactor, limits=limits, log=log)
+        self.site = ProxySite(self.served.resource, reactor=shared.reactor, limits=limits, log=shared.log)
         self._port: IListeningPort | None = None
 
     def _make(self, rule: Rule, limits: Limits) -> Served:
         resource: ProxyResource | AdapterResource
+        shared = self._shared
         try:
             options = _Options(
                 reactor=self._reactor,
                 limits=limits,
-                log=self._log,
+                log=shared.log,
                 access=_access(rule),
                 route=rule.route,
-                ledger=self._ledger,
+                ledger=shared.ledger,
                 name=rule_name(rule),
             )
             if rule.adapter is not None:
                 resource = AdapterResource(rule.upstream_url, rule.adapter, **options)
             else:
-                resource = ProxyResource(rule.upstream_url, include_usage=rule.include_usage, **options)
+                resource = ProxyResource(
+                    rule.upstream_url, include_usage=rule.include_usage, lost=shared.lost, **options
+                )
         except ValueError as error:  # the configuration was valid, but files may have changed since
             raise ConfigError(f"the rule at {endpoint_of(rule)} cannot be served any more: {error}") from None
         return Served(rule, limits, resource)
@@ -189,21 +184,19 @@ class ProxyService(Service):
     def __init__(
         self, reactor: IReactor, config: Config, listeners: Mapping[str, Listener], *, log: RequestLog
     ) -> None:
-        self._reactor = reactor
-        self._log = log
         self._grace = config.shutdown_grace_seconds
-        #: The requests of all rules.
-        self.ledger = Ledger(reactor.seconds)
-        #: The same, for the admin port.
-        self.source = LocalSource(self.ledger)
+        lost = LostCalls(reactor, config.resume_max_calls, config.resume_max_bytes)
+        #: What all rules use.
+        self.shared = Shared(reactor, log, Ledger(reactor.seconds), lost)
+        #: The requests under way, for the admin port.
+        self.source = LocalSource(self.shared.ledger)
         #: What is served, by endpoint.
         self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}
         #: Services of removed rules that still have requests, with the Deferreds of their ends.
         self._retired: dict[RuleService, Deferred[None]] = {}
 
     def _make(self, config: Config, rule: Rule, listeners: Mapping[str, Listener]) -> RuleService:
-        listener, limits = listeners[endpoint_of(rule)], config.limits_of(rule)
-        return RuleService(self._reactor, listener, rule, limits, self._log, self.ledger)
+        return RuleService(listeners[endpoint_of(rule)], rule, config.limits_of(rule), self.shared)
 
     @property
     def ready(self) -> bool:
@@ -253,6 +246,7 @@ class ProxyService(Service):
 
     def apply(self, change: Change) -> None:
         """Do what was planned."""
+        self.shared.lost.forget()
         for each in change.rules:
             each.service.apply(each)
         self.rules, self._grace = change.services, change.grace
@@ -274,6 +268,7 @@ class ProxyService(Service):
             service.abort()
 
     async def _stop(self) -> None:
+        self.shared.lost.close()
         retired = list(self._retired.items())
         for service, _ in retired:
             service.site.drain(self._grace)  # until now they had any time

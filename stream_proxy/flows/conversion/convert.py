@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
 from twisted.python.failure import Failure
 
 from stream_proxy.downstream.closing import service_stopping
@@ -16,7 +17,10 @@ from stream_proxy.flows.conversion.fallbacks import Fallbacks
 from stream_proxy.flows.conversion.staged_body import StagedBody
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relaying_call import RelayingCall
+from stream_proxy.flows.resuming.orphan import Orphan, Result
+from stream_proxy.flows.resuming.resumption import CallIdentity
 from stream_proxy.http.headers import RawHeader, converted_response_headers
+from stream_proxy.observe.record import Record
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 from stream_proxy.waiting.deadlines import schedule
@@ -30,36 +34,38 @@ class Conversion(RelayingCall):
     :param exchange: the request.
     :param target: its target in origin form.
     :param fallbacks: the ways to make the call.
+    :param identity: tells retries of this call from others.
     """
 
     mode = "converted"
 
-    def __init__(self, exchange: Exchange, target: bytes, fallbacks: Fallbacks) -> None:
+    def __init__(
+        self, exchange: Exchange, target: bytes, fallbacks: Fallbacks, identity: CallIdentity
+    ) -> None:
         super().__init__(exchange)
+        self._identity = identity
         self._target = target
         self._fallbacks = fallbacks
-        self._heartbeat = Heartbeat(
-            exchange.clock,
-            self.request,
-            schedule(
-                self.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(exchange.request)
-            ),
-            self._head_due,
-            self._stopped,
+        when = schedule(
+            self.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(exchange.request)
         )
+        heartbeat = Heartbeat(exchange.clock, self.request, when, self._head_due, self._stopped)
+        #: Where the result goes: to the client, or once that has left to a retry.
+        self._answer: Heartbeat | Orphan = heartbeat
         self._body: StagedBody | None = None
 
     def begin(self) -> None:
-        self._heartbeat.start()
+        if not isinstance(self._answer, Orphan):
+            self._answer.start()
         self._ask()
 
     @property
     def sent(self) -> int:
-        return super().sent if self.relaying else self._heartbeat.sent
+        return super().sent if self.relaying else self._answer.sent
 
     def responded(self, response: UpstreamResponse) -> None:
         thorough = self._fallbacks.suspect is not None
-        if not (self._fallbacks.streams or self._heartbeat.begun or thorough):
+        if not (self._fallbacks.streams or self._answer.begun or thorough):
             self.relay_body(response.headers, ())
             return
         call, clock = self._fallbacks.call, self.exchange.clock
@@ -70,16 +76,43 @@ class Conversion(RelayingCall):
         if self.ended:
             return
         self.stop_asking()
-        upstreams = self.response.headers if self.response is not None else ()
-        self._heartbeat.fail(error, converted_response_headers(upstreams))
+        if self._identity.has_expired:
+            error.should_retry = False  # the upstream was paid twice already
+        headers = converted_response_headers(self.response.headers if self.response is not None else ())
+        self._answer.fail(error, headers)
+        self._keep_late_error(Result(error.status, None, headers, [], error))
         self.close(Outcome.failed(error, self.sent))
 
+    def cancel(self) -> None:
+        asked = self.response is not None or (self._asking is not None and not self._asking.queued)
+        orphan = None
+        if asked and not (self.relaying or self.exchange.ended):
+            held = self.record.read + len(self._fallbacks.body)
+            orphan = self._identity.leave(held, self._give_up)
+        if orphan is None:
+            super().cancel()
+            return
+        outcome = replace(Outcome.gone(self.sent), detail="its answer waits for a retry")
+        self._answer.stop()
+        self._answer = orphan
+        self.exchange.finished(outcome)
+        self.record = Record(0, self.record.rule, self.record.began)
+
+    def _give_up(self) -> None:
+        """End, because nobody will fetch the answer."""
+        self.close(Outcome.gone(0))
+
+    def _keep_late_error(self, error: Result) -> None:
+        """Keep an error that went out after a head, for the retry that follows."""
+        if not isinstance(self._answer, Orphan) and self._answer.begun:
+            self._identity.keep_error(self._fallbacks.body, error)
+
     def close(self, outcome: Outcome) -> None:
-        super().close(self._heartbeat.amended(outcome))
+        super().close(self._answer.amended(outcome))
 
     def release(self) -> None:
         super().release()
-        self._heartbeat.stop()
+        self._answer.stop()
         self._stop_reading()
 
     def _ask(self) -> None:
@@ -90,11 +123,13 @@ class Conversion(RelayingCall):
 
     @property
     def has_answered(self) -> bool:
-        return self._heartbeat.begun
+        return self._answer.begun
 
     def came(self, count: int) -> None:
         self.touch()
         self.record.read += count
+        if isinstance(self._answer, Orphan):
+            self._answer.grew(count)
 
     def asks_again(self, status: int, beginning: bytes) -> bool:
         if not self._fallbacks.refused(status, beginning):
@@ -114,7 +149,7 @@ class Conversion(RelayingCall):
         """Relay a response that is no event stream."""
         assert self.response is not None
         self.record.mode = "passed"
-        self._heartbeat.stop()
+        self._answer.stop()
         self._stop_reading()
         self.relay(self.response, headers, held)
 
@@ -129,15 +164,16 @@ class Conversion(RelayingCall):
             self._fallbacks.succeeded()
         status, pieces = response.status, aggregation.result()
         head = status, response.reason, converted_response_headers(response.headers)
+        self._keep_late_error(Result(*head, pieces))
         if len(pieces) <= 1:
-            self._heartbeat.respond(*head, b"".join(pieces))
+            self._answer.respond(*head, b"".join(pieces))
             self.drain()
             self.close(Outcome(status, self.sent))
             return
         self.stop_waiting()
         self._stop_reading()
         self.drain()
-        self._heartbeat.respond_in_pieces(*head, pieces, lambda: self.close(Outcome(status, self.sent)))
+        self._answer.respond_in_pieces(*head, pieces, lambda: self.close(Outcome(status, self.sent)))
 
     def _stop_reading(self) -> None:
         body, self._body = self._body, None
@@ -150,11 +186,13 @@ class Conversion(RelayingCall):
         """Send a head to a client that has waited without a byte: that of the response, if it is known."""
         response = self.response
         try:
+            if isinstance(self._answer, Orphan):
+                return
             if response is None or response.status in FALLBACK_STATUSES:
-                self._heartbeat.begin(200, None, ())
+                self._answer.begin(200, None, ())
             elif 200 <= response.status < 300:
                 headers = converted_response_headers(response.headers)
-                self._heartbeat.begin(response.status, response.reason, headers)
+                self._answer.begin(response.status, response.reason, headers)
             else:
                 self.relay_body(response.headers, self._body.held if self._body is not None else ())
         except Exception:

@@ -38,7 +38,8 @@ class Fallbacks:
     ) -> None:
         self.call = call
         self._headers = headers
-        self._body = body
+        #: The body as the client wrote it.
+        self.body = body
         self._include_usage = include_usage
         self._memory = memory
         self._plain_headers = request_headers if compressed else uncompressed_request_headers
@@ -53,7 +54,7 @@ class Fallbacks:
     def request(self) -> tuple[Iterable[RawHeader], bytes | BodyPieces]:
         """Return the header fields and the body to send now."""
         if not self.streams:
-            return self._plain_headers(self._headers), self._body
+            return self._plain_headers(self._headers), self.body
         return streaming_request_headers(self._headers), self.call.body(include_usage=self._usage)
 
     def refused(self, status: int, body: bytes) -> bool:

@@ -1,0 +1,166 @@
+"""Resumption: what is kept of lost calls for their retries, and what is told from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.resuming.joining import KnownResult, Source
+from stream_proxy.flows.resuming.orphan import Orphan, Result
+from stream_proxy.http.body_pieces import BodyPieces
+from stream_proxy.limits import RESUME_MAX_BYTES, RESUME_MAX_CALLS
+from stream_proxy.transport.timers import Timeout
+from stream_proxy.waiting.identity import Identifier, Identity, says_retry
+from stream_proxy.waiting.late_errors import LateErrors, is_lasting
+from stream_proxy.waiting.orphans import Orphans
+
+#: Bytes of a body that are hashed in one turn of the reactor: some milliseconds.
+_STEP_BYTES = 2**20
+#: The longest body of an error that is kept.
+_MOST_ERROR_BYTES = 65_536
+
+
+class LostCalls:
+    """Orphans and late errors of a process.
+
+    :param clock: the reactor.
+    :param most: how many orphans there may be.
+    :param most_bytes: how much they may hold together.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, most: int = RESUME_MAX_CALLS, most_bytes: int = RESUME_MAX_BYTES
+    ) -> None:
+        self.clock = clock
+        self.orphans: Orphans[Orphan] = Orphans(most, most_bytes)
+        self.late_errors: LateErrors[Result] = LateErrors(clock.seconds)
+        self._hashing: set[_Hashing] = set()
+
+    def forget(self) -> None:
+        """End all orphans, and forget all errors."""
+        self.orphans.end_all()
+        self.late_errors.clear()
+        for hashing in list(self._hashing):
+            hashing.stop()
+
+    def close(self) -> None:
+        """Do the same, and keep nothing any more."""
+        self.forget()
+        self.orphans.close()
+
+    def find(self, identity: Identity) -> Source | None:
+        """Return where the answer to a retry comes from, if it is here."""
+        error = self.late_errors.find(identity)
+        return KnownResult(error) if error is not None else self.orphans.find(identity)
+
+    def keep_error(self, identity: Identity | None, hash_: Callable[[], _Hashing], error: Result) -> None:
+        """Keep an error that went out without its status, if it would only come again.
+
+        :param identity: the call's, if it is known.
+        :param hash_: begins to find it out else.
+        """
+        if not is_lasting(error.status) or error.size > _MOST_ERROR_BYTES:
+            return
+        if identity is not None:
+            self.late_errors.add(identity, error)
+            return
+        hashing = hash_()
+        self._hashing.add(hashing)
+
+        def done(found: Identity) -> None:
+            self._hashing.discard(hashing)
+            self.late_errors.add(found, error)
+
+        hashing.start(done)
+
+
+class _Hashing:
+    """Identity of a call whose body is in memory, found step by step."""
+
+    def __init__(self, clock: IReactorTime, identifier: Identifier, body: bytes | BodyPieces) -> None:
+        self._identifier = identifier
+        self._body: bytes | BodyPieces = body
+        self._at = 0
+        self._timeout = Timeout(clock)
+        self._done: Callable[[Identity], None] | None = None
+
+    def start(self, done: Callable[[Identity], None]) -> None:
+        """Call `done` with the identity."""
+        self._done = done
+        self._step()
+
+    def stop(self) -> None:
+        """Do not."""
+        self._timeout.stop()
+        self._done = None
+        self._body = b""
+
+    def _step(self) -> None:
+        body, at = self._body, self._at
+        end = at + _STEP_BYTES
+        self._identifier.update(body.read(at, end) if isinstance(body, BodyPieces) else body[at:end])
+        self._at = end
+        if end < len(body):
+            self._timeout.start(0, self._step)
+            return
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._identifier.identity())
+
+
+class CallIdentity:
+    """Identity of one call: hashed as its body comes where it is wanted from the start, else when it is.
+
+    :param lost: what is kept of the process's calls.
+    :param exchange: the call.
+    :param target: its target in origin form.
+    """
+
+    def __init__(self, lost: LostCalls, exchange: Exchange, target: bytes) -> None:
+        self._lost = lost
+        self._exchange = exchange
+        self._target = target
+        self._identifier: Identifier | None = None
+        #: The identity, once the body is in and if it was wanted from the start.
+        self.known: Identity | None = None
+        if exchange.limits.resume_seconds or (lost.late_errors and says_retry(exchange.fields)):
+            self._identifier = self._new()
+
+    def _new(self) -> Identifier:
+        exchange = self._exchange
+        return Identifier(exchange.resource.name, exchange.request.method, self._target, exchange.fields)
+
+    @property
+    def update(self) -> Callable[[bytes], None] | None:
+        """What is called with the pieces of the body as they come, if anything."""
+        return self._identifier.update if self._identifier is not None else None
+
+    def settle(self) -> Source | None:
+        """Note that the body is in; return where the answer comes from, if not from the upstream."""
+        identifier, self._identifier = self._identifier, None
+        if identifier is None:
+            return None
+        self.known = identifier.identity()
+        return self._lost.find(self.known)
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the call repeats one whose answer nobody has fetched in time."""
+        return self.known is not None and self._lost.orphans.has_expired(self.known)
+
+    def leave(self, held: int, give_up: Callable[[], None]) -> Orphan | None:
+        """Return what a call without its client answers to; ``None`` if it is to end.
+
+        :param held: the bytes that it holds.
+        :param give_up: ends it.
+        """
+        register, seconds = self._lost.orphans, self._exchange.limits.resume_seconds
+        if self.known is None or not seconds or not register.admits(self.known, held):
+            return None
+        return Orphan(self._lost.clock, self.known, register, seconds, held, give_up)
+
+    def keep_error(self, body: bytes | BodyPieces, error: Result) -> None:
+        """Keep an error that the client was sent without its status."""
+        self._lost.keep_error(self.known, lambda: _Hashing(self._lost.clock, self._new(), body), error)

@@ -1,0 +1,119 @@
+"""Orphans: calls whose clients left before the answer, by the identity that a retry repeats. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+from stream_proxy.waiting.identity import Identity
+
+#: How many orphans one credential may have.
+MOST_OF_ONE = 4
+#: How many calls are remembered whose orphan has expired.
+_MOST_EXPIRED = 1000
+
+
+class Kept(Protocol):
+    """Orphan, as the register sees it."""
+
+    @property
+    def identity(self) -> Identity:
+        """What a retry has to repeat."""
+
+    @property
+    def free(self) -> bool:
+        """Whether no retry has joined it."""
+
+    def end(self) -> None:
+        """End without a trace; it leaves the register."""
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class Orphans(Generic[K]):
+    """Register of the orphans of a process.
+
+    :param most: how many there may be.
+    :param most_bytes: how much they may hold together.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.most = most
+        self.most_bytes = most_bytes
+        #: What they hold together.
+        self.held = 0
+        self._orphans: dict[bytes, list[K]] = {}
+        self._of_one: Counter[bytes] = Counter()
+        self._expired: OrderedDict[bytes, None] = OrderedDict()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return self._of_one.total()
+
+    def admits(self, identity: Identity, held: int) -> bool:
+        """Report whether one more may wait, which holds so many bytes already.
+
+        A call without a credential may not: nobody could be told from anybody else.
+        """
+        one = identity.credential
+        return (
+            not self._closed
+            and one is not None
+            and len(self) < self.most
+            and self._of_one[one] < MOST_OF_ONE
+            and self.held + held <= self.most_bytes
+        )
+
+    def add(self, orphan: K) -> None:
+        """Register an orphan that was admitted."""
+        identity = orphan.identity
+        assert identity.credential is not None
+        self._orphans.setdefault(identity.digest, []).append(orphan)
+        self._of_one[identity.credential] += 1
+
+    def find(self, identity: Identity) -> K | None:
+        """Return the oldest orphan that a call repeats, and that no other retry has joined."""
+        for orphan in self._orphans.get(identity.digest, ()):
+            if orphan.free and identity.repeats(orphan.identity):
+                return orphan
+        return None
+
+    def grew(self, count: int) -> bool:
+        """Count so many bytes more, or less; report whether they are within the bound."""
+        self.held += count
+        return self.held <= self.most_bytes
+
+    def remove(self, orphan: K) -> None:
+        """Remove an orphan that has ended, if it is here."""
+        identity = orphan.identity
+        others = self._orphans.get(identity.digest, [])
+        if orphan in others:
+            others.remove(orphan)
+            if not others:
+                del self._orphans[identity.digest]
+            assert identity.credential is not None
+            self._of_one[identity.credential] -= 1
+            if not self._of_one[identity.credential]:
+                del self._of_one[identity.credential]
+
+    def note_expired(self, identity: Identity) -> None:
+        """Remember that nobody came for an orphan in time."""
+        self._expired[identity.digest] = None
+        if len(self._expired) > _MOST_EXPIRED:
+            self._expired.popitem(last=False)
+
+    def has_expired(self, identity: Identity) -> bool:
+        """Report whether a call repeats one whose orphan has expired."""
+        return identity.digest in self._expired
+
+    def end_all(self) -> None:
+        """End all orphans, and forget what has expired."""
+        for orphan in [each for others in self._orphans.values() for each in others]:
+            orphan.end()
+        self._expired.clear()
+
+    def close(self) -> None:
+        """End all orphans, and admit none any more."""
+        self._closed = True
+        self.end_all()
