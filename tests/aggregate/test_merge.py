@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 
 
