@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest import TestCase
 
 from kits.hostile.__main__ import Measurement
-from kits.hostile.shapes import REQUESTS, SHAPES, Shape
+from kits.hostile.shapes import EVENTS, REQUESTS, SHAPES, Shape
 
 
 class HostileTests(TestCase):
@@ -26,6 +26,11 @@ class HostileTests(TestCase):
         """No shape takes more than some times its bytes, or keeps others waiting for long."""
         for shape in SHAPES:
             self.check(shape, 3 * 2**20, (413, 502), memory=12, turn=0.15)
+
+    def test_long_events(self) -> None:
+        """A single event near the bound is worked on in short turns, whatever is odd about it."""
+        for shape in EVENTS:
+            self.check(shape, int(15.9 * 2**20), (200, 500, 502), memory=14, turn=0.1)
 
     def test_large_requests(self) -> None:
         """A request of 100 MiB is held once, and worked on in short turns."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error
-from stream_proxy.lenient_json import escapes_exceed, nested_deeper, values_exceed
+from stream_proxy.json_steps import escapes_exceed_steps, nested_deeper_steps, values_exceed_steps
+from stream_proxy.lenient_json import nested_deeper, values_exceed
 from stream_proxy.limits import MAX_VALUES
 
 #: How deep the JSON that clients and services send to an adapter may be nested. Templates, expressions and
@@ -14,8 +15,8 @@ from stream_proxy.limits import MAX_VALUES
 MAX_DEPTH = 128
 # An adapter searches the values of a payload one by one: microseconds each, where decoding takes 50 ns.
 _SEARCH_WEIGHT = 32
-# The same for an object, to which each known shape is held.
-_OBJECT_WEIGHT = 7
+#: The same for an object, to which each known shape is held.
+OBJECT_WEIGHT = 7
 # Whatever the limit, a payload may have so many.
 _LEAST_SEARCHED = 4096
 
@@ -54,20 +55,28 @@ def check_payload(data: bytes, max_values: int = MAX_VALUES) -> None:
         pass
 
 
+def most_searched(max_values: int = MAX_VALUES) -> int:
+    """Return how many values a payload may have that are searched one by one.
+
+    :param max_values: how many a whole response may have.
+    """
+    return max(max_values // _SEARCH_WEIGHT, _LEAST_SEARCHED)
+
+
 def payload_checks(data: bytes, max_values: int = MAX_VALUES) -> Iterator[None]:
-    """Judge a payload as `check_payload` does, in steps: a large one takes 10 to 20 ms for each."""
-    most = max(max_values // _SEARCH_WEIGHT, _LEAST_SEARCHED)
-    if values_exceed(data, most, object_weight=_OBJECT_WEIGHT):
+    """Judge a payload as `check_payload` does, in steps."""
+    most = most_searched(max_values)
+    if (yield from values_exceed_steps(data, most, object_weight=OBJECT_WEIGHT)):
         raise proxy_error(
             ErrorCode.RESPONSE_TOO_MANY_VALUES,
             f"A payload of the service has more than {most} JSON values, the share of maxResponseValues that "
-            f"one may have (an object counts as {_OBJECT_WEIGHT}); raise maxResponseValues.",
+            f"one may have (an object counts as {OBJECT_WEIGHT}); raise maxResponseValues.",
         )
     yield
-    if escapes_exceed(data, max_values):
+    if (yield from escapes_exceed_steps(data, max_values)):
         raise response_too_many_values(max_values)
     yield
-    if nested_deeper(data, MAX_DEPTH):
+    if (yield from nested_deeper_steps(data, MAX_DEPTH)):
         raise proxy_error(
             ErrorCode.UPSTREAM_MALFORMED,
             f"The service sent a payload that is nested more than {MAX_DEPTH} levels deep.",

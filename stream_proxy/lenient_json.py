@@ -21,14 +21,23 @@ BOM = b"\xef\xbb\xbf"
 EXACT = 2**53
 #: Bytes that stand before a value; a text of JSON has no more values than these, and one.
 _SEPARATORS = b",:[{"
-# Escapes in strings that take as long to decode as one value.
-_ESCAPES_PER_VALUE = 8
+#: Escapes in strings that take as long to decode as one value.
+ESCAPES_PER_VALUE = 8
 _PART_BYTES = 65_536
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _decode = msgspec.json.Decoder().decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def valid_utf8(data: bytes) -> bytes:
+    """Return `data` with U+FFFD for what is not valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
 
 
 def decode_json(data: bytes) -> Any:
@@ -63,12 +72,12 @@ def values_exceed(data: bytes, most: int, *, object_weight: int = 1) -> bool:
 
     if len(data) * object_weight <= most or count(data) <= most:
         return False
-    return any(so_far > most for so_far in accumulate(map(count, _outside_strings(data))))
+    return any(so_far > most for so_far in accumulate(map(count, outside_strings(data))))
 
 
 def escapes_exceed(data: bytes, most: int) -> bool:
     """Report whether the strings in `data` have more escapes than take as long to decode as `most` values."""
-    most *= _ESCAPES_PER_VALUE
+    most *= ESCAPES_PER_VALUE
     return len(data) > most and len(data) - len(data.translate(None, b"\\")) > most
 
 
@@ -76,7 +85,16 @@ def nested_deeper(data: bytes, most: int) -> bool:
     """Report whether arrays and objects in `data` are nested more than `most` deep, if it is JSON."""
     if data.count(b"[") + data.count(b"{") <= most:
         return False
-    brackets = b"".join(part.translate(_BRACKETS, _NO_BRACKETS) for part in _outside_strings(data))
+    return brackets_nested_deeper(b"".join(map(only_brackets, outside_strings(data))), most)
+
+
+def only_brackets(part: bytes) -> bytes:
+    """Return the brackets and braces of JSON without strings, all as brackets."""
+    return part.translate(_BRACKETS, _NO_BRACKETS)
+
+
+def brackets_nested_deeper(brackets: bytes, most: int) -> bool:
+    """Report whether `brackets` are nested more than `most` deep, if all of them match."""
     for _ in range(most):
         shorter = brackets.replace(b"[]", b"")  # a level less
         if len(shorter) == len(brackets):
@@ -94,16 +112,21 @@ def count_values(data: bytes) -> int:
     """Return how many bytes of `data`, whose strings are whole, stand before values."""
     if b'"' not in data:
         return count_separators(data)
-    return sum(map(count_separators, _outside_strings(data)))
+    return sum(map(count_separators, outside_strings(data)))
 
 
-def _outside_strings(data: bytes) -> Iterator[bytes]:
+def outside_strings(data: bytes) -> Iterator[bytes]:
     """Yield JSON without the contents of its strings, a part at a time: the pieces take memory, too."""
-    if b'\\"' in data:  # escapes hide where strings end
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     inside = False
-    for at in range(0, len(data), _PART_BYTES):
-        pieces = data[at : at + _PART_BYTES].split(b'"')
+    at = 0
+    while at < len(data):
+        part = data[at : at + _PART_BYTES]
+        if (len(part) - len(part.rstrip(b"\\"))) % 2:  # it ends inside an escape
+            part = data[at : at + _PART_BYTES + 1]
+        at += len(part)
+        if b'\\"' in part:  # escapes hide where strings end
+            part = part.replace(b"\\\\", b"").replace(b'\\"', b"")
+        pieces = part.split(b'"')
         yield b"".join(pieces[inside::2])
         inside ^= len(pieces) % 2 == 0
 
@@ -131,13 +154,13 @@ def is_verbatim(data: bytes) -> bool:
     """Report whether `data` is JSON for all but its lone surrogates: it need not be written anew."""
     inexpressible: list[str] = []
     try:
-        _noting(inexpressible).decode(data.decode("utf-8", "replace"))
+        noting(inexpressible).decode(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return False
     return not inexpressible
 
 
-def _noting(inexpressible: list[str]) -> json.JSONDecoder:
+def noting(inexpressible: list[str]) -> json.JSONDecoder:
     """Return a decoder that adds to `inexpressible` each constant that JSON has no spelling for."""
     return json.JSONDecoder(parse_constant=inexpressible.append, parse_float=_finite)
 
@@ -146,7 +169,7 @@ def _slice_members(text: str, verbatim: bool) -> dict[str, msgspec.Raw]:
     """Return the members of `text`, which is known to be a JSON object."""
     blank = " \t\n\r"
     inexpressible: list[str] = []
-    decoder = _noting(inexpressible)
+    decoder = noting(inexpressible)
     members: dict[str, msgspec.Raw] = {}
     at = text.index("{") + 1
     while True:

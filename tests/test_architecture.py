@@ -24,6 +24,8 @@ GROUND = {
     "request_log",
     "json_bounds",
     "printable",
+    "json_reader",
+    "json_steps",
 }
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -35,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "request_log": set(),
     "printable": set(),
     "json_bounds": set(),
+    "json_reader": set(),
+    "json_steps": set(),
     "aggregate": set(),
     "http": set(),
     "transport": set(),
@@ -80,6 +84,8 @@ SANS_IO = {
     "observe",
     "waiting",
     "printable",
+    "json_reader",
+    "json_steps",
     "upstream.egress",
     "upstream.http1",
     "websocket.frames",

@@ -1,6 +1,6 @@
 """Table of what hostile shapes cost.
 
-    python -m kits.hostile [--checkout DIR] [--megabytes N] [--request-megabytes N]
+    python -m kits.hostile [--checkout DIR] [--megabytes N] [--event-megabytes N] [--request-megabytes N]
 
 A real proxy is sent each shape, compressed where an upstream sends it. Printed are the memory at its peak for
 each decoded byte, and the CPU time of the longest reactor turn; ``--checkout`` measures another version.
@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from kits.hostile.shapes import REQUESTS, SHAPES, Shape
+from kits.hostile.shapes import EVENTS, REQUESTS, SHAPES, Shape
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CALL = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
@@ -132,11 +132,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kits.hostile", description=__doc__)
     parser.add_argument("--checkout", type=Path, default=_ROOT, metavar="DIR")
     parser.add_argument("--megabytes", type=float, default=3, metavar="N")
+    parser.add_argument("--event-megabytes", type=float, default=15.9, metavar="N")
     parser.add_argument("--request-megabytes", type=float, default=100, metavar="N")
     options = parser.parse_args()
     print("| shape | from | status | memory for each byte | longest turn |")
     print("| --- | --- | ---: | ---: | ---: |")
     sizes = [(shape, options.megabytes) for shape in SHAPES]
+    sizes += [(shape, options.event_megabytes) for shape in EVENTS]
     sizes += [(shape, options.request_megabytes) for shape in REQUESTS]
     for shape, megabytes in sizes:
         with Measurement(options.checkout.resolve()) as measurement:

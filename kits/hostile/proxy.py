@@ -64,6 +64,8 @@ def main(checkout: str, upstream: str) -> None:
             reactor.stop()
 
     StandardIO(Control())
+    gc.collect()
+    gc.freeze()  # as the service does
     print(json.dumps([port.getHost().port for port in ports]), flush=True)
     reactor.run()
 

@@ -67,6 +67,53 @@ def _messages(size: int) -> bytes:
     return b'{"model":"m","messages":[%b]}' % b",".join([each] * (size // (len(each) + 1) - 1))
 
 
+def _long(before: bytes, each: bytes, after: bytes, end: bytes = b"\n\n") -> Callable[[int], bytes]:
+    """Return the maker of a stream whose one event is a long text, or has so many values."""
+
+    def make(size: int) -> bytes:
+        room = size - len(before) - len(after) - 8
+        return b"data: " + before + each * (room // len(each)) + after + end
+
+    return make
+
+
+_TEXT, _TEXT_END = b'{"choices":[{"delta":{"content":"', b'"},"finish_reason":"stop"}]}'
+_COMPLETED, _COMPLETED_END = b'{"type":"response.completed","response":{"id":"r","output":[],"x":', b"}}"
+_FLOATS = b'{"choices":[{"delta":{"content":"x"},"logprobs":{"content":['
+
+#: Single events just below `maxEventBytes`.
+EVENTS = (
+    Shape("one text", "chat", _long(_TEXT, b"x", _TEXT_END)),
+    Shape("no UTF-8 in a text", "chat", _long(_TEXT, b"\xff", _TEXT_END)),
+    Shape("no UTF-8 in an event that does not end", "chat", _long(_TEXT, b"\xff", _TEXT_END, b"")),
+    Shape("commas and quotes in a text", "chat", _long(_TEXT, b',,,,,,,\\"', _TEXT_END)),
+    Shape("a lone surrogate behind Chinese", "chat", _long(_TEXT, "\u8a9e".encode(), b"\\ud800" + _TEXT_END)),
+    Shape(
+        "long numbers, and NaN",
+        "chat",
+        _long(_FLOATS, b"-0.1234567890123456789012345678e-5,", b'NaN]},"finish_reason":"stop"}]}'),
+    ),
+    Shape("empty lists in an event that does not end", "chat", _long(b'{"choices":[', b"[],", b"", b"")),
+    Shape(
+        "a lone surrogate in a Response",
+        "responses",
+        _long(_COMPLETED + b'"', b"x", b'\\ud800"' + _COMPLETED_END),
+    ),
+    Shape(
+        "long numbers in a Response, and NaN",
+        "responses",
+        _long(_COMPLETED + b"[", b"-0.1234567890123456789012345678e-5,", b"NaN]" + _COMPLETED_END),
+    ),
+    Shape(
+        "a long error", "responses", _long(b'{"type":"error","code":"server_error","message":"', b"x", b'"}')
+    ),
+    Shape("one text in a payload", "service", _long(b'{"text":"', b"x", b'"}')),
+    Shape("no UTF-8 in a payload", "service", _long(b'{"text":"', b"\xff", b'"}')),
+    Shape("empty lists in JSON in a string", "service", _long(b'{"data":"[', b"[],", b'1]"}')),
+    Shape(
+        "a lone surrogate in JSON in a string", "service", _long(b'{"data":"[\\"', b"x", b'\\\\ud800\\"]"}')
+    ),
+)
 #: Large requests, which pass, but for the last one.
 REQUESTS = (
     Shape("one text in a request", "client", _message(b"x")),

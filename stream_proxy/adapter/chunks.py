@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from stream_proxy.adapter.reading import Reading
 from stream_proxy.adapter.shapes.usage import openai_usage
 from stream_proxy.adapter.texts import GrowingText, ResponseText, in_lengths
+from stream_proxy.json_steps import Steps
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json, is_integer
 
 # Characters of a delta, at most: a chunk is encoded, sent or merged in a single step.
@@ -46,8 +47,8 @@ class ChunkWriter:
         #: A payload had a place for text, reasoning or tool calls, if only an empty one.
         self.answered = False
 
-    def add(self, reading: Reading) -> Iterator[JSONObject]:
-        """Yield the chunks for one payload.
+    def add(self, reading: Reading) -> Iterator[JSONObject | None]:
+        """Yield the chunks for one payload, and ``None`` between steps of the work on a long one.
 
         :raises APIError: the service changed text that has been sent.
         """
@@ -57,16 +58,16 @@ class ChunkWriter:
             self._usage.update({key: count for key, count in reading.usage.items() if count is not None})
         if reading.replacement is not None:
             self.answered = True
-            if text := self._text.replace(reading.replacement):
+            if text := (yield from self._text.replace(reading.replacement)):
                 yield from self._deltas("content", [text])
         if reading.only_if_first and self._text.any:
             return
         if reading.text is not None or reading.reasoning is not None or reading.tool_calls:
             self.answered = True
-        reasoning = self._new(self._reasoning, reading.reasoning, reading)
+        reasoning = yield from self._new(self._reasoning, reading.reasoning, reading)
         if reasoning:
             yield from self._deltas("reasoning_content", [reasoning])
-        text = self._new(self._text, reading.text, reading)
+        text = yield from self._new(self._text, reading.text, reading)
         if text:
             yield from self._deltas("content", [text])
         calls = self._calls.deltas(reading.tool_calls)
@@ -89,15 +90,16 @@ class ChunkWriter:
         if usage is not None and self._include_usage:
             yield {**self._chunk([]), "usage": usage}
 
-    def _new(self, held: ResponseText, text: str | None, reading: Reading) -> str:
-        """Return what is to be sent for a text."""
+    def _new(self, held: ResponseText, text: str | None, reading: Reading) -> Steps[str]:
+        """Return, in steps, what is to be sent for a text."""
         if not text:
             return ""
         if reading.message is not None:
-            return held.whole(text, reading.message) if reading.whole else held.piece(text, reading.message)
+            take = held.whole if reading.whole else held.piece
+            return (yield from take(text, reading.message))
         if self._cumulative:
-            return held.whole(text)
-        return held.delta(text, reading.may_repeat, reading.may_grow)
+            return (yield from held.whole(text))
+        return (yield from held.delta(text, reading.may_repeat, reading.may_grow))
 
     @property
     def uncounted(self) -> bool:

@@ -17,7 +17,8 @@ from jmespath import functions
 from jmespath.exceptions import EmptyExpressionError, JMESPathError, LexerError, ParseError
 
 from stream_proxy.adapter.helpers import content_text
-from stream_proxy.lenient_json import JSON, decode_json
+from stream_proxy.json_bounds import most_searched
+from stream_proxy.lenient_json import JSON, decode_json, values_exceed
 
 _Node = Mapping[str, Any]
 
@@ -42,7 +43,10 @@ class _Functions(functions.Functions):
     @functions.signature({"types": []})
     def _func_from_json(self, text: JSON) -> JSON:
         try:
-            return decode_json(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else text
+            if not isinstance(text, str):
+                return text
+            data = text.encode("utf-8", "surrogatepass")
+            return None if values_exceed(data, most_searched()) else decode_json(data)
         except ValueError:
             return None
 

@@ -99,7 +99,7 @@ class AdapterCall(UpstreamCall):
         if chat.stream:
             self._output = StreamOutput(self.request, self._headers, body, self.touch)
         else:
-            self._output = JSONOutput(self.request, self._headers, self.limits)
+            self._output = JSONOutput(self.request, self._headers, self.exchange.clock, self.limits)
 
     # The body, read by read
 
@@ -150,7 +150,7 @@ class AdapterCall(UpstreamCall):
         try:
             for cost, chunk in steps:
                 if chunk:
-                    output.take(chunk)
+                    yield from output.take(chunk)
                 done += cost
                 if done >= _STEP_BYTES:
                     output.flush()
@@ -165,11 +165,19 @@ class AdapterCall(UpstreamCall):
         if ended or translation.complete:
             self._warn(translation.remarks())
         if translation.complete:
-            output.complete()
-            self.drain()
-            self.close(Outcome(200, self.sent))
+            for cost in output.steps():
+                yield cost
+                self.touch()
+            self._complete(output)
         else:
             yield done
+
+    def _complete(self, output: StreamOutput | JSONOutput) -> None:
+        """Send what is left of the response; that may take the client long."""
+        self.stop_waiting()
+        self._stop_reading()
+        self.drain()
+        output.complete(lambda: self.close(Outcome(200, self.sent)))
 
     def _warn(self, remarks: list[str]) -> None:
         """Log what the rule's configuration seems to have wrong, each remark once for the rule."""
@@ -208,11 +216,14 @@ class AdapterCall(UpstreamCall):
 
     def release(self) -> None:
         super().release()
+        self._stop_reading()
+        if self._output is not None:
+            self._output.release()
+
+    def _stop_reading(self) -> None:
         body, self._body = self._body, None
         if body is not None:
             body.stop()
-        if isinstance(self._output, StreamOutput):
-            self._output.release()
 
     def _redacted(self, text: str) -> str:
         return self.upstream.access.redacted(self._dialect.redacted(text))

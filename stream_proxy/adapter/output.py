@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.aggregate.chat import ChatCompletionsAccumulator
 from stream_proxy.aggregate.sse import ServerSentEvent
-from stream_proxy.downstream.response import break_off, respond, start_response
+from stream_proxy.downstream.heartbeat import Heartbeat
+from stream_proxy.downstream.response import break_off, start_response
 from stream_proxy.errors import APIError
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.http.headers import RawHeader
@@ -52,9 +53,10 @@ class StreamOutput:
         #: Bytes of the body that went out.
         self.sent = 0
 
-    def take(self, chunk: bytes) -> None:
-        """Add a chunk to those that are sent next."""
+    def take(self, chunk: bytes) -> Iterable[int]:
+        """Add a chunk to those that are sent next; no work on it is left to do."""
         self._events.append(_event(chunk))
+        return ()
 
     def flush(self) -> None:
         """Send the chunks that were taken with one write."""
@@ -62,11 +64,16 @@ class StreamOutput:
             events, self._events = self._events, []
             self._write(b"".join(events))
 
-    def complete(self) -> None:
-        """End the stream."""
+    def steps(self) -> Iterable[int]:
+        """Return no steps: nothing is left to do before the end."""
+        return ()
+
+    def complete(self, whole: Callable[[], None]) -> None:
+        """End the stream, and call `whole`."""
         self.take(_DONE)
         self.flush()
         self._finish()
+        whole()
 
     def fail(self, error: APIError) -> None:
         """End the stream with an error as its last event, and no ``[DONE]`` after it."""
@@ -117,34 +124,57 @@ class JSONOutput:
 
     :param request: the client's request.
     :param headers: fields beside those of the JSON.
+    :param clock: the reactor.
     :param limits: those of the rule.
     """
 
     begun = False
     paused = False
 
-    def __init__(self, request: Request, headers: Iterable[RawHeader], limits: Limits) -> None:
-        self._request = request
+    def __init__(
+        self, request: Request, headers: Iterable[RawHeader], clock: IReactorTime, limits: Limits
+    ) -> None:
         self._headers = headers
+        # Of a heartbeat that never beats: it sends a large body in pieces.
+        self._response = Heartbeat(clock, request, (0, 0), _never, _never)
         self._completion = ChatCompletionsAccumulator(
             max_bytes=limits.max_response_bytes, max_values=limits.max_response_values
         )
-        #: Bytes of the body that went out.
-        self.sent = 0
+        self._completion.by_steps = True
 
-    def take(self, chunk: bytes) -> None:
-        """Add a chunk to the completion."""
-        self._completion.feed(ServerSentEvent(data=chunk))
+    @property
+    def sent(self) -> int:
+        """Bytes of the body that went out."""
+        return self._response.sent
+
+    def take(self, chunk: bytes) -> Iterable[int]:
+        """Add a chunk to the completion, and return the steps of the work that is left to do on it."""
+        return self._completion.feed_long(ServerSentEvent(data=chunk))
 
     def flush(self) -> None:
         """Do nothing: all of it is sent at the end."""
 
-    def complete(self) -> None:
-        """Send the completion."""
+    def steps(self) -> Iterable[int]:
+        """Put the completion together, and yield what each step cost."""
         self._completion.feed(ServerSentEvent(data=_DONE))
-        body = self._completion.result_bytes()
-        self.sent = len(body)
-        respond(self._request, 200, None, self._headers, body)
+        yield from self._completion.steps()
+
+    def complete(self, whole: Callable[[], None]) -> None:
+        """Send the completion, and call `whole` once all of it is written."""
+        pieces = self._completion.result_pieces()
+        if len(pieces) > 1:
+            self._response.respond_in_pieces(200, None, self._headers, pieces, whole)
+        else:
+            self._response.respond(200, None, self._headers, b"".join(pieces))
+            whole()
+
+    def release(self) -> None:
+        """Send no more; the call has ended."""
+        self._response.stop()
+
+
+def _never() -> None:
+    """Stand for what a heartbeat that never beats would do."""
 
 
 def _event(data: bytes) -> bytes:

@@ -10,8 +10,9 @@ from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.http.body_kind import BodyKind, sniff
-from stream_proxy.json_bounds import check_payload, event_too_large
-from stream_proxy.lenient_json import BOM, decode_json
+from stream_proxy.json_bounds import event_too_large, payload_checks
+from stream_proxy.json_steps import LONG_BYTES, Steps, decode_steps, valid_utf8_steps
+from stream_proxy.lenient_json import BOM
 
 Format = Literal["auto", "sse", "ndjson", "json"]
 
@@ -71,8 +72,8 @@ class PayloadDecoder:
         self._events: SSEDecoder | None = None
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Payload]:
-        """Add the next bytes, and yield the payloads that they complete.
+    def feed(self, data: bytes) -> Iterator[Payload | None]:
+        """Add the next bytes, and yield the payloads that they complete, ``None`` between steps of work.
 
         :raises APIError: a payload is too large.
         """
@@ -81,7 +82,7 @@ class PayloadDecoder:
             looked = len(self._held) >= _LOOK
             self._held += data
             if not looked or b"\n" in data:
-                self._decide(ended=False)
+                yield from self._decide(ended=False)
             if self._format == "auto":
                 self._hold(b"")
                 return
@@ -94,13 +95,13 @@ class PayloadDecoder:
         else:
             self._hold(data)
 
-    def end(self) -> Iterator[Payload]:
-        """Yield the last payloads of a body that has ended as its framing announced.
+    def end(self) -> Iterator[Payload | None]:
+        """Yield the last payloads of a body that has ended as its framing announced; see `feed`.
 
         :raises APIError: a payload is too large, or cut off.
         """
         if self._format == "auto":
-            self._decide(ended=True)
+            yield from self._decide(ended=True)
             data = bytes(self._held)
             self._held.clear()
             yield from self.feed(data)
@@ -110,7 +111,7 @@ class PayloadDecoder:
             if stray:
                 yield Payload(stray, bare=True)
             for payload in self._feed_events(b"\n\n"):
-                if not self._text and _is_cut(payload.data):
+                if payload is not None and not self._text and (yield from _is_cut(payload.data)):
                     raise upstream_error(
                         "The service's answer ended in the middle of an event.", ErrorCode.UPSTREAM_INCOMPLETE
                     )
@@ -119,36 +120,39 @@ class PayloadDecoder:
             yield Payload(bytes(self._held.strip(_BLANK)))
         self._held.clear()
 
-    def _decide(self, *, ended: bool) -> None:
+    def _decide(self, *, ended: bool) -> Steps[None]:
         """Decide the format: by the first bytes, since services mislabel bodies, else by the media type."""
         head = bytes(self._held[:_LOOK]).lstrip(_SPACE).removeprefix(BOM).lstrip(_SPACE)
         match sniff(head, ended=ended or len(self._held) >= _LOOK):
             case BodyKind.EVENTS:
                 self._format = "sse"
             case BodyKind.JSON:
-                self._decide_json(ended)
+                yield from self._decide_json(ended)
             case BodyKind.OTHER if head.startswith(b"["):
                 self._format = "json"
             case BodyKind.OTHER:
                 self._format = "sse" if self._media == "auto" else self._media
 
-    def _decide_json(self, ended: bool) -> None:
+    def _decide_json(self, ended: bool) -> Steps[None]:
         """Tell lines, of which the first is a whole object, from one document over several lines."""
         line, end, _ = bytes(self._held).lstrip(_BLANK).partition(b"\n")
         if end or ended:
             try:
-                check_payload(line)
-                decode_json(line)
+                yield from payload_checks(line)
+                yield from decode_steps(line)
             except (APIError, ValueError):
                 self._format = "ndjson" if self._media == "ndjson" else "json"
             else:
                 self._format = "ndjson"
 
-    def _feed_events(self, data: bytes) -> Iterator[Payload]:
+    def _feed_events(self, data: bytes) -> Iterator[Payload | None]:
         if self._events is None:
-            self._events = SSEDecoder(self._max_bytes, keep_blanks=self._keep_blanks)
+            self._events = SSEDecoder(self._max_bytes, max_cleaned=LONG_BYTES, keep_blanks=self._keep_blanks)
         for event in self._events.feed(data):
-            yield Payload(event.data, event.event)
+            cleaned = event.data
+            if len(cleaned) > LONG_BYTES:
+                cleaned = yield from valid_utf8_steps(cleaned)
+            yield Payload(cleaned, event.event)
 
     def _feed_lines(self, data: bytes) -> Iterator[Payload]:
         lines = data.split(b"\n")
@@ -171,13 +175,13 @@ class PayloadDecoder:
             raise event_too_large(self._max_bytes)
 
 
-def _is_cut(data: bytes) -> bool:
+def _is_cut(data: bytes) -> Steps[bool]:
     """Report whether `data` begins as JSON does and is not complete."""
     if not data.lstrip(_BLANK).startswith((b"{", b"[")):
         return False
     try:
-        check_payload(data)
-        decode_json(data)
+        yield from payload_checks(data)
+        yield from decode_steps(data)
     except APIError:
         return False  # whole or not, it is too much
     except ValueError:

@@ -8,11 +8,14 @@ from hashlib import blake2b
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
+from stream_proxy.json_steps import Steps
 
 # A text that is cut inside a character ends with one of these until the rest of the character has come.
 _UNFINISHED = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
 # Messages whose text is remembered, so that one that comes again is not sent again.
 _MOST_MESSAGES = 256
+# Bytes of a text that are hashed in one step.
+_HASHED = 2**22
 
 
 class GrowingText:
@@ -102,29 +105,30 @@ class ResponseText:
         self._messages: OrderedDict[str, GrowingText] = OrderedDict()
         self._grows = False
 
-    def delta(self, text: str, may_repeat: Callable[[], bool], may_grow: Callable[[], bool]) -> str:
-        """Take a piece of text, and return what is to be sent.
+    def delta(self, text: str, may_repeat: Callable[[], bool], may_grow: Callable[[], bool]) -> Steps[str]:
+        """Take a piece of text, and return, in steps, what is to be sent.
 
         :param may_repeat: its payload is of a kind that may repeat the whole text at the end.
         :param may_grow: it is the whole text so far if it begins with all that came before.
         """
         if self._grows and may_grow():
-            return self.whole(text)
+            return (yield from self.whole(text))
         data = text.encode("utf-8", "surrogatepass")
-        if len(data) == self._length and self._pieces > 1 and self._is_all(data) and may_repeat():
+        length = self._length
+        if len(data) == length and self._pieces > 1 and (yield from self._is_all(data)) and may_repeat():
             return ""
-        if len(data) > self._length > 0 and self._is_all(data[: self._length]) and may_grow():
+        if len(data) > length > 0 and (yield from self._is_all(data[:length])) and may_grow():
             begun = data[: self._length].decode("utf-8", "surrogatepass")
             if any(map(str.isalnum, begun)):  # line ends and dashes do begin what is not cumulative
                 self._grows = True
                 self._held.clear()
                 self._size = 0
                 self._message("").replace(begun)
-                return self.whole(text)
-        return self._take(text, data)
+                return (yield from self.whole(text))
+        return (yield from self._take(text, data))
 
-    def whole(self, text: str, message: str = "") -> str:
-        """Take the whole text so far of a message, and return what is to be sent.
+    def whole(self, text: str, message: str = "") -> Steps[str]:
+        """Take the whole text so far of a message, and return, in steps, what is to be sent.
 
         :raises APIError: it differs from what has been sent already.
         """
@@ -136,20 +140,20 @@ class ResponseText:
                 raise rewritten(self._name)
             known.replace(text)
         if self._most_held is None:
-            return self._sent(added or "")
+            return (yield from self._sent(added or ""))
         self._hold(known.length - before)
         return ""
 
-    def piece(self, text: str, message: str) -> str:
-        """Take a piece of a message that may also come whole, and return what is to be sent."""
+    def piece(self, text: str, message: str) -> Steps[str]:
+        """Take a piece of a message that may also come whole, and return, in steps, what is to be sent."""
         self._message(message).append(text)
         if self._most_held is None:
-            return self._sent(text)
+            return (yield from self._sent(text))
         self._hold(len(text))
         return ""
 
-    def replace(self, text: str) -> str:
-        """Take a text that replaces all that came before, and return what is to be sent.
+    def replace(self, text: str) -> Steps[str]:
+        """Take a text that replaces all that came before, and return, in steps, what is to be sent.
 
         :raises APIError: other text has been sent already.
         """
@@ -159,14 +163,14 @@ class ResponseText:
             self._messages.clear()
             self._size = self._pieces = self._length = 0
             self._hash = blake2b()
-            return self._take(text, data)
-        if not self._is_all(data[: self._length]):
+            return (yield from self._take(text, data))
+        if not (yield from self._is_all(data[: self._length])):
             raise upstream_error(
                 f"The service replaced {self._name} that had been sent already, so what came before this "
                 "error is not its answer; a call without a stream gets the replacement.",
                 ErrorCode.UPSTREAM_MALFORMED,
             )
-        return self._sent(data[self._length :].decode("utf-8", "surrogatepass"))
+        return (yield from self._sent(data[self._length :].decode("utf-8", "surrogatepass")))
 
     def rest(self) -> Iterator[str]:
         """Yield what is to be sent at the end, in parts."""
@@ -193,26 +197,40 @@ class ResponseText:
                 self._messages.popitem(last=False)
         return known
 
-    def _take(self, text: str, data: bytes) -> str:
+    def _take(self, text: str, data: bytes) -> Steps[str]:
         self._pieces += 1
         self._length += len(data)
-        self._hash.update(data)
+        yield from _hash(self._hash, data)
         if self._most_held is None:
             return text
         self._held.append(text)
         self._hold(len(text))
         return ""
 
-    def _sent(self, text: str) -> str:
-        return self._take(text, text.encode("utf-8", "surrogatepass")) if text else ""
+    def _sent(self, text: str) -> Steps[str]:
+        if not text:
+            return ""
+        return (yield from self._take(text, text.encode("utf-8", "surrogatepass")))
 
     def _hold(self, more: int) -> None:
         self._size += more
         if self._most_held is not None and self._size > self._most_held:
             raise response_too_large(self._most_held)
 
-    def _is_all(self, data: bytes) -> bool:
-        return blake2b(data).digest() == self._hash.digest()
+    def _is_all(self, data: bytes) -> Steps[bool]:
+        hashed = blake2b()
+        yield from _hash(hashed, data)
+        return hashed.digest() == self._hash.digest()
+
+
+def _hash(hashed: blake2b, data: bytes) -> Steps[None]:
+    """Add `data` to a hash, in steps."""
+    if len(data) <= _HASHED:
+        hashed.update(data)
+        return
+    for at in range(0, len(data), _HASHED):
+        yield
+        hashed.update(data[at : at + _HASHED])
 
 
 def in_lengths(texts: Iterable[str], length: int) -> Iterator[str]:

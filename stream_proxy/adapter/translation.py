@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Generator, Iterator
+from typing import TypeAlias, TypeVar
 
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
@@ -11,18 +11,20 @@ from stream_proxy.adapter.reader import Reader
 from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
-from stream_proxy.json_bounds import payload_checks
+from stream_proxy.json_bounds import check_payload, payload_checks
+from stream_proxy.json_steps import LONG_BYTES, STEP_COST, Steps
 from stream_proxy.lenient_json import JSONObject, count_separators, decode_json, encode_json
 from stream_proxy.limits import MAX_VALUES
 
+# Bytes that can be checked in the time that it takes to read one.
+_CHECKED_AT_ONCE = 2
 Step: TypeAlias = tuple[int, bytes]
+T = TypeVar("T")
 
 # Bytes that the work on a payload counts as, besides its own, and that each of its values does: what is read
 # out of a few bytes takes as long as a long text.
 _PAYLOAD_COST = 400
 _VALUE_COST = 16
-# Bytes that can be checked in the time that it takes to read one.
-_CHECKED_AT_ONCE = 4
 
 
 class Translation:
@@ -95,19 +97,25 @@ class Translation:
         self._progress.uncounted = self._progress.uncounted or self._writer.uncounted
         return self._progress.remarks()
 
-    def _translate(self, payloads: Iterator[Payload]) -> Iterator[Step]:
+    def _translate(self, payloads: Iterator[Payload | None]) -> Iterator[Step]:
         for payload in payloads:
+            if payload is None:
+                yield STEP_COST, b""
+                continue
             data = payload.data
-            for _ in payload_checks(data, self._max_values):
-                yield len(data) // _CHECKED_AT_ONCE, b""
-            yield _PAYLOAD_COST, b""
+            if len(data) > LONG_BYTES:
+                for _ in payload_checks(data, self._max_values):
+                    yield STEP_COST, b""
+            else:
+                check_payload(data, self._max_values)
+            yield _PAYLOAD_COST + len(data) // _CHECKED_AT_ONCE, b""
             if payload.bare and not (_is_json(data) or self._reader.is_marker(data)):
                 raise self._broken()
             progress = self._progress
-            reading = self._reader.read(payload, progress)
+            reading = yield from _steps(self._reader.read(payload, progress))
             yield len(data) + _VALUE_COST * count_separators(data), b""
             if reading is None:
-                self._outline(payload)
+                yield from self._outline(payload)
                 continue
             self._payloads += 1
             self._announced = self._announced or reading.announces_end
@@ -121,8 +129,8 @@ class Translation:
                 )
             self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
-                yield _step(chunk)
-            self._outline(payload)
+                yield (STEP_COST, b"") if chunk is None else _step(chunk)
+            yield from self._outline(payload)
             if reading.done:
                 yield from self._finish()
                 return
@@ -135,10 +143,10 @@ class Translation:
         for chunk in writer.end():
             yield _step(chunk)
 
-    def _outline(self, payload: Payload) -> None:
+    def _outline(self, payload: Payload) -> Iterator[Step]:
         data = payload.data
         if not self._writer.answered and data.strip() and not self._reader.is_marker(data):
-            self._outlines.add(payload.event, data)
+            yield from _steps(self._outlines.add(payload.event, data))
 
     def _broken(self) -> APIError:
         if not self._payloads:
@@ -166,6 +174,17 @@ class Translation:
             should_retry=False,
             for_log=what,  # the names of a service's fields are not for a log
         )
+
+
+def _steps(steps: Steps[T]) -> Generator[Step, None, T]:
+    """Yield steps that make no chunk, and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        yield STEP_COST, b""
 
 
 def _step(chunk: JSONObject) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stream_proxy.aggregate.budget import ValueBudget
@@ -11,6 +11,7 @@ from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, IncompleteStreamError, upstream_error
+from stream_proxy.json_steps import LONG_BYTES, Steps, costing, valid_utf8_steps
 from stream_proxy.lenient_json import decode_json
 from stream_proxy.limits import MAX_VALUES
 
@@ -23,15 +24,18 @@ class EventAccumulator:
     there is a result or an error, neither has an effect.
 
     A large result takes long to put together. With `by_steps` the terminal event only begins that, and
-    whoever feeds it goes through the `steps` then, before there is a result.
+    whoever feeds it goes through the `steps` then, before there is a result; and after what was fed through
+    the `pending` ones.
     """
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
         self.by_steps = False
         self._max_values = max_values
+        self._brief = min(max_values, LONG_BYTES)
         self._budget = ValueBudget(max_values)
         self._result: list[bytes] | None = None  # in pieces
         self._steps: Iterator[int] | None = None  # what is left to do after the terminal event
+        self._pending: Iterator[int] | None = None  # the rest of the work on what was fed
         self._failure: APIError | None = None
 
     @property
@@ -46,13 +50,43 @@ class EventAccumulator:
         """
         if event.data and self._result is None and self._steps is None and self._failure is None:
             try:
-                if len(event.data) > self._max_values:  # a byte is no more than a value
-                    self._budget.check_event(event.data)
+                if len(event.data) > self._brief:
+                    if len(event.data) > LONG_BYTES:
+                        for _ in self.feed_long(event):
+                            pass
+                        return
+                    if len(event.data) > self._max_values:  # a byte is no more than a value
+                        self._budget.check_event(event.data)
                 self._process(event)
             except (APIError, ValueError, RecursionError) as error:
                 raise self._fail(error) from None
             if self._steps is not None:
                 self._go_on()
+
+    def feed_long(self, event: ServerSentEvent) -> Iterator[int]:
+        """Process an event, whose data may be long and no valid UTF-8 yet, in steps; yield what each cost.
+
+        :raises APIError: as `feed` does.
+        """
+        if len(event.data) <= LONG_BYTES:
+            self.feed(event)
+            return
+        if self.complete or self._failure is not None:
+            return
+        try:
+            yield from costing(self._long_event(event))
+            yield from self.pending()
+        except (APIError, ValueError, RecursionError) as error:
+            raise self._fail(error) from None
+        if self._steps is not None:
+            self._go_on()
+
+    def pending(self) -> Iterable[int]:
+        """Return the steps of the work that is left to do on what was fed, with the cost of each.
+
+        :raises APIError: as `feed` does; the steps do.
+        """
+        return () if self._pending is None or self.complete else self._do_pending(self._pending)
 
     def end(self, stray: bytes = b"", *, clean: bool = True) -> None:
         """Process the end of the stream; the events of `SSEDecoder.end` come before it.
@@ -108,6 +142,12 @@ class EventAccumulator:
         result: dict[str, Any] = decode_json(self.result_bytes())
         return result
 
+    def _long_event(self, event: ServerSentEvent) -> Steps[None]:
+        data = yield from valid_utf8_steps(event.data)
+        if len(data) > self._max_values:
+            yield from self._budget.check_long_event(data)
+        yield from self._process_long(ServerSentEvent(event.event, data))
+
     @abstractmethod
     def _process(self, event: ServerSentEvent) -> None:
         """Process an event; the terminal one sets ``_result`` or ``_steps``.
@@ -116,12 +156,32 @@ class EventAccumulator:
         """
 
     @abstractmethod
+    def _process_long(self, event: ServerSentEvent) -> Steps[None]:
+        """Process a long event as `_process` does, in steps."""
+
+    @abstractmethod
     def _process_end(self, clean: bool) -> None:
         """Set ``_result`` or ``_steps`` if the stream is complete without its terminal event, else raise."""
 
     @abstractmethod
     def _release(self) -> None:
         """Free what was held for the result."""
+
+    def _do_pending(self, steps: Iterator[int]) -> Iterator[int]:
+        try:
+            yield from steps
+        except (APIError, ValueError, RecursionError) as error:
+            raise self._fail(error) from None
+        finally:
+            self._pending = None
+
+    def _put_off(self, steps: Iterator[int]) -> None:
+        """Go through the steps of some work now, or leave them pending if whoever feeds this does it."""
+        if not self.by_steps:
+            for _ in steps:
+                pass
+        elif self._pending is None:
+            self._pending = steps
 
     def _go_on(self) -> None:
         """Go through the steps now, unless whoever feeds this does it."""

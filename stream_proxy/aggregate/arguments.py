@@ -16,13 +16,17 @@ import msgspec
 from stream_proxy.aggregate.long_text import beginning
 from stream_proxy.lenient_json import decode_json
 
-# Characters of arguments that are no JSON and yet read, in all of a response: that takes up to 50 ns each.
-_MOST_READ = 1_048_576
+#: Characters of arguments that are no JSON and yet read, in all of a response: that takes up to 50 ns each.
+MOST_READ = 1_048_576
 # Bytes of fragments in JSON strings that are more than so many characters, however these are escaped.
-_LONG_BYTES = 12 * _MOST_READ
+_LONG_BYTES = 12 * MOST_READ
 # Fragments, or complete objects, that are looked at in one step.
 _STEP_FRAGMENTS = 8192
 _STEP_OBJECTS = 512
+# Bytes of fragments that are joined in one step.
+_STEP_BYTES = 2**20
+# So many fragments are sorted before anybody asks what they make: it takes long to sort all of them at once.
+_UNSORTED_FRAGMENTS = 4 * _STEP_FRAGMENTS
 # Characters that may be parsed to learn whether arguments are complete, besides twice as many as there are.
 _SPARE = 65_536
 # Beyond this size two objects are compared as texts only.
@@ -31,9 +35,8 @@ _EMPTY_OBJECT = re.compile(r"\s*\{\s*\}\s*")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
 _strings = msgspec.json.Decoder(list[str]).decode
-_any_value = msgspec.json.Decoder(msgspec.Raw).decode
-# Steps of reading, and what is read.
-_Reading = Generator[None, None, str | None]
+#: Steps of reading, and what is read.
+Reading = Generator[None, None, str | None]
 
 
 class Arguments:
@@ -42,11 +45,12 @@ class Arguments:
     All fragments are kept, as only the end tells what they were meant to be.
     """
 
-    __slots__ = ("_current", "_parsed", "_parts", "_scanned", "_size", "_wholes")
+    __slots__ = ("_current", "_parsed", "_parts", "_scanned", "_size", "_unsorted", "_wholes")
 
     def __init__(self) -> None:
         self._parts: list[str | list[bytes]] = []  # fragments, and runs of them as they stood in JSON strings
         self._scanned = 0  # how many parts the following members know of
+        self._unsorted = 0  # how many fragments they do not know of
         self._size = self._parsed = 0  # characters: of these fragments, and parsed
         self._wholes: list[str] = []  # the complete objects
         self._current: list[str] = []  # the fragments since the last of them
@@ -54,10 +58,16 @@ class Arguments:
     def write(self, fragment: str) -> None:
         """Add a fragment."""
         self._parts.append(fragment)
+        self._unsorted += 1
+        if self._unsorted > _UNSORTED_FRAGMENTS:
+            self._sort()
 
     def extend(self, escaped: list[bytes]) -> None:
         """Add fragments, each as it stands between the quotes of a JSON string."""
         self._parts.append(escaped)
+        self._unsorted += len(escaped)
+        if self._unsorted > _UNSORTED_FRAGMENTS:
+            self._sort()
 
     def getvalue(self) -> str:
         """Return the fragments, joined."""
@@ -72,35 +82,58 @@ class Arguments:
     def __repr__(self) -> str:
         return beginning(self.blocks())
 
-    @property
-    def are_long(self) -> bool:
-        """Whether there are more characters than are read."""
-        size = 0
+    def joined(self) -> Generator[None, None, str | None]:
+        """Return, by steps, the fragments, joined; ``None`` if there are more characters than are read."""
+        joined: list[str] = []
+        recent: list[str] = []
+        size = begun = 0
         for part in self._parts:
-            size += len(part if isinstance(part, str) else b"".join(part))
+            if isinstance(part, str):
+                size += len(part)
+                recent.append(part)
+            else:
+                escaped = b"".join(part)
+                size += len(escaped)
+                recent.append(_string(b'"%b"' % escaped))
             if size > _LONG_BYTES:
-                return True
-        return False
+                return None
+            if len(recent) >= _STEP_FRAGMENTS or size - begun > _STEP_BYTES:
+                joined.append("".join(recent))
+                recent.clear()
+                begun = size
+                yield
+        return "".join((*joined, *recent))
+
+    def are_blank(self) -> Generator[None, None, bool]:
+        """Report, by steps, whether nothing but blanks came."""
+        size = 0
+        for number, block in enumerate(self.blocks()):
+            if block and not block.isspace():
+                return False
+            size += len(block)
+            if number % _STEP_FRAGMENTS == _STEP_FRAGMENTS - 1 or size > _STEP_BYTES:
+                size = 0
+                yield
+        return True
 
     @property
     def complete(self) -> bool:
         """Whether the last thing that came is a complete object."""
-        for _ in self._scan():
-            pass
+        self._sort()
         return bool(self._wholes) and not self._current
 
     def are_said_again(self, text: str) -> bool:
         """Report whether `text` repeats or extends these arguments, which are complete."""
         return is_object(text) and _later(self._wholes[-1], text) is not None
 
-    def readings(self, joined: str) -> Iterator[_Reading]:
+    def readings(self, joined: str) -> Iterator[Reading]:
         """Yield the steps to what the fragments may have been meant to be, the likeliest first.
 
         :param joined: the fragments, joined.
         """
         yield self._cumulative()
         yield _read_at_once(_repeated(joined.strip()))
-        yield _read_at_once(_without_empty_object(joined))
+        yield _read_at_once(without_empty_object(joined))
         yield self._folded()
 
     def _flatten(self, start: int) -> Iterator[str]:
@@ -111,14 +144,22 @@ class Arguments:
             else:
                 yield from _strings(b'["%b"]' % b'","'.join(part))
 
+    def _sort(self) -> None:
+        for _ in self._scan():
+            pass
+
     def _scan(self) -> Iterator[None]:
         """Sort the fragments that came since the last scan, in steps; all scans together take linear time."""
         new = self._flatten(self._scanned)
         self._scanned = len(self._parts)
+        self._unsorted = 0
+        before = len(self._current)
         for at, fragment in enumerate(new):
             if at % _STEP_FRAGMENTS == _STEP_FRAGMENTS - 1:
                 yield
             self._size += len(fragment)
+            if self._size > _LONG_BYTES:
+                continue  # nobody reads so much
             blank = not fragment or fragment.isspace()
             if not self._current and (blank or (self._wholes and not opens_object(fragment))):
                 continue  # nothing continues a complete object
@@ -129,8 +170,11 @@ class Arguments:
                 if is_object(text):
                     self._wholes.append(text)
                     self._current = []
+                    before = 0
+        # Many small strings take far more memory than a long one.
+        self._current[before:] = ["".join(self._current[before:])] if len(self._current) > before else []
 
-    def _cumulative(self) -> _Reading:
+    def _cumulative(self) -> Reading:
         """Return, by steps, what the fragments make if those that hold all before them replace it."""
         parts: list[str] = []
         length = 0
@@ -145,7 +189,7 @@ class Arguments:
                 length += len(fragment)
         return "".join(parts)
 
-    def _folded(self) -> _Reading:
+    def _folded(self) -> Reading:
         """Return, by steps, what the complete objects make, if each repeats or extends the one before."""
         yield from self._scan()
         if not self._wholes:
@@ -161,55 +205,6 @@ class Arguments:
         return whole if whole.lstrip().startswith("".join(self._current).strip()) else None
 
 
-class ArgumentReader:
-    """A reader of all the arguments in one response, whose work is bounded."""
-
-    def __init__(self) -> None:
-        self._left = _MOST_READ
-        self._read: dict[int, str | Arguments] = {}  # by their identities, until returned
-
-    def read(self, arguments: Arguments) -> str | Arguments:
-        """Return the fragments, joined, or if that is no JSON the first reading that is an object.
-
-        Arguments that are too long to be joined are returned as they are.
-        """
-        found = self._read.pop(id(arguments), None)
-        if found is None:
-            for _ in self.steps(arguments):
-                pass
-            found = self._read.pop(id(arguments))
-        return found
-
-    def steps(self, arguments: Arguments) -> Iterator[None]:
-        """Yield after each step of the work that `read` is, but for the last one."""
-        found: str | Arguments
-        if arguments.are_long:
-            found = "" if all(map(_is_blank, arguments.blocks())) else arguments
-        else:
-            found = arguments.getvalue()
-            if len(found) <= self._left and not _is_json(found):
-                found = yield from self._search(arguments, found)
-        self._read[id(arguments)] = found
-
-    def _search(self, arguments: Arguments, joined: str) -> Generator[None, None, str]:
-        """Return, by steps, the first reading that is an object."""
-        self._left -= len(joined)
-        yield
-        for steps in arguments.readings(joined):
-            reading = yield from steps
-            if reading is not None and is_object(reading):
-                return reading
-            yield
-        return _without_empty_object(joined) or joined
-
-
-class Outline(ArgumentReader):
-    """A reader that leaves out what arguments say, for those who look at the values around them."""
-
-    def read(self, arguments: Arguments) -> str | Arguments:
-        return ""
-
-
 def opens_object(text: str) -> bool:
     """Report whether `text` begins with a brace."""
     return text.lstrip().startswith("{")
@@ -221,35 +216,24 @@ def is_object(text: str) -> bool:
         _members(text)
         return True
     except (msgspec.DecodeError, RecursionError):
-        if "NaN" not in text and "Infinity" not in text:
+        if len(text) > MOST_READ or ("NaN" not in text and "Infinity" not in text):
             return False
     except UnicodeError:  # lone surrogates
-        pass
+        if len(text) > MOST_READ:
+            return False
     try:
         return isinstance(decode_json(text.encode("utf-8", "replace")), dict)
     except ValueError:
         return False
 
 
-def _read_at_once(reading: str | None) -> _Reading:
+def _read_at_once(reading: str | None) -> Reading:
     return reading
     yield
 
 
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
 def _is_nothing(fragment: str) -> bool:
     return not fragment.strip() or _EMPTY_OBJECT.fullmatch(fragment) is not None
-
-
-def _is_json(text: str) -> bool:
-    try:
-        _any_value(text)
-        return True
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return is_object(text)
 
 
 def _repeated(text: str) -> str | None:
@@ -258,7 +242,7 @@ def _repeated(text: str) -> str | None:
     return text[:period] if 0 < period < len(text) else None
 
 
-def _without_empty_object(joined: str) -> str | None:
+def without_empty_object(joined: str) -> str | None:
     """Return the object that follows ``{}``, if one does, even if it was cut off."""
     empty = _EMPTY_OBJECT.match(joined)
     rest = "" if empty is None else joined[empty.end() :]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from stream_proxy.aggregate.arrays import Entries
 from stream_proxy.aggregate.merge import Object
+from stream_proxy.aggregate.pieces import PieceEncoder
 from stream_proxy.json_bounds import response_too_many_values
-from stream_proxy.lenient_json import count_separators, escapes_exceed, values_exceed
+from stream_proxy.json_steps import Steps, escapes_exceed_steps, values_exceed_steps
+from stream_proxy.lenient_json import escapes_exceed, values_exceed
 from stream_proxy.limits import MAX_VALUES
 
 #: Events up to this size are merged without looking at the work that this is.
@@ -53,6 +55,13 @@ class ValueBudget:
         """
         self.check_json(data)
         if escapes_exceed(data, self.most):
+            raise response_too_many_values(self.most)
+
+    def check_long_event(self, data: bytes) -> Steps[None]:
+        """Judge the data of a long event as `check_event` does, in steps."""
+        if (yield from values_exceed_steps(data, self.most)):
+            raise response_too_many_values(self.most)
+        if (yield from escapes_exceed_steps(data, self.most)):
             raise response_too_many_values(self.most)
 
     def check_json(self, data: bytes) -> None:
@@ -110,20 +119,26 @@ class ValueBudget:
         if count > max(self.most // _CHOICE_WEIGHT, _LEAST_CHOICES):
             raise response_too_many_values(self.most)
 
-    def check(self, messages: Iterable[Object], result: Callable[[], bytes]) -> int:
+    def check(
+        self, messages: Iterable[Object], outline: Callable[[], Generator[int, None, object]]
+    ) -> Generator[int, None, int]:
         """Judge the aggregate, and return how many bytes of chunks can be merged before that is due again.
 
+        Yield after each step what it cost.
+
         :param messages: what is put together piece by piece.
-        :param result: returns the whole as JSON.
+        :param outline: returns the whole without its texts, in steps, for a `PieceEncoder`.
         :raises APIError: it has too many values.
         """
         nodes = sum(count_nodes(message, self.most_nodes) for message in messages)
         self.check_nodes(nodes)
         self._values_room -= self.room
         if self._values_room < 0:
-            encoded = result()
-            self.check_json(encoded)
-            left = max(self.most - count_separators(encoded), self.most // _SHARE)
+            encoder = PieceEncoder()
+            for _ in encoder.pieces((yield from outline())):
+                yield encoder.cost
+            self.check_values(encoder.values)
+            left = max(self.most - encoder.values, self.most // _SHARE)
             self._values_room = left * _VALUE_BYTES
         self.room = max(self.most_nodes - nodes, self.most_nodes // _SHARE) * _NODE_BYTES
         return self.room

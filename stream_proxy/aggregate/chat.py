@@ -5,36 +5,29 @@ Shapes are those of the OpenAI API reference, "Chat completion chunk object" and
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, Outline
-from stream_proxy.aggregate.budget import LIGHT_BYTES, ValueBudget
-from stream_proxy.aggregate.choice import PADDING, Choice, place_usage
-from stream_proxy.aggregate.merge import LONG, Object, arguments_in, overlay
-from stream_proxy.aggregate.pieces import PieceEncoder
+from stream_proxy.aggregate.arguments import Arguments
+from stream_proxy.aggregate.budget import LIGHT_BYTES
+from stream_proxy.aggregate.choice import Choice, assembled, completion, completion_by_steps, size_by_steps
+from stream_proxy.aggregate.merge import LONG, Object, overlay
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader, Outline
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import chat_stream_error, error_in, is_ping, names_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
+from stream_proxy.json_steps import Steps, decode_steps
 from stream_proxy.lenient_json import EXACT, decode_json, encode_json
 from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 
 # The first value that is not empty wins; those in Azure's first chunk are empty.
 _FIRST_WINS = frozenset({"id", "created", "model"})
-# Mistral pads at the top under this name.
-_PADDINGS = frozenset({PADDING, "p"})
 _DONE = b"[DONE]"
 # Measuring encodes the whole aggregate. It is repeated after this share of the bound has been received.
 _MEASURE_SHARE = 64
 # What is made of so many bytes of chunks is put together at once.
 _SMALL = LONG
-# Costs of the steps to a result: those of reading arguments, of one call, and of one choice.
-_STEP_COST = 40_960
-_CALL_COST = 64
-_CHOICE_COST = 128
-# The order of the non-streaming API.
-_KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
 
 
 class ChatCompletionsAccumulator(EventAccumulator):
@@ -66,41 +59,58 @@ class ChatCompletionsAccumulator(EventAccumulator):
             return
         try:
             chunk = decode_json(data)
-        except ValueError:
-            word = data.strip()
-            if word == _DONE:
-                self._done()
-                return
-            if word and names_error(event.event):
-                raise chat_stream_error(word.decode("utf-8", "replace")) from None
-            if not word or event.event != "message":
-                return
-            raise
-        if chunk is None:
+        except ValueError as error:
+            self._process_word(event, str(error))
             return
-        if event.event != "message" and names_error(event.event):
+        self._process_chunk(chunk, event)
+
+    def _process_long(self, event: ServerSentEvent) -> Steps[None]:
+        try:
+            chunk = yield from decode_steps(event.data)
+        except ValueError as error:
+            self._process_word(event, str(error))
+            return
+        yield
+        self._process_chunk(chunk, event)
+
+    def _process_word(self, event: ServerSentEvent, problem: str) -> None:
+        """Process an event whose data is no JSON, which is an error where it should be."""
+        word = event.data.strip()
+        if word == _DONE:
+            self._done()
+        elif word and names_error(event.event):
+            raise chat_stream_error(word.decode("utf-8", "replace")) from None
+        elif word and event.event == "message":
+            raise ValueError(problem)
+
+    def _process_chunk(self, chunk: object, event: ServerSentEvent) -> None:
+        """Process the JSON of an event."""
+        kind = event.event
+        if kind != "message" and chunk is not None and names_error(kind):
             raise chat_stream_error(chunk)
         if not isinstance(chunk, dict):
-            if event.event == "message":
-                raise error_in(chunk) or upstream_error(
-                    "The upstream's event stream holds a chunk that is not a JSON object.",
-                    ErrorCode.UPSTREAM_MALFORMED,
-                )
+            if kind == "message" and chunk is not None:
+                raise error_in(chunk) or _not_an_object()
             return
-        if "choices" not in chunk and is_ping(chunk, event.event):
+        if "choices" not in chunk and is_ping(chunk, kind):
             return
-        size = len(data)
+        size = len(event.data)
         if size > LIGHT_BYTES:
             self._budget.check_chunk(chunk)
         self._add(chunk)
         self._fed += size
+        if self._fed > self._check_at or self._fed > self._measure_at:
+            self._put_off(self._checks())
+
+    def _checks(self) -> Iterator[int]:
+        """Judge the aggregate, in steps, where that is due."""
         if self._fed > self._check_at:
-            messages = [choice.message for choice in self._choices.values()]
-            self._check_at += self._budget.check(
-                messages, lambda: encode_json(_completion(self._top, self._choices, Outline()))
+            self._check_at += yield from self._budget.check(
+                [choice.message for choice in self._choices.values()],
+                lambda: completion_by_steps(self._top, self._choices, Outline()),
             )
         if self._fed > self._measure_at:
-            self._measure()
+            yield from self._measure()
 
     def room(self) -> int:
         """Return how many bytes of chunks may follow before the aggregate is measured against its bound."""
@@ -168,20 +178,16 @@ class ChatCompletionsAccumulator(EventAccumulator):
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 continue
-            index = entry.get("index")
-            if type(index) is not int or not -EXACT <= index <= EXACT:
-                index = position
+            index = _index_of(entry, position)
             choice = self._choices.get(index)
             if choice is None:
                 self._budget.check_choices(len(self._choices) + 1)
                 choice = self._choices[index] = Choice()
             choice.add(entry)
 
-    def _measure(self) -> None:
+    def _measure(self) -> Iterator[int]:
         """Compare the size of the aggregate, which may be far less than was received, with the bound."""
-        room = self._max_bytes - sum(
-            map(len, PieceEncoder().pieces(_completion(self._top, self._choices, None)))
-        )
+        room = self._max_bytes - (yield from size_by_steps(self._top, self._choices))
         if room < 0:
             raise response_too_large(self._max_bytes)
         self._measure_at = self._fed + max(room, self._max_bytes // _MEASURE_SHARE)
@@ -199,7 +205,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if self._fed > _SMALL:
             self._steps = self._finishing()
             return
-        result = encode_json(_completion(self._top, self._choices, ArgumentReader()))
+        result = encode_json(completion(self._top, self._choices, ArgumentReader()))
         if len(result) > self._max_bytes:
             raise response_too_large(self._max_bytes)
         self._budget.check_json(result)
@@ -208,8 +214,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
 
     def _finishing(self) -> Iterator[int]:
         """Put a large result together; yield after each step what that cost."""
-        budget = self._budget
-        self._result = yield from _assembled(self._top, self._choices, self._max_bytes, budget)
+        self._result = yield from assembled(self._top, self._choices, self._max_bytes, self._budget)
         self._release()
 
     def _process_end(self, clean: bool) -> None:
@@ -218,66 +223,35 @@ class ChatCompletionsAccumulator(EventAccumulator):
         if clean and choices and finished and len(choices) >= self._n:
             self._finish()
         else:
-            raise self._broken(clean, finished)
-
-    def _broken(self, clean: bool, finished: bool) -> APIError:
-        if not clean:
-            what = "its connection broke off before [DONE]"
-        elif not self._choices:
-            what = "no choice and no [DONE] came"
-        elif not finished:
-            what = "neither [DONE] nor a finish_reason on every choice came"
-        else:
-            what = f"{len(self._choices)} of {self._n} choices and no [DONE] came"
-        return upstream_error(
-            f"The upstream's stream ended without its end: {what}. Try the request again.",
-            ErrorCode.UPSTREAM_INCOMPLETE if clean else ErrorCode.UPSTREAM_CUT,
-        )
+            raise _broken(len(self._choices), self._n, clean=clean, finished=finished)
 
     def _release(self) -> None:
         self._top = {}
         self._choices = {}
 
 
-def _assembled(
-    top: Object, choices: dict[int, Choice], max_bytes: int, budget: ValueBudget
-) -> Generator[int, None, list[bytes]]:
-    """Return a large completion in pieces; yield after each step what it cost."""
-    reader = ArgumentReader()
-    ordered = sorted(choices.items())
-    for _, choice in ordered:
-        for arguments in arguments_in(choice.message):
-            for _ in reader.steps(arguments):
-                yield _STEP_COST
-            yield _CALL_COST
-    made: list[Object] = []
-    for index, choice in ordered:
-        made.append(choice.completion(index, _seed(top), reader))
-        yield _CHOICE_COST
-    encoder = PieceEncoder()
-    pieces = yield from encoder.collect(_around(top, choices, made), max_bytes)
-    budget.check_values(encoder.values)
-    return pieces
+def _index_of(entry: Object, position: int) -> int:
+    index = entry.get("index")
+    return index if type(index) is int and -EXACT <= index <= EXACT else position
 
 
-def _completion(top: Object, choices: dict[int, Choice], reader: ArgumentReader | None) -> Object:
-    seed = _seed(top)
-    made = [choice.completion(index, seed, reader) for index, choice in sorted(choices.items())]
-    return _around(top, choices, made)
+def _not_an_object() -> APIError:
+    return upstream_error(
+        "The upstream's event stream holds a chunk that is not a JSON object.", ErrorCode.UPSTREAM_MALFORMED
+    )
 
 
-def _seed(top: Object) -> str:
-    """Return what tells this result apart from others."""
-    return f"{top.get('id')} {top.get('created')}"
-
-
-def _around(members: Object, choices: dict[int, Choice], made: list[Object]) -> Object:
-    """Return the completion, given what was made of its choices."""
-    top = {key: value for key, value in members.items() if key not in _PADDINGS}
-    top["object"] = "chat.completion"
-    top["choices"] = made
-    if "x_groq" in top:
-        for choice in made:  # Groq labels the deltas of reasoning, but no whole message
-            choice["message"].pop("channel", None)
-    place_usage(top, [choice.usage() for choice in choices.values()])
-    return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top
+def _broken(count: int, n: int, *, clean: bool, finished: bool) -> APIError:
+    """Return the error for a stream that ended with `count` of `n` choices, and without its end."""
+    if not clean:
+        what = "its connection broke off before [DONE]"
+    elif not count:
+        what = "no choice and no [DONE] came"
+    elif not finished:
+        what = "neither [DONE] nor a finish_reason on every choice came"
+    else:
+        what = f"{count} of {n} choices and no [DONE] came"
+    return upstream_error(
+        f"The upstream's stream ended without its end: {what}. Try the request again.",
+        ErrorCode.UPSTREAM_INCOMPLETE if clean else ErrorCode.UPSTREAM_CUT,
+    )

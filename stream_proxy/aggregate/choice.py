@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments
+from collections.abc import Generator
+
+from stream_proxy.aggregate.arguments import Arguments
+from stream_proxy.aggregate.budget import ValueBudget
 from stream_proxy.aggregate.long_text import LongText
-from stream_proxy.aggregate.merge import Object, fill, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.merge import Object, arguments_in, fill, lengthens, merge_delta, overlay, settled
+from stream_proxy.aggregate.pieces import PieceEncoder
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader, Unread
 from stream_proxy.aggregate.tool_calls import ToolCalls, finish_calls
 
 #: Padding of streamed chunks against traffic analysis.
@@ -13,6 +18,14 @@ PADDING = "obfuscation"
 _ONLY_STREAMED = frozenset({"content_filter_offsets", "index", PADDING, "token_id"})
 # Members of a message that `text` repeats (Together).
 _SPOKEN = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio")
+# Mistral pads at the top under this name.
+_PADDINGS = frozenset({PADDING, "p"})
+# Costs of the steps to a result: those of reading arguments, of one call, and of one choice.
+_STEP_COST = 40_960
+_CALL_COST = 64
+_CHOICE_COST = 128
+# The order of the non-streaming API.
+_KEY_ORDER = ("id", "object", "created", "model", "choices", "usage")
 
 
 class Choice:
@@ -68,11 +81,11 @@ class Choice:
         """Return the usage that came in this choice instead of at the top (Moonshot)."""
         return self._extra.get("usage")
 
-    def completion(self, index: int, seed: str, reader: ArgumentReader | None) -> Object:
+    def completion(self, index: int, seed: str, reader: ArgumentReader) -> Object:
         """Return the entry of the result's ``choices``.
 
         :param seed: what tells the result apart from others.
-        :param reader: reads arguments as what was meant; without one their fragments are just joined.
+        :param reader: reads arguments as what was meant.
         """
         message: Object = settled(self.message, reader)
         fill(message, self._whole)
@@ -148,3 +161,67 @@ def _reason(message: Object) -> str:
     if message.get("tool_calls"):
         return "tool_calls"
     return "function_call" if message.get("function_call") else "stop"
+
+
+def assembled(
+    top: Object, choices: dict[int, Choice], max_bytes: int, budget: ValueBudget
+) -> Generator[int, None, list[bytes]]:
+    """Return a large completion in pieces; yield after each step what it cost."""
+    reader = ArgumentReader()
+    ordered = sorted(choices.items())
+    for _, choice in ordered:
+        for arguments in arguments_in(choice.message):
+            for _ in reader.steps(arguments):
+                yield _STEP_COST
+            yield _CALL_COST
+    whole = yield from completion_by_steps(top, choices, reader)
+    encoder = PieceEncoder()
+    pieces = yield from encoder.collect(whole, max_bytes)
+    budget.check_values(encoder.values)
+    return pieces
+
+
+def completion_by_steps(
+    top: Object, choices: dict[int, Choice], reader: ArgumentReader
+) -> Generator[int, None, Object]:
+    """Return a completion for a `PieceEncoder`; yield after each choice what it cost."""
+    seed = _seed(top)
+    made: list[Object] = []
+    for index, choice in sorted(choices.items()):
+        made.append(choice.completion(index, seed, reader))
+        yield _CHOICE_COST
+    return _around(top, choices, made)
+
+
+def size_by_steps(top: Object, choices: dict[int, Choice]) -> Generator[int, None, int]:
+    """Return the size of a completion as JSON; yield after each step what it cost."""
+    encoder = PieceEncoder()
+    size = 0
+    for piece in encoder.pieces((yield from completion_by_steps(top, choices, Unread()))):
+        size += len(piece)
+        yield encoder.cost
+    return size
+
+
+def completion(top: Object, choices: dict[int, Choice], reader: ArgumentReader) -> Object:
+    """Return a completion, given its members at the top and its choices by index."""
+    seed = _seed(top)
+    made = [choice.completion(index, seed, reader) for index, choice in sorted(choices.items())]
+    return _around(top, choices, made)
+
+
+def _seed(top: Object) -> str:
+    """Return what tells this result apart from others."""
+    return f"{top.get('id')} {top.get('created')}"
+
+
+def _around(members: Object, choices: dict[int, Choice], made: list[Object]) -> Object:
+    """Return the completion, given what was made of its choices."""
+    top = {key: value for key, value in members.items() if key not in _PADDINGS}
+    top["object"] = "chat.completion"
+    top["choices"] = made
+    if "x_groq" in top:
+        for choice in made:  # Groq labels the deltas of reasoning, but no whole message
+            choice["message"].pop("channel", None)
+    place_usage(top, [choice.usage() for choice in choices.values()])
+    return {key: top.pop(key) for key in _KEY_ORDER if key in top} | top

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, Outline
+from stream_proxy.aggregate.arguments import Arguments
 from stream_proxy.aggregate.arrays import Details, Entries, Parts, holds
 from stream_proxy.aggregate.arrays import Object as Object
 from stream_proxy.aggregate.long_text import LongText, repeated_blocks
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader, Outline
 from stream_proxy.aggregate.tool_calls import ToolCalls
 
 # Set once, by the first value that is not empty.
@@ -173,11 +174,9 @@ def settled(value: Any, reader: ArgumentReader | None = None) -> Any:
         return reader.read(value) if reader is not None else value.getvalue()
     if isinstance(value, VendorText):
         value = value.value()
-    if not isinstance(value, LongText):
-        return value
-    if value.size <= LONG:
-        return value.getvalue()
-    return "" if isinstance(reader, Outline) else value
+    if isinstance(value, str | LongText) and isinstance(reader, Outline):
+        return ""
+    return value.getvalue() if isinstance(value, LongText) and value.size <= LONG else value
 
 
 def arguments_in(value: object) -> Iterator[Arguments]:
@@ -208,15 +207,14 @@ def _place_for_array(target: Object, key: str) -> Entries:
     if isinstance(old, Entries):
         return old
     array = target[key] = _ARRAYS.get(key, Entries)()
-    text = old.getvalue() if isinstance(old, LongText) else old
-    if key in TEXT_OR_PARTS and text and isinstance(text, str):
-        _add_text(array, text)
+    if key in TEXT_OR_PARTS and old and isinstance(old, str | LongText):
+        _add_text(array, old)
     return array
 
 
-def _add_text(parts: Entries, text: str) -> None:
+def _add_text(parts: Entries, text: str | LongText) -> None:
     part: Object = {"type": "text", "text": text}
-    merge_delta(parts.place(part), part)
+    merge_delta(parts.place(part), part)  # a long text goes on growing there
 
 
 def _merge_scalar(target: Object, key: str, value: object) -> None:

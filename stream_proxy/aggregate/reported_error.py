@@ -50,9 +50,13 @@ _CODE_KEYS = ("code", "error_code", "error")
 _NAME_KEYS = (*_CODE_KEYS, "type", "error_type", "status")
 # A longer text is a sentence, which may speak of anything.
 _LONGEST_NAME = 80
-# How many values the further fields of an error may hold, and how deep they may be nested.
+# How many values the further fields of an error may hold, and how deep they may be nested. So many characters
+# of their texts count as one.
 _MAX_VALUES = 10_000
+_CHARACTERS = 32
 _MAX_DEPTH = 50
+#: The most characters of a message, a type, a code or a parameter: an error is made, logged and sent at once.
+MAX_TEXT = 262_144
 _OWN_KEYS = frozenset({"message", "type", "param", "code"})
 _NOTHING: Mapping[str, object] = {}
 
@@ -140,8 +144,15 @@ def _count(value: object, most: int) -> int:
                 inner += each.values()
             elif isinstance(each, list):
                 inner += each
+            elif isinstance(each, str):
+                count += len(each) // _CHARACTERS
         level = inner
     return count
+
+
+def shortened(text: str) -> str:
+    """Return the beginning of a text that is too long for an error."""
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
 def _rewritten(value: object, replace: Callable[[str], str]) -> object:
@@ -175,7 +186,7 @@ def type_of(layers: Sequence[Mapping[str, object]], status: int) -> str:
         for key in ("type", "error_type"):
             name = error_name(layer.get(key))
             if name is not None:
-                return name
+                return shortened(name)
     mapped = _by_code(layers)
     if mapped is not None:
         return mapped[1]

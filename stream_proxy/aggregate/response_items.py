@@ -12,38 +12,31 @@ from typing import TypeVar
 
 from msgspec import Raw
 
-from stream_proxy.aggregate.response_texts import NULL, Text, TextRun, run_of, value_of
-from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
-
-_ADDED = "response.output_item.added"
-_DONE = "response.output_item.done"
-_OUTPUT_TEXT = "response.output_text"
-# Strings of items, by the events that bring them in pieces (".delta") and whole (".done").
-_STRINGS = {
-    "response.function_call_arguments": "arguments",
-    "response.mcp_call_arguments": "arguments",
-    "response.custom_tool_call_input": "input",
-    "response.code_interpreter_call_code": "code",
-}
-# Parts of items by the same events: the item's type, its member, the part's type, the member for the text.
-_PARTS = {
-    _OUTPUT_TEXT: ("message", "content", "output_text", "text"),
-    "response.refusal": ("message", "content", "refusal", "refusal"),
-    "response.reasoning_text": ("reasoning", "content", "reasoning_text", "text"),
-    "response.reasoning_summary_text": ("reasoning", "summary", "summary_text", "text"),
-}
-# The types of the items that these events are about.
-_TYPES = {stem: stem.removeprefix("response.").rpartition("_")[0] for stem in _STRINGS} | {
-    stem: type for stem, (type, *_) in _PARTS.items()
-}
-#: The events that items are made of.
-ITEM_EVENTS = frozenset(
-    {_ADDED, _DONE, *(f"{stem}.{end}" for stem in (*_STRINGS, *_PARTS) for end in ("delta", "done"))}
+from stream_proxy.aggregate.response_texts import (
+    ADDED,
+    DONE,
+    NO_ID,
+    NULL,
+    OUTPUT_TEXT,
+    PARTS,
+    STRINGS,
+    TYPES,
+    Text,
+    TextRun,
+    id_in,
+    index_in,
+    item_in,
+    members_of,
+    number_in,
+    run_of,
+    value_of,
 )
+from stream_proxy.json_steps import Steps, costing
+from stream_proxy.lenient_json import decode_members, encode_json
+
 # Items that are nothing without their content.
-_HOLLOW = frozenset(_TYPES.values()) - {"reasoning"}
+_HOLLOW = frozenset(TYPES.values()) - {"reasoning"}
 _EMPTY = re.compile(rb'null|""|\[\s*\]')
-_NO_ID = b""
 _NOWHERE = b"null"  # no output_index
 # Costs of putting an item, and a text, together: see `EventAccumulator.steps`.
 _ITEM_COST, _TEXT_COST = 16, 16
@@ -83,12 +76,12 @@ class _Item:
             self.strings.clear()
             self.parts.clear()
 
-    def whole(self, status: str) -> Raw | dict[str, object] | None:
-        """Return the item, or ``None`` if nothing came of it; `status` is for one that did not end."""
+    def whole(self, status: str) -> Steps[Raw | dict[str, object] | None]:
+        """Return it in steps, ``None`` if nothing came of it; `status` is for one that did not end."""
         pieces = self.strings or self.parts
         if self.ended and not pieces:
             return Raw(self.body)
-        began = decode_members(self.body)
+        began = yield from members_of(self.body)
         if not pieces and _is_hollow(self.type, began):
             return None
         members: dict[str, object] = {**began}
@@ -141,13 +134,30 @@ class ResponseItems:
     def add(self, kind: str, members: _Members, data: bytes) -> None:
         """Add one of the `ITEM_EVENTS`: its members, and the JSON that they are from."""
         self._run = None
-        if kind in (_ADDED, _DONE):
-            self._add_item(members, ended=kind == _DONE)
+        if kind in (ADDED, DONE):
+            body = item_in(members)
+            if body:
+                self._add_item(members, decode_members(body), ended=kind == DONE)
             return
         stem, _, end = kind.rpartition(".")
         text = self._add_piece(stem, members, whole=end == "done")
         if text is not None and not text.whole:
             self._run = run_of(kind, members, data, text)
+
+    def add_long(self, kind: str, members: _Members, data: bytes) -> Steps[None]:
+        """Add an event as `take` does, in steps, given its members."""
+        run = self._run if self._run is not None and self._run.kind == kind else None
+        if run is not None and run.has([data]):
+            yield
+            self.held += yield from run.text.add_long_delta(members, data)
+        elif kind in (ADDED, DONE) and item_in(members):
+            self._run = None
+            yield
+            fields = yield from members_of(item_in(members))
+            self._add_item(members, fields, ended=kind == DONE)
+        else:
+            yield
+            self.add(kind, members, data)
 
     def output(self, response_id: object, *, complete: bool) -> Generator[int, None, list[object]]:
         """Return the items, for a `PieceEncoder`; yield after each step what it cost.
@@ -158,7 +168,7 @@ class ResponseItems:
         status = "completed" if complete else "incomplete"
         found: list[tuple[int, object]] = []
         for item in self._items:
-            whole = item.whole(status)
+            whole = yield from costing(item.whole(status))
             if whole is not None:
                 found.append((item.index, whole))
             yield _ITEM_COST + _TEXT_COST * (len(item.strings) + len(item.parts))
@@ -167,16 +177,13 @@ class ResponseItems:
             found.append(message)
         return [whole for _, whole in sorted(found, key=lambda each: each[0])]
 
-    def _add_item(self, members: _Members, *, ended: bool) -> None:
-        body = bytes(members.get("item", NULL))
-        if not body.startswith(b"{"):
-            return
-        fields = decode_members(body)
-        id, own_type = _id(fields.get("id")), value_of(fields, "type")
+    def _add_item(self, members: _Members, fields: _Members, *, ended: bool) -> None:
+        body = item_in(members)
+        id, own_type = id_in(fields.get("id")), value_of(fields, "type")
         type = own_type if isinstance(own_type, str) else None
         place = bytes(members.get("output_index", NULL))
         item = self._by_id.get(id)
-        index = _index(members, len(self._items) if item is None else item.index)
+        index = index_in(members, len(self._items) if item is None else item.index)
         if item is not None and item.ended and item.index != index:
             item = None  # an id that several items share
         if item is None and ended:
@@ -195,13 +202,13 @@ class ResponseItems:
             size = item.size()
             item.end(body, hollow=_is_hollow(type, fields))
             self.held += item.size() - size
-        if id != _NO_ID:
+        if id != NO_ID:
             self._by_id[id] = item
 
     def _add_piece(self, stem: str, members: _Members, *, whole: bool) -> Text | None:
         """Add a piece of a text, or the whole of it, and return the text; ``None`` if it is not needed."""
-        part = _PARTS.get(stem)
-        name = _STRINGS[stem] if part is None else part[3]
+        part = PARTS.get(stem)
+        name = STRINGS[stem] if part is None else part[3]
         value = bytes(members.get(name if whole else "delta", NULL))
         item = self._item_of(stem, members)
         if not value.startswith(b'"') or (item is not None and item.final):
@@ -240,21 +247,21 @@ class ResponseItems:
 
         An event that has neither is about the last item of that kind.
         """
-        id = _id(members.get("item_id"))
+        id = id_in(members.get("item_id"))
         item = self._by_id.get(id)
         if item is not None:
             return item
         place = bytes(members.get("output_index", NULL))
         item = self._last_at.get(place)
-        if item is None and id == _NO_ID and place == _NOWHERE:
-            return self._last_of.get(_TYPES[stem]) or self._last_of.get(None)
-        return item if item is None or item.type in (None, _TYPES[stem]) else None
+        if item is None and id == NO_ID and place == _NOWHERE:
+            return self._last_of.get(TYPES[stem]) or self._last_of.get(None)
+        return item if item is None or item.type in (None, TYPES[stem]) else None
 
     def _message(self, response_id: object, status: str) -> tuple[int, object] | None:
         """Return the one assistant message that texts without an item make, after its index."""
         if not self._loose:
             return None
-        loose = [(_number(place, 0), parts) for place, parts in self._loose.items()]
+        loose = [(number_in(place, 0), parts) for place, parts in self._loose.items()]
         loose.sort(key=lambda each: each[0])
         id = self._loose_id
         if not isinstance(id, str) or not id:
@@ -268,11 +275,11 @@ class ResponseItems:
 def _whole_parts(parts: _Parts, name: str) -> list[object]:
     """Return the parts that belong into an item's member `name`, by index."""
     found: list[object] = []
-    for (stem, _), text in sorted(parts.items(), key=lambda each: _number(each[0][1], 0)):
-        _, member, type, key = _PARTS[stem]
+    for (stem, _), text in sorted(parts.items(), key=lambda each: number_in(each[0][1], 0)):
+        _, member, type, key = PARTS[stem]
         if member == name:
             fields: dict[str, object] = {"type": type}
-            if stem == _OUTPUT_TEXT:
+            if stem == OUTPUT_TEXT:
                 fields |= {"annotations": [], "logprobs": Raw(text.logprobs)}
             found.append({**fields, key: text.json()})
     return found
@@ -280,19 +287,5 @@ def _whole_parts(parts: _Parts, name: str) -> list[object]:
 
 def _is_hollow(type: str | None, members: _Members) -> bool:
     """Report whether an item is one that is nothing without its content, and has none."""
-    names = ("content", *_STRINGS.values())
+    names = ("content", *STRINGS.values())
     return type in _HOLLOW and all(_EMPTY.fullmatch(members.get(name, NULL)) for name in names)
-
-
-def _id(value: Raw | None) -> bytes:
-    id = _NO_ID if value is None else bytes(value)
-    return id if id.startswith(b'"') and id != b'""' else _NO_ID
-
-
-def _index(members: _Members, default: int) -> int:
-    return _number(bytes(members.get("output_index", NULL)), default)
-
-
-def _number(value: bytes, default: int) -> int:
-    number = decode_json(value)
-    return number if is_integer(number) else default

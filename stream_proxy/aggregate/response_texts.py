@@ -1,4 +1,4 @@
-"""Texts of a Responses stream that come in pieces."""
+"""Texts of a Responses stream that come in pieces, and the events that bring them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,38 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from stream_proxy.aggregate.pieces import PIECE_BYTES
-from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from stream_proxy.aggregate.pieces import PIECE_BYTES, PieceEncoder
+from stream_proxy.json_steps import Steps, decode_members_steps
+from stream_proxy.lenient_json import decode_json, decode_members, encode_json, is_integer
 
+ADDED = "response.output_item.added"
+DONE = "response.output_item.done"
+OUTPUT_TEXT = "response.output_text"
+#: Strings of items, by the events that bring them in pieces (".delta") and whole (".done").
+STRINGS = {
+    "response.function_call_arguments": "arguments",
+    "response.mcp_call_arguments": "arguments",
+    "response.custom_tool_call_input": "input",
+    "response.code_interpreter_call_code": "code",
+}
+#: Parts of items by the same events: the item's type, its member, the part's type, the member for the text.
+PARTS = {
+    OUTPUT_TEXT: ("message", "content", "output_text", "text"),
+    "response.refusal": ("message", "content", "refusal", "refusal"),
+    "response.reasoning_text": ("reasoning", "content", "reasoning_text", "text"),
+    "response.reasoning_summary_text": ("reasoning", "summary", "summary_text", "text"),
+}
+#: The types of the items that these events are about.
+TYPES = {stem: stem.removeprefix("response.").rpartition("_")[0] for stem in STRINGS} | {
+    stem: type for stem, (type, *_) in PARTS.items()
+}
+#: The events that items are made of.
+ITEM_EVENTS = frozenset(
+    {ADDED, DONE, *(f"{stem}.{end}" for stem in (*STRINGS, *PARTS) for end in ("delta", "done"))}
+)
 NULL = Raw(b"null")
+#: The id of what has none.
+NO_ID = b""
 
 
 class _Delta(Struct):
@@ -19,6 +47,7 @@ class _Delta(Struct):
     delta: str
 
 
+_decode_delta = msgspec.json.Decoder(_Delta).decode
 _decode_deltas = msgspec.json.Decoder(list[tuple[_Delta]]).decode
 # Line ends are not allowed within JSON strings: a piece that is no JSON by itself cannot become it in a list.
 _BETWEEN = b"\n],[\n"
@@ -59,6 +88,19 @@ class Text:
             return sum([self.add_deltas([event]) for event in events])
         self.value += pieces
         return len(pieces)
+
+    def add_long_delta(self, members: Mapping[str, Raw], event: bytes) -> Steps[int]:
+        """Append the piece of a long event as `add_deltas` does, in steps, given its members and its JSON."""
+        before = len(self.value)
+        try:
+            text = _decode_delta(event).delta
+        except (ValueError, RecursionError):
+            self.value += _piece_of(members)
+        else:
+            yield
+            for at in range(0, len(text), PIECE_BYTES):
+                self.value += encode_json(text[at : at + PIECE_BYTES])[1:-1]
+        return len(self.value) - before
 
     def json(self) -> Raw | bytearray:
         """Return the string as JSON; a long one is not copied, but returned as it is, without quotes."""
@@ -108,10 +150,35 @@ def run_of(kind: str, members: Mapping[str, Raw], data: bytes, text: Text) -> Te
     return TextRun(kind, data[item], b"" if part is None else data[part], both, text)
 
 
+def members_of(data: bytes) -> Steps[dict[str, Raw]]:
+    """Return, in steps, the members of the JSON object in `data`, as `decode_members` does."""
+    return decode_members_steps(data, lambda value: PieceEncoder().pieces(value))
+
+
 def value_of(members: Mapping[str, Raw], name: str) -> object:
     """Return the decoded member `name`, ``None`` if it is missing."""
     value: object = decode_json(bytes(members.get(name, NULL)))
     return value
+
+
+def item_in(members: Mapping[str, Raw]) -> bytes:
+    """Return the JSON of an event's item, empty if it has none."""
+    body = bytes(members.get("item", NULL))
+    return body if body.startswith(b"{") else b""
+
+
+def id_in(value: Raw | None) -> bytes:
+    id = NO_ID if value is None else bytes(value)
+    return id if id.startswith(b'"') and id != b'""' else NO_ID
+
+
+def index_in(members: Mapping[str, Raw], default: int) -> int:
+    return number_in(bytes(members.get("output_index", NULL)), default)
+
+
+def number_in(value: bytes, default: int) -> int:
+    number = decode_json(value)
+    return number if is_integer(number) else default
 
 
 def _span(names: tuple[str, ...], members: Mapping[str, Raw], data: bytes) -> slice | None:
@@ -130,7 +197,11 @@ def _span(names: tuple[str, ...], members: Mapping[str, Raw], data: bytes) -> sl
 
 def _delta(event: bytes) -> bytes:
     try:
-        delta = bytes(decode_members(event).get("delta", NULL))
+        return _piece_of(decode_members(event))
     except ValueError:
         return b""
+
+
+def _piece_of(members: Mapping[str, Raw]) -> bytes:
+    delta = bytes(members.get("delta", NULL))
     return delta[1:-1] if delta.startswith(b'"') else b""

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 
 from msgspec import Raw
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.pieces import PIECE_BYTES, PieceEncoder
 from stream_proxy.aggregate.reported_error import status_of
-from stream_proxy.aggregate.response_items import ITEM_EVENTS, ResponseItems
-from stream_proxy.aggregate.response_texts import value_of
-from stream_proxy.aggregate.sse import ServerSentEvent, valid_utf8
+from stream_proxy.aggregate.response_items import ResponseItems
+from stream_proxy.aggregate.response_texts import ITEM_EVENTS, members_of, value_of
+from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import ERROR_KEYS, error_in, names_error, response_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, response_too_large, upstream_error
-from stream_proxy.lenient_json import decode_json, decode_members, encode_json
+from stream_proxy.json_steps import LONG_BYTES, Steps, decode_steps, done
+from stream_proxy.lenient_json import encode_json, valid_utf8
 from stream_proxy.limits import MAX_HELD_BYTES, MAX_VALUES
 
 _COMPLETED = "response.completed"
@@ -37,6 +38,9 @@ _MOST_DEFERRED = 65_536
 # The least size of an event, and the most that may be held of one for each of its bytes.
 _LEAST_EVENT_BYTES = 32
 _MOST_GROWTH = 10
+
+# So many members beside a failed Response are searched for what tells of its error.
+_MOST_BESIDE = 256
 
 _Members = dict[str, Raw]
 
@@ -67,6 +71,24 @@ class ResponseAccumulator(EventAccumulator):
                 self._items.take(kind, [data])
                 self._bound()
             return
+        done(self._processing(event))
+
+    def _process_long(self, event: ServerSentEvent) -> Steps[None]:
+        if event.event not in ITEM_EVENTS:
+            yield from self._processing(event)
+            return
+        self._add_deferred()
+        yield
+        try:
+            members = yield from members_of(event.data)
+        except ValueError:
+            return
+        yield from self._items.add_long(event.event, members, event.data)
+        self._bound()
+
+    def _processing(self, event: ServerSentEvent) -> Steps[None]:
+        """Process an event that is none of the `ITEM_EVENTS` by its name."""
+        kind, data = event.event, event.data
         named = kind.startswith("response.")
         if named and kind not in _TERMINAL and not names_error(kind):
             return
@@ -74,7 +96,7 @@ class ResponseAccumulator(EventAccumulator):
         if word in (b"", b"null"):
             return
         if names_error(kind):
-            raise _reported(data)
+            raise (yield from _reported(data))
         if kind == "message" and word == b"[DONE]":
             raise upstream_error(
                 "The upstream's stream ended without its terminal event: [DONE] came instead of it. "
@@ -82,27 +104,30 @@ class ResponseAccumulator(EventAccumulator):
                 ErrorCode.UPSTREAM_INCOMPLETE,
             )
         try:
-            members = decode_members(data)
+            members = yield from members_of(data)
         except ValueError:
             if kind == "message":
-                raise error_in(decode_json(data)) or ValueError("not an object") from None
+                value = yield from decode_steps(data)
+                raise error_in(value) or ValueError("not an object") from None
             return
+        if len(data) > LONG_BYTES:
+            yield
         if not named:
             own_kind = value_of(members, "type")
             if not isinstance(own_kind, str) or not own_kind.startswith("response."):
-                error = _error_of(own_kind, members, data)
+                error = yield from _error_of(own_kind, members, data)
                 if error is not None:
                     raise error
                 return
             kind = own_kind
         if kind in _TERMINAL:
-            self._finish(kind, members)
+            yield from self._finish(kind, members)
         elif kind in ITEM_EVENTS:
             self._add_deferred()
-            self._items.add(kind, members, data)
+            yield from self._items.add_long(kind, members, data)
             self._bound()
         elif names_error(kind):
-            raise _reported(data)
+            raise (yield from _reported(data))
 
     def defer(self, block: bytes) -> bool:
         """Keep events undecoded that matter only if the terminal event has no output.
@@ -147,18 +172,20 @@ class ResponseAccumulator(EventAccumulator):
         if self._items.held > self._max_bytes:
             raise response_too_large(self._max_bytes)
 
-    def _finish(self, kind: str, members: _Members) -> None:
+    def _finish(self, kind: str, members: _Members) -> Steps[None]:
         result = bytes(members.get("response", _NULL))
         try:
-            response = decode_members(result)
+            response = yield from members_of(result)
         except ValueError:
             raise upstream_error(
                 f"The upstream's {kind} event holds no Response object.", ErrorCode.UPSTREAM_MALFORMED
             ) from None
         status = value_of(response, "status") if kind == _DONE else kind.removeprefix("response.")
         if status == "failed":
-            beside = {name: value_of(members, name) for name in members if name != "response"}
-            error = response_error(value_of(response, "error"), event="failed", beside=beside)
+            names = [name for name in islice(members, _MOST_BESIDE) if name != "response"]
+            beside = {name: value_of(members, name) for name in names}
+            reported = yield from decode_steps(bytes(response.get("error", _NULL)))
+            error = response_error(reported, event="failed", beside=beside)
             if error is not None:
                 raise error
         if _NO_OUTPUT.fullmatch(response.get("output", _NULL)):
@@ -200,25 +227,25 @@ class ResponseAccumulator(EventAccumulator):
         self._deferred = []
 
 
-def _error_of(kind: object, members: _Members, data: bytes) -> APIError | None:
+def _error_of(kind: object, members: _Members, data: bytes) -> Steps[APIError | None]:
     """Return the error that an object reports which is no event of this API, or ``None``.
 
     One with a type of its own, such as ``codex.rate_limits``, may be news of another kind.
     """
     if isinstance(kind, str) and names_error(kind):
-        return _reported(data)
+        return (yield from _reported(data))
     if members.keys().isdisjoint(ERROR_KEYS):
         return None
-    value = decode_json(data)
+    value = yield from decode_steps(data)
     if isinstance(kind, str) and not value.get("error") and status_of([value]) is None:
         return None
     return error_in(value)
 
 
-def _reported(data: bytes) -> APIError:
+def _reported(data: bytes) -> Steps[APIError]:
     """Return the error of an ``error`` event; data that is not JSON is its message."""
     try:
-        error = decode_json(data)
+        error = yield from decode_steps(data)
     except ValueError:
         error = data.decode("utf-8", "replace").strip()
     return response_error(error, event="error") or upstream_error("The upstream reported an error.")

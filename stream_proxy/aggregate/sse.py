@@ -13,10 +13,20 @@ from dataclasses import dataclass
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.errors import APIError
 from stream_proxy.json_bounds import event_too_large
-from stream_proxy.lenient_json import BOM, decode_json
-from stream_proxy.limits import MAX_EVENT_BYTES
+from stream_proxy.json_steps import (
+    LONG_BYTES,
+    Steps,
+    decode_steps,
+    done,
+    valid_utf8_steps,
+    values_exceed_steps,
+)
+from stream_proxy.lenient_json import BOM, valid_utf8
+from stream_proxy.limits import MAX_EVENT_BYTES, MAX_VALUES
 
 _NO_VALUE = (b"data", b"event", b"id", b"retry")  # fields without a colon: the value is empty
+# An event beyond this will be long with the next read.
+_LONG = LONG_BYTES - 2**16
 _SKIPPED = (b"id:", b"retry:", b":")
 
 
@@ -48,6 +58,7 @@ class SSEDecoder:
     :param max_event_bytes: the maximum size of one event: its ``data`` lines with their ends, and the line
         being read.
     :param max_stray_bytes: how much is kept of lines that are not fields.
+    :param max_cleaned: the longest data that is made valid UTF-8 here; longer data is left as it came.
     :param keep_blanks: against the standard, the blank after ``data:`` is part of the data, as Spring writes
         events; ``None``: if the first data has no blank before it.
     """
@@ -57,10 +68,12 @@ class SSEDecoder:
         max_event_bytes: int = MAX_EVENT_BYTES,
         max_stray_bytes: int = 64 * 2**10,
         *,
+        max_cleaned: int | None = None,
         keep_blanks: bool | None = False,
     ) -> None:
         self.max_event_bytes = max_event_bytes
         self._max_stray_bytes = max_stray_bytes
+        self._max_cleaned = max_event_bytes if max_cleaned is None else max_cleaned
         # Where the value begins in a line with "data: "; 0 before that is known.
         self._data_start = 0 if keep_blanks is None else 5 if keep_blanks else 6
         self._head: bytes | None = b""  # the first bytes while they may be a BOM; None once that is decided
@@ -132,16 +145,29 @@ class SSEDecoder:
 
         :raises EventTooLargeError: an event exceeds its bound.
         """
+        return done(self.end_steps())
+
+    def end_steps(self, max_values: int = MAX_VALUES) -> Steps[list[ServerSentEvent]]:
+        """Return what `end` does, in steps.
+
+        :param max_values: with more values the last event counts as whole: it is for others to refuse it.
+        """
         if self._too_large:
             raise EventTooLargeError(self.max_event_bytes)
         events: list[ServerSentEvent] = []
         if self._line:
             self._take_lines([bytes(self._line)], events, bounded=False)
             self._line.clear()
-        if self._data is not None and (self._event == "error" or _is_whole(valid_utf8(bytes(self._data)))):
+        data = self._data
+        if data is not None and (self._event == "error" or (yield from _is_whole(bytes(data), max_values))):
             self._take_lines([b""], events, bounded=False)
         self._data = None
         return events
+
+    @property
+    def holds_long(self) -> bool:
+        """Whether the event that is being read is so long that it has to be worked on in steps."""
+        return self._held + len(self._line) > _LONG
 
     @property
     def between_events(self) -> bool:
@@ -179,7 +205,7 @@ class SSEDecoder:
                     if self._stray:
                         self._take_stray(events)
                     data = bytes(self._data)
-                    if not data.isascii():
+                    if not data.isascii() and len(data) <= self._max_cleaned:
                         data = valid_utf8(data)
                     events.append(ServerSentEvent(self._event or "message", data))
                     self._data = None
@@ -246,25 +272,19 @@ def simple_event(event: bytes) -> ServerSentEvent | None:
     return ServerSentEvent(name, data if data.isascii() else valid_utf8(data))
 
 
-def valid_utf8(data: bytes) -> bytes:
-    """Return `data` with U+FFFD for what is not valid UTF-8."""
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "replace").encode()
-    return data
-
-
 def _is_field(line: bytes) -> bool:
     """Report whether `line` is a field of the standard or a comment."""
     return line.startswith((b"data:", b"event:", *_SKIPPED)) or line in _NO_VALUE
 
 
-def _is_whole(data: bytes) -> bool:
+def _is_whole(data: bytes, max_values: int) -> Steps[bool]:
     if data.strip() == b"[DONE]":
         return True
+    data = yield from valid_utf8_steps(data)
+    if (yield from values_exceed_steps(data, max_values)):
+        return True
     try:
-        decode_json(data)
+        yield from decode_steps(data)
     except ValueError:
         return False
     return True

@@ -16,6 +16,7 @@ from stream_proxy.aggregate.reported_error import (
     as_json,
     further_fields,
     http_status,
+    shortened,
     status_of,
     type_of,
 )
@@ -227,9 +228,9 @@ def _reported(layers: _Layers, status: int) -> ReportedError:
     key, message = told
     return ReportedError(
         status,
-        message,
+        shortened(message),
         type,
-        param=next((text for layer in layers if (text := _text(layer.get("param")))), None),
+        param=next((shortened(text) for layer in layers if (text := _text(layer.get("param")))), None),
         code=code,
         for_log=_UPSTREAM_SAID,
         details=further_fields(dict(_further(layers, key, status))),
@@ -272,5 +273,5 @@ def _code(layers: _Layers) -> str | int | None:
         if is_integer(value) and -_INT64 <= value < _INT64:
             return value
         if isinstance(value, str) and value.strip():
-            return value
+            return shortened(value)
     return None

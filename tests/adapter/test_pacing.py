@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from unittest import TestCase
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy import Limits
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.dialect import Dialect
+from stream_proxy.adapter.shapes import fields, search, signals
 from stream_proxy.adapter.translation import Step
 from stream_proxy.errors import APIError
 from stream_proxy.flows.pacing import TURN_BYTES
@@ -28,7 +30,12 @@ def steps_of(body: bytes, *, stream: bool = True) -> list[Step]:
     return steps + list(translation.last_steps())
 
 
-class StepTests(TestCase):
+def decline(text: str) -> None:
+    """Stand for a search that is not to be made."""
+    raise AssertionError(text[:100])
+
+
+class StepTests(SynchronousTestCase):
     """Steps of a translation, counted rather than timed."""
 
     def test_tiny_payloads(self) -> None:
@@ -60,6 +67,35 @@ class StepTests(TestCase):
         self.assertEqual(text_of([json.loads(chunk) for chunk in chunks]), "ab" * 1000)
         self.assertLess(len(chunks), 5)
 
+    def test_long_payload(self) -> None:
+        """A payload of 4 MiB takes many steps, whatever is odd about it and wherever it is in its body."""
+        for text in (b"a" * 2**22, b"\xff" * 2**22, b"a" * 2**22 + b"\\ud800", b',\\"' * 2**20):
+            payload = b'{"text":"%b"}' % text
+            bodies = [b"data: %b\n\n" % payload, b"data: %b" % payload]
+            if text.isascii():  # JSON that is no UTF-8 is none
+                bodies += [payload + b"\n", b"\n" + payload]
+            for body in bodies:
+                costs = [cost for cost, chunk in steps_of(body) if not chunk]
+                self.assertGreater(len([cost for cost in costs if cost >= TURN_BYTES]), 8)
+
+    def test_json_in_strings(self) -> None:
+        """JSON in strings is not decoded if it has too many values; then the strings are text."""
+        lists = json.dumps([[]] * 20_000)
+        inner = json.dumps([json.dumps([[]] * 500)] * 40)
+        for data in (lists, inner, json.dumps([inner])):
+            self.patch(fields, "embedded_json", decline)
+            self.patch(search, "embedded_json", decline)
+            self.patch(signals, "embedded_json", decline)
+            chunks = [chunk for _, chunk in steps_of(event({"data": data})) if chunk]
+            self.assertEqual(text_of([json.loads(chunk) for chunk in chunks]), data)
+
+    def test_few_values_in_strings(self) -> None:
+        """A long string of JSON is searched as a short one is."""
+        for text in ("a", "a" * 2**20):
+            data = json.dumps({"text": text, "finish_reason": "length"})
+            chunks = [json.loads(chunk) for _, chunk in steps_of(event({"data": data})) if chunk]
+            self.assertEqual((text_of(chunks), chunks[-1]["choices"][0]["finish_reason"]), (text, "length"))
+
     def test_objects(self) -> None:
         """Objects count more than other values against the bound of a payload."""
         steps_of(event({"text": "a", "more": [1] * 10_000}))
@@ -86,6 +122,16 @@ class FlowTests(AdapterTestCase):
         self.assertEqual(text_of(chunks_of(answer.body)).split(), numbers)
         whole = (await self.answer(script, ASK, limits=Limits(max_decoded_bytes=len(body)))).json()
         self.assertEqual(whole["choices"][0]["message"]["content"].split(), numbers)
+
+    async def test_large_result(self) -> None:
+        """A completion of megabytes is put together in steps, and arrives whole, one after the other."""
+        text = "12345é\n" * 600_000
+        parts = (text[at : at + 10_000] for at in range(0, len(text), 10_000))
+        script = says(b"".join(event({"text": part}) for part in parts))
+        for _ in range(2):
+            answer = await self.answer(script, ASK)
+            self.assertEqual(answer.get("content-length"), str(len(answer.body)))
+            self.assertTrue(answer.json()["choices"][0]["message"]["content"] == text)
 
     async def test_error_behind_payloads(self) -> None:
         """An error is reported behind the chunks of all the payloads before it."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy.adapter.texts import GrowingText, ResponseText
+from stream_proxy.json_steps import done
 from tests.adapter.test_translation import Answer, sse
 
 DIFY = {"task_id": "t", "message_id": "m", "conversation_id": "c"}
@@ -92,7 +93,7 @@ class CumulativeTests(TestCase):
             more = more.replace("\ufffd", "c") if not is_whole else more
             text = text.rstrip("\ufffd") + more
             for each in (streamed, held):
-                new = each.whole(text, "m") if is_whole else each.piece(more, "m")
+                new = done(each.whole(text, "m") if is_whole else each.piece(more, "m"))
                 sent += new if each is streamed else ""
         self.assertEqual(sent + "".join(streamed.rest()), "".join(held.rest()))
 

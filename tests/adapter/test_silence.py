@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy.adapter.shapes.kinds import Kind, kind_of_name
 from stream_proxy.adapter.shapes.outline import Outlines
+from stream_proxy.json_steps import done
 from tests.adapter.test_translation import Answer, sse
 
 
@@ -255,7 +256,7 @@ class OutlineTests(TestCase):
         """However many shapes come, few are listed."""
         outlines = Outlines()
         for number in range(5000):
-            outlines.add("message", json.dumps({f"k{number}": {"v" * 300: 1}}).encode())
+            done(outlines.add("message", json.dumps({f"k{number}": {"v" * 300: 1}}).encode()))
         self.assertLess(len(outlines.summary()), 2000)
         self.assertIn("more shapes", outlines.summary())
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate import arguments as module
-from stream_proxy.aggregate.arguments import ArgumentReader, Arguments, is_object
+from stream_proxy.aggregate.arguments import Arguments, is_object
+from stream_proxy.aggregate.reading import argument_reader
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader
 from tests.support.properties import examples
 
 OSLO = '{"city": "Oslo"}'
@@ -275,7 +277,7 @@ class CompletenessTests(SynchronousTestCase):
 
     def test_bound(self) -> None:
         """What is read in one response is bounded; beyond that, fragments are just joined."""
-        self.patch(module, "_MOST_READ", 3 * len(OSLO))
+        self.patch(argument_reader, "MOST_READ", 3 * len(OSLO))
         arguments = Arguments()
         arguments.extend([json.dumps(OSLO)[1:-1].encode()] * 2)
         reader = ArgumentReader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -426,10 +427,10 @@ class BoundTests(ChatTestCase):
         measured = 0
 
         class Counting(ChatCompletionsAccumulator):
-            def _measure(self) -> None:
+            def _measure(self) -> Iterator[int]:
                 nonlocal measured
                 measured += 1
-                super()._measure()
+                return super()._measure()
 
         accumulator = Counting(max_bytes=100_000)
         for _ in range(2_000):

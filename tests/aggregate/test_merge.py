@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, overlay, settled
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader
 from stream_proxy.lenient_json import decode_json, decode_members, encode_json
 from tests.support.properties import examples
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.aggregate import long_text
-from stream_proxy.aggregate.arguments import ArgumentReader
 from stream_proxy.aggregate.merge import merge_delta, settled
+from stream_proxy.aggregate.reading.argument_reader import ArgumentReader
 from stream_proxy.aggregate.tool_calls import finish_calls
 from tests.aggregate.test_arguments import argument_texts, pieces
 from tests.support.properties import examples

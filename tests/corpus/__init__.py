@@ -9,6 +9,7 @@ entries are written for these tests, after public documentation and reports; non
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,15 +81,20 @@ def replayed(entry: Entry, reads: list[bytes], *, cut: bool = False) -> tuple[in
     aggregation = StreamAggregation(call, Limits())
     try:
         for read in reads:
-            aggregation.feed(read)
+            consume(aggregation.feed(read))
         if not aggregation.complete:
             broken = upstream_error("The connection broke off.", ErrorCode.UPSTREAM_CUT)
-            aggregation.end(broken if cut else None)
-        for _ in aggregation.steps():
-            pass
+            consume(aggregation.end(broken if cut else None))
+        consume(aggregation.steps())
         return 200, json.loads(b"".join(aggregation.result()))
     except APIError as error:
         return error.status, json.loads(error.envelope())
+
+
+def consume(steps: Iterable[int]) -> None:
+    """Take all steps of some work."""
+    for _ in steps:
+        pass
 
 
 def differences(entry: Entry, status: int, body: object) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stream_proxy.adapter.shapes.extracted import Extracted
 from stream_proxy.adapter.shapes.kinds import Kind, kind_of_payload
+from stream_proxy.json_bounds import OBJECT_WEIGHT, most_searched
+from stream_proxy.json_steps import LONG_BYTES, Steps, count_values_steps, decode_steps, values_exceed_steps
 from stream_proxy.lenient_json import JSON, JSONObject, decode_json, is_integer
 
 #: How deep payloads are searched.
@@ -103,6 +105,30 @@ def embedded_json(text: str) -> JSONObject | list[JSON] | None:
     except ValueError:
         return None
     return value
+
+
+def is_crowded(payload: JSON) -> Steps[bool]:
+    """Report, in steps, whether the strings of a payload hold more JSON than is searched at once."""
+    left = most_searched()
+    pending: list[JSON] = [payload]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+            data = value.encode("utf-8", "surrogatepass")
+            if (yield from values_exceed_steps(data, left, object_weight=OBJECT_WEIGHT)):
+                return True
+            left -= yield from count_values_steps(data, object_weight=OBJECT_WEIGHT)
+            try:
+                pending.append((yield from decode_steps(data)))
+            except ValueError:
+                continue
+            if len(data) > LONG_BYTES:
+                yield
+    return False
 
 
 def is_success_word(text: str) -> bool:

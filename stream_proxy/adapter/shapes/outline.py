@@ -7,7 +7,8 @@ import re
 from collections import Counter
 
 from stream_proxy.adapter.shapes.kinds import TAGS, UNNAMED
-from stream_proxy.lenient_json import JSON, decode_json, encode_json
+from stream_proxy.json_steps import Steps, decode_steps
+from stream_proxy.lenient_json import JSON, encode_json
 
 _MOST_SHAPES = 6  # shown, and ten times as many told apart
 _MOST_PAYLOADS = 1000
@@ -26,13 +27,13 @@ class Outlines:
         self.count = 0
         self._suggestion: tuple[int, str] = (0, "")
 
-    def add(self, event: str, data: bytes) -> None:
-        """Count a payload."""
+    def add(self, event: str, data: bytes) -> Steps[None]:
+        """Count a payload, in steps."""
         self.count += 1
         if self.count > _MOST_PAYLOADS:
             return
         try:
-            value: JSON = decode_json(data)
+            value: JSON = yield from decode_steps(data)
         except ValueError:
             value, shape = None, "plain text"
         else:

@@ -68,12 +68,15 @@ def extract(
     return _as_reasoning(found) if kind is Kind.REASONING else found
 
 
-def is_about_response(payload: JSON) -> bool:
+def is_about_response(payload: JSON, *, strings_are_text: bool = False) -> bool:
     """Report whether a payload is an object of a stream, rather than a text that happens to be JSON."""
-    return isinstance(payload, dict) and (extract(payload).found or has_signal(payload))
+    if not isinstance(payload, dict):
+        return False
+    found = extract(payload, strings_are_text=strings_are_text).found
+    return found or has_signal(payload, in_strings=not strings_are_text)
 
 
-def error_of(payload: JSON, event: str = UNNAMED) -> JSON:
+def error_of(payload: JSON, event: str = UNNAMED, *, strings_are_text: bool = False) -> JSON:
     """Return the error that a payload reports; one that is a list does so with one of its objects."""
     if kind_of_event(event, payload) is Kind.STEP:
         return None
@@ -84,7 +87,7 @@ def error_of(payload: JSON, event: str = UNNAMED) -> JSON:
             return error
         if is_error_envelope(each):
             rest = {key: value for key, value in each.items() if key != "message"}
-            if not extract(rest).text:
+            if not extract(rest, strings_are_text=strings_are_text).text:
                 return each
     return None
 

@@ -69,13 +69,16 @@ def may_grow(payload: JSON, event: str) -> bool:
     return not any(known(payload) for known in _IS_DELTA)
 
 
-def may_repeat(payload: JSON) -> bool:
-    """Report whether the text of a payload may be the whole text, which came in pieces before."""
+def may_repeat(payload: JSON, *, in_strings: bool = True) -> bool:
+    """Report whether the text of a payload may be the whole text, which came in pieces before.
+
+    :param in_strings: search for JSON in strings too.
+    """
     if not isinstance(payload, dict) or any(known(payload) for known in _IS_DELTA):
         return False
     if payload.get("final") is True or payload.get("object") == "chat.completion":
         return True
-    return ends(payload) or bool(finish_of(payload))
+    return ends(payload) or bool(finish_of(payload, in_strings=in_strings))
 
 
 def finish_of(payload: JSON, *, in_strings: bool = True) -> JSON:
@@ -140,12 +143,14 @@ def is_error_envelope(payload: JSONObject) -> bool:
     return is_error_code(payload.get("code")) and not is_success_word(words)
 
 
-def has_signal(payload: JSON, *, surely: bool = False) -> bool:
+def has_signal(payload: JSON, *, surely: bool = False, in_strings: bool = True) -> bool:
     """Report whether a payload in which there is no text is about a response all the same.
 
     :param surely: words and names that are no service's do not count, since a model may have written them.
+    :param in_strings: search for JSON in strings too.
     """
-    finish, usage = finish_of(payload), usage_of(payload)
+    finish = finish_of(payload, in_strings=in_strings)
+    usage = usage_of(payload, in_strings=in_strings)
     if surely:
         finish = is_finish(finish)
         usage = openai_usage(usage or {})

@@ -28,7 +28,7 @@ from stream_proxy.aggregate.reading.run_patterns import (
     text_path,
 )
 from stream_proxy.aggregate.reading.stream_reader import EVENT_END, StreamReader
-from stream_proxy.aggregate.sse import SSEDecoder
+from stream_proxy.aggregate.sse import ServerSentEvent, SSEDecoder
 
 # Chunks of one run have at least so many of their first bytes in common.
 _ALIKE_BYTES = 32
@@ -86,11 +86,11 @@ class ChatRuns(StreamReader):
             self._pattern, self._last = None, event
         return fed
 
-    def _decode(self, data: bytes) -> bool:
-        fed = super()._decode(data)
-        if fed:
+    def _decoded(self, data: bytes) -> list[ServerSentEvent]:
+        events = super()._decoded(data)
+        if events:
             self._pattern, self._last = None, b""
-        return fed
+        return events
 
     def _begin_run(self, data: bytes, at: int) -> Pattern | None:
         """Return the pattern of the last event, if it is that of the next and its chunks can be joined."""

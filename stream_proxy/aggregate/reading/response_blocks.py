@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from stream_proxy.aggregate.reading.stream_reader import EVENT_END, StreamReader
-from stream_proxy.aggregate.response_items import ITEM_EVENTS
+from stream_proxy.aggregate.response_texts import ITEM_EVENTS
 from stream_proxy.aggregate.responses import ResponseAccumulator
 from stream_proxy.aggregate.sse import SSEDecoder
 

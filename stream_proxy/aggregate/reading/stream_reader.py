@@ -5,8 +5,10 @@ Its subclasses know events that need no decoding, and take as many of them at on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from stream_proxy.aggregate.accumulator import EventAccumulator
-from stream_proxy.aggregate.sse import SSEDecoder, simple_event
+from stream_proxy.aggregate.sse import ServerSentEvent, SSEDecoder, simple_event
 
 EVENT_END = b"\n\n"
 # After so many events of which nothing was taken, it is not tried again for some bytes, then for twice as
@@ -71,6 +73,18 @@ class StreamReader:
         else:
             self._held = rest
 
+    def feed_long(self, data: bytes) -> Iterator[int]:
+        """Process the next bytes, in which a long event may end, in steps; yield what each cost.
+
+        This is for when the decoder `holds_long`.
+
+        :raises APIError: as `feed` does.
+        """
+        for event in self._decoded(data):
+            yield from self._accumulator.feed_long(event)
+            if self._accumulator.complete:
+                break
+
     def end(self) -> None:
         """Give the decoder what it does not have of the last event; its own end comes after this."""
         held, self._held = self._held, b""
@@ -118,13 +132,18 @@ class StreamReader:
 
     def _decode(self, data: bytes) -> bool:
         """Decode any bytes, feed the accumulator, and report whether there were events."""
-        events = self._decoder.feed(data)
+        events = self._decoded(data)
         for event in events:
             self._accumulator.feed(event)
             if self._accumulator.complete:
                 break
-        self._aligned = self._decoder.between_events
         return bool(events)
+
+    def _decoded(self, data: bytes) -> list[ServerSentEvent]:
+        """Return the events that any bytes complete."""
+        events = self._decoder.feed(data)
+        self._aligned = self._decoder.between_events
+        return events
 
     def _align(self, data: bytes, at: int) -> int:
         """Decode `data` from a position to where an event begins, and return where that is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
@@ -15,6 +15,7 @@ from stream_proxy.aggregate.sse import SSEDecoder
 from stream_proxy.errors import APIError, compressed_data_cut, response_too_large
 from stream_proxy.flows.conversion.call import Call, Kind
 from stream_proxy.http.content_coding import ContentDecoder
+from stream_proxy.json_steps import LONG_BYTES, costing
 from stream_proxy.lenient_json import BOM
 from stream_proxy.limits import Limits
 
@@ -29,14 +30,14 @@ class Aggregation(Protocol):
     def complete(self) -> bool:
         """Whether there is enough of it; then the `steps` lead to the result."""
 
-    def feed(self, piece: bytes) -> None:
-        """Add the next bytes.
+    def feed(self, piece: bytes) -> Iterable[int]:
+        """Add the next bytes, and return the steps of the work that is left to do on them.
 
         :raises APIError: they report an error, or are more than may be held.
         """
 
-    def end(self, error: APIError | None) -> None:
-        """End the body, after which the `steps` lead to a result.
+    def end(self, error: APIError | None) -> Iterator[int]:
+        """End the body, in steps, after which the `steps` lead to a result.
 
         :param error: ``None`` if the body ended as its framing promised.
         :raises APIError: there is no result.
@@ -61,7 +62,8 @@ class StreamAggregation:
 
     def __init__(self, call: Call, limits: Limits) -> None:
         max_bytes, max_values = limits.max_response_bytes, limits.max_response_values
-        self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes)
+        self._max_values = max_values
+        self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes, max_cleaned=LONG_BYTES)
         self._accumulator: EventAccumulator
         self._reader: StreamReader
         if call.kind is Kind.CHAT:
@@ -78,14 +80,18 @@ class StreamAggregation:
     def complete(self) -> bool:
         return self._accumulator.complete
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> Iterable[int]:
+        if self._events.holds_long:
+            return self._reader.feed_long(piece)
         self._reader.feed(piece)
+        return self._accumulator.pending()
 
-    def end(self, error: APIError | None) -> None:
+    def end(self, error: APIError | None) -> Iterator[int]:
         self._reader.end()
         if error is None:
-            for event in self._events.end():
-                self._accumulator.feed(event)
+            ending = self._events.end_steps(self._max_values)
+            for event in (yield from costing(ending)):
+                yield from self._accumulator.feed_long(event)
         self._accumulator.end(self._events.stray(), clean=error is None)
 
     def steps(self) -> Iterator[int]:
@@ -109,16 +115,18 @@ class JSONAggregation:
         self._max_bytes = max_bytes
         self._body = bytearray()
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> Iterable[int]:
         self._body += piece
         if len(self._body) > self._max_bytes:
             raise response_too_large(self._max_bytes)
+        return ()
 
-    def end(self, error: APIError | None) -> None:
+    def end(self, error: APIError | None) -> Iterator[int]:
         if error is not None:
             raise error
         if not self._content.ended:
             raise compressed_data_cut()
+        return iter(())
 
     def steps(self) -> Iterator[int]:
         return iter(())

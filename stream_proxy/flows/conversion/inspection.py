@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, status_error
@@ -57,9 +59,10 @@ class Inspection:
         self.held.append(data)
         self._held_bytes += len(data)
 
-    def feed(self, piece: bytes) -> None:
-        """Add decoded bytes."""
+    def feed(self, piece: bytes) -> Iterable[int]:
+        """Add decoded bytes; no work on them is left to do."""
         self.seen = self.seen + piece if self.seen else piece
+        return ()
 
     def kind(self, *, ended: bool) -> BodyKind | None:
         """Return what the response is, or ``None`` if more of it is needed for that.

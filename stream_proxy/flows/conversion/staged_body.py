@@ -117,7 +117,7 @@ class StagedBody:
         owner.came(len(data))
         for piece in self._content.pieces(data) if self._content is not None else ():
             if self._stage is not None:
-                self._stage.feed(piece)
+                yield from self._stage.feed(piece)
                 aggregation = self._advance()
                 if aggregation is not None:
                     yield from owner.complete(aggregation)
@@ -135,7 +135,7 @@ class StagedBody:
         aggregation = self._advance(ended=True)
         if aggregation is not None:
             if not aggregation.complete:
-                aggregation.end(error)
+                yield from aggregation.end(error)
             yield from self._owner.complete(aggregation)
 
     def _advance(self, *, ended: bool = False) -> Aggregation | None:
@@ -177,4 +177,4 @@ class StagedBody:
             aggregation = JSONAggregation(self._content, self._limits.max_response_bytes)
         self._owner.aggregate(streamed=streamed)
         self._stage = aggregation
-        aggregation.feed(inspection.seen)
+        aggregation.feed(inspection.seen)  # about as much as one read brings: no long event

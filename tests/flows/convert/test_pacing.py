@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 from unittest import TestCase
 
@@ -143,9 +143,9 @@ class TurnTests(LoopbackTestCase):
             spent.append(0)
             turn(body)
 
-        def counted_feed(aggregation: StreamAggregation, piece: bytes) -> None:
+        def counted_feed(aggregation: StreamAggregation, piece: bytes) -> Iterable[int]:
             fed[-1] += len(piece)
-            feed(aggregation, piece)
+            return feed(aggregation, piece)
 
         def counted_steps(aggregation: StreamAggregation) -> Iterator[int]:
             for cost in steps(aggregation):
