@@ -1,7 +1,8 @@
 # Tasks in a checkout. Each target makes the virtual environment that it needs; nothing but Python 3.11 or newer, make
 # and git has to be installed.
 #
-#   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network
+#   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network; PORT=8081
+#                                  for another port
 #   make run CONFIG=config.json    the rules of that file
 #   make run-adapter               the adapter on http://127.0.0.1:28081/v1, for the service of make run-mock;
 #                                  with CONFIG=… the rules of that file
@@ -29,6 +30,7 @@ PYTHON ?= python3
 JOBS ?= 3
 TESTS ?= tests
 CONFIG ?=
+PORT ?=
 BENCH ?=
 BENCH_FULL ?=
 FUZZ_SECONDS ?= 60
@@ -40,6 +42,8 @@ SOAK_RELOAD ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Ctrl-C is the way to end it, not a failure of the target.
+COMMAND = @trap : INT; $(BIN)/openai-stream-proxy $(1) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 RUNTIME := $(VENV)/.stamp-run
 TOOLS := $(VENV)/.stamp-dev
 PIP_INSTALL := -m pip --quiet --disable-pip-version-check install
@@ -60,13 +64,13 @@ MERMAID := $(DOCS_BUILD)/mermaid@11
   bench bench-plots fuzz soak docs lint types build wheels check-wheel clean distclean
 
 run: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
+	$(call COMMAND,$(if $(CONFIG),--config '$(CONFIG)',--demo $(if $(PORT),--port $(PORT))))
 
 run-adapter: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-adapter $(if $(CONFIG),--config '$(CONFIG)')
+	$(call COMMAND,adapter $(if $(CONFIG),--config '$(CONFIG)'))
 
 run-mock: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-mock
+	$(call COMMAND,mock)
 
 test: $(TOOLS)
 	$(BIN)/python -m tests -j$(JOBS) $(TESTS)
@@ -144,10 +148,12 @@ distclean: clean
 $(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(@D:/bin=)
+	@echo "making a virtual environment in $(@D:/bin=)" >&2
+	@$(PYTHON) -m venv $(@D:/bin=)
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	$(BIN)/python $(PIP_INSTALL) --editable .
+	@echo "installing openai-stream-proxy and its libraries there, which takes some 10 seconds, once" >&2
+	@$(BIN)/python $(PIP_INSTALL) --editable .
 	@touch $@
 
 $(TOOLS): pyproject.toml | $(BIN)/python

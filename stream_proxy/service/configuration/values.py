@@ -26,8 +26,11 @@ def bare(kind: inspect.Type) -> inspect.Type:
 
 
 def _members(kind: inspect.Type) -> list[inspect.Type]:
+    """Return the alternatives of a type: one, if it is no union."""
     kind = bare(kind)
-    return [bare(each) for each in kind.types] if isinstance(kind, inspect.UnionType) else [kind]
+    if not isinstance(kind, inspect.UnionType):
+        return [kind]
+    return [member for each in kind.types for member in _members(each)]
 
 
 def chosen(value: object, kind: inspect.Type) -> inspect.Type:

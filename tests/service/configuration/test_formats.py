@@ -163,7 +163,10 @@ class JSONTests(FormatTestCase):
     @given(
         st.recursive(
             st.sampled_from([1, "a", '"', "\\", "{", None]),
-            lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from('ab"\\{,:'), inner),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from('ab"\\{,:'), inner, max_size=3)
+            ),
+            max_leaves=8,
         )
     )
     def test_nothing_twice(self, value: object) -> None:

@@ -134,6 +134,9 @@ MISTAKES: tuple[tuple[object, str], ...] = (
     # Times, sizes and counts.
     (top(timeoutSeconds="600"), 'timeoutSeconds: must be a number: 600, not "600"'),
     (top(timeoutSeconds="10m"), 'timeoutSeconds: must be a number: 600, not "10m"'),
+    (top(keepAliveSeconds="15"), 'keepAliveSeconds: must be a number or "auto": 15, not "15"'),
+    (rule(keepAliveSeconds=True), 'rules[0].keepAliveSeconds: must be a number or "auto", not true'),
+    (rule(keepAliveSeconds=-1), "rules[0].keepAliveSeconds: must be a number of at least 0, not -1"),
     (top(timeoutSeconds="soon"), 'timeoutSeconds: must be a number, not "soon"'),
     (top(timeoutSeconds=0), "timeoutSeconds: must be a number above 0, not 0"),
     (top(shutdownGraceSeconds=-1), "shutdownGraceSeconds: must be a number of at least 0, not -1"),
