@@ -8,13 +8,17 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two,
+#                                  and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
 #   make wheels                    a wheel for this interpreter with compiled modules, in wheelhouse (needs a C compiler)
+#   make pyz                       one file with all libraries but Python's own, dist/openai-stream-proxy.pyz; the same
+#                                  commit and libraries make the same file
 #   make check-wheel               install the wheel elsewhere and start it
+#   make check-runners             start the wheel by uvx and pipx, and the one file
 #   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
@@ -53,6 +57,8 @@ BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 FUZZ_VENV := .venv-fuzz
 FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
 HEAVY_CLIENTS := heavy_tests/clients/node_modules/.stamp
+PYZ_VENV := .venv-pyz
+PYZ_TOOLS := $(PYZ_VENV)/.stamp-pyz
 DOCS_VENV := .venv-docs
 DOCS_TOOLS := $(DOCS_VENV)/.stamp-docs
 DOCS_BUILD := docs/_build
@@ -61,7 +67,7 @@ MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
 .PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn \
-  bench bench-plots fuzz soak docs lint types build wheels check-wheel clean distclean
+  bench bench-plots fuzz soak docs lint types build wheels pyz check-wheel check-runners clean distclean
 
 run: $(RUNTIME)
 	$(call COMMAND,$(if $(CONFIG),--config '$(CONFIG)',--demo $(if $(PORT),--port $(PORT))))
@@ -79,6 +85,7 @@ test-heavy: heavy-needs
 	$(MAKE) heavy-tests
 	$(MAKE) test-plain
 	$(MAKE) test-compiled
+	$(MAKE) check-runners
 
 heavy-tests: $(TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
@@ -131,8 +138,14 @@ wheels: $(TOOLS)
 	STREAM_PROXY_COMPILED=1 $(BIN)/python -m build --wheel --outdir wheelhouse
 	rm -rf build
 
+pyz: build $(PYZ_TOOLS)
+	.ci/make-pyz $(PYZ_VENV)/bin/python dist/*.whl dist/openai-stream-proxy.pyz
+
 check-wheel: build
 	.ci/check-wheel $(BIN)/python dist/*.whl
+
+check-runners: pyz
+	.ci/check-runners $(PYZ_VENV)/bin dist/*.whl dist/openai-stream-proxy.pyz
 
 test-floors: $(TOOLS)
 	.ci/test-floors $(BIN)/python
@@ -143,9 +156,9 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules heavy_tests/clients/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(PYZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules heavy_tests/clients/node_modules
 
-$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(PYZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "making a virtual environment in $(@D:/bin=)" >&2
@@ -168,6 +181,10 @@ $(FUZZ_TOOLS): pyproject.toml kits/fuzz/requirements.txt | $(FUZZ_VENV)/bin/pyth
 	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --editable . hypothesis
 	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement kits/fuzz/requirements.txt || \
 	  echo "Atheris cannot be installed; Hypothesis stands in for it" >&2
+	@touch $@
+
+$(PYZ_TOOLS): | $(PYZ_VENV)/bin/python
+	$(PYZ_VENV)/bin/python $(PIP_INSTALL) 'shiv>=1.0.8' pipx uv
 	@touch $@
 
 $(DOCS_TOOLS): pyproject.toml | $(DOCS_VENV)/bin/python
