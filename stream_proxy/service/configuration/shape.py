@@ -70,6 +70,8 @@ class ShapeCheck:
                 problem = problem_of(value, kind)
                 if problem is not None:
                     self._wrong(key, problem)
+                elif isinstance(value, float) and isinstance(kind, inspect.IntType):
+                    return int(value)  # 1e6 is a whole number
                 return value
 
     def _struct(self, value: Mapping[str, object], kind: inspect.StructType, key: str) -> dict[str, object]:
