@@ -226,6 +226,8 @@ def describe(endpoint: str, reactor: object) -> None:
     except OSError as error:
         raise ValueError(f"{endpoint} cannot be used: {error.strerror}: {error.filename}") from None
     except Exception as error:
+        if _SYSTEMD.search(endpoint) and isinstance(error, LookupError):
+            raise ValueError(f"{endpoint} is no socket that systemd has passed to this process") from None
         words = " ".join(str(error).split())
         raise ValueError(f"{endpoint} is no Twisted endpoint description: {words}") from None
 

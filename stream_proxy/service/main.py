@@ -129,8 +129,6 @@ class MainService(StoppableService):
             if config.workers != self._config.workers:
                 warnings.append(self._named("workers: another number takes effect at the next start"))
                 config = msgspec.structs.replace(config, workers=self._config.workers)
-            if config.log != self._config.log:
-                warnings.append(self._named("log: takes effect at the next start"))
             self._change(config)
         except ConfigError as error:
             *others, last = str(error).splitlines()

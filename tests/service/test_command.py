@@ -18,8 +18,11 @@ from unittest import mock
 from twisted.internet.defer import Deferred, gatherResults
 
 import stream_proxy
+from stream_proxy.errors import ConfigError
 from stream_proxy.service.command.run import run
+from stream_proxy.service.command.start import log_level
 from stream_proxy.service.configuration.loading import parse_config
+from stream_proxy.service.configuration.types import LogConfig
 from tests.support.forks import TWISTD_MODULES
 from tests.support.loopback import turns
 from tests.support.payloads import CHAT_BODY
@@ -239,6 +242,27 @@ class OptionTests(CommandTestCase):
         self.assertEqual((status, json.loads(out)["type"]), (0, "object"))
 
 
+class LevelTests(CommandTestCase):
+    """The level of the log."""
+
+    def test_level(self) -> None:
+        """The config's is first, then LOG_LEVEL in any case, then info; warning is warn."""
+        for level, variable, wanted in (
+            ("debug", "error", "debug"),
+            ("warning", None, "warn"),
+            (None, "WARNING", "warn"),
+            (None, "error ", "error"),
+            (None, "", "info"),
+            (None, None, "info"),
+        ):
+            environ = {} if variable is None else {"LOG_LEVEL": variable}
+            self.assertEqual(log_level(LogConfig(level=level), environ), wanted)  # type: ignore[arg-type]
+        with self.assertRaises(ConfigError) as caught:
+            log_level(LogConfig(), {"LOG_LEVEL": "loud"})
+        problem = "the environment's LOG_LEVEL must be one of debug, info, warn, error"
+        self.assertEqual(str(caught.exception), problem)
+
+
 class ServeTests(CommandTestCase):
     """Processes that serve."""
 
@@ -249,10 +273,10 @@ class ServeTests(CommandTestCase):
         await process.line(rf"listening on port {port} of 127\.0\.0\.1")
         answer = await self.request(port, body=CHAT_BODY)
         self.assertEqual((answer.status, answer.json()["object"]), (200, "chat.completion"))
+        self.assertEqual(os.listdir(path), [])
         process.signal("INT")
         await process.ended()
         self.assert_ended_by(signal.SIGINT, process)
-        self.assertEqual(os.listdir(path), [])
 
     async def test_config(self) -> None:
         """-c serves a file; ``python -m stream_proxy`` is the same command."""

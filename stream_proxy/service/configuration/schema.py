@@ -44,9 +44,10 @@ def _object(name: str, definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _property(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a property with its description in front, where editors look for it."""
-    for each in found.get("anyOf", ()):
-        if "description" in each:
-            description = each.pop("description")
-            return {"description": description, **found}
+    """Return a property with its description in front, where editors look for it, and null last."""
+    if "anyOf" in found:
+        found["anyOf"].sort(key=lambda each: each == {"type": "null"})
+        for each in found["anyOf"]:
+            if "description" in each:
+                return {"description": each.pop("description"), **found}
     return found
