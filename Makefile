@@ -1,19 +1,24 @@
 # Tasks in a checkout. Each target makes the virtual environment that it needs; nothing but Python 3.11 or newer, make
 # and git has to be installed.
 #
-#   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network
+#   make run                       the demo on http://127.0.0.1:8080/v1, without a config, a key or a network; PORT=8081
+#                                  for another port
 #   make run CONFIG=config.json    the rules of that file
 #   make run-adapter               the adapter on http://127.0.0.1:28081/v1, for the service of make run-mock;
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two,
+#                                  and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy
 #   make build                     sdist and wheel, in dist
 #   make wheels                    a wheel for this interpreter with compiled modules, in wheelhouse (needs a C compiler)
+#   make pyz                       one file with all libraries but Python's own, dist/openai-stream-proxy.pyz; the same
+#                                  commit and libraries make the same file
 #   make check-wheel               install the wheel elsewhere and start it
+#   make check-runners             start the wheel by uvx and pipx, and the one file
 #   make autobahn                  the Autobahn Testsuite through the WebSocket relay (needs Python 2.7)
 #   make test-floors               the tests with the oldest dependencies that pyproject.toml allows
 #   make bench                     CPU time, delay and memory beside other proxies; make bench BENCH=--quick for the
@@ -29,6 +34,7 @@ PYTHON ?= python3
 JOBS ?= 3
 TESTS ?= tests
 CONFIG ?=
+PORT ?=
 BENCH ?=
 BENCH_FULL ?=
 FUZZ_SECONDS ?= 60
@@ -40,6 +46,8 @@ SOAK_RELOAD ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Ctrl-C is the way to end it, not a failure of the target.
+COMMAND = @trap : INT; $(BIN)/openai-stream-proxy $(1) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 RUNTIME := $(VENV)/.stamp-run
 TOOLS := $(VENV)/.stamp-dev
 PIP_INSTALL := -m pip --quiet --disable-pip-version-check install
@@ -49,6 +57,8 @@ BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 FUZZ_VENV := .venv-fuzz
 FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
 HEAVY_CLIENTS := heavy_tests/clients/node_modules/.stamp
+PYZ_VENV := .venv-pyz
+PYZ_TOOLS := $(PYZ_VENV)/.stamp-pyz
 DOCS_VENV := .venv-docs
 DOCS_TOOLS := $(DOCS_VENV)/.stamp-docs
 DOCS_BUILD := docs/_build
@@ -57,16 +67,16 @@ MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
 .PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn \
-  bench bench-plots fuzz soak docs lint types build wheels check-wheel clean distclean
+  bench bench-plots fuzz soak docs lint types build wheels pyz check-wheel check-runners clean distclean
 
 run: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-proxy $(if $(CONFIG),--config '$(CONFIG)',--demo)
+	$(call COMMAND,$(if $(CONFIG),--config '$(CONFIG)',--demo $(if $(PORT),--port $(PORT))))
 
 run-adapter: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-adapter $(if $(CONFIG),--config '$(CONFIG)')
+	$(call COMMAND,adapter $(if $(CONFIG),--config '$(CONFIG)'))
 
 run-mock: $(RUNTIME)
-	$(BIN)/twistd -n --pidfile= openai-stream-mock
+	$(call COMMAND,mock)
 
 test: $(TOOLS)
 	$(BIN)/python -m tests -j$(JOBS) $(TESTS)
@@ -75,6 +85,7 @@ test-heavy: heavy-needs
 	$(MAKE) heavy-tests
 	$(MAKE) test-plain
 	$(MAKE) test-compiled
+	$(MAKE) check-runners
 
 heavy-tests: $(TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
@@ -127,8 +138,14 @@ wheels: $(TOOLS)
 	STREAM_PROXY_COMPILED=1 $(BIN)/python -m build --wheel --outdir wheelhouse
 	rm -rf build
 
+pyz: build $(PYZ_TOOLS)
+	.ci/make-pyz $(PYZ_VENV)/bin/python dist/*.whl dist/openai-stream-proxy.pyz
+
 check-wheel: build
 	.ci/check-wheel $(BIN)/python dist/*.whl
+
+check-runners: pyz
+	.ci/check-runners $(PYZ_VENV)/bin dist/*.whl dist/openai-stream-proxy.pyz
 
 test-floors: $(TOOLS)
 	.ci/test-floors $(BIN)/python
@@ -139,15 +156,17 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules heavy_tests/clients/node_modules
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) $(PYZ_VENV) $(DOCS_VENV) kits/benchmarks/node_modules heavy_tests/clients/node_modules
 
-$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
+$(BIN)/python $(BENCH_VENV)/bin/python $(FUZZ_VENV)/bin/python $(PYZ_VENV)/bin/python $(DOCS_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) must be Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(@D:/bin=)
+	@echo "making a virtual environment in $(@D:/bin=)" >&2
+	@$(PYTHON) -m venv $(@D:/bin=)
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	$(BIN)/python $(PIP_INSTALL) --editable .
+	@echo "installing openai-stream-proxy and its libraries there, which takes some 10 seconds, once" >&2
+	@$(BIN)/python $(PIP_INSTALL) --editable .
 	@touch $@
 
 $(TOOLS): pyproject.toml | $(BIN)/python
@@ -162,6 +181,10 @@ $(FUZZ_TOOLS): pyproject.toml kits/fuzz/requirements.txt | $(FUZZ_VENV)/bin/pyth
 	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --editable . hypothesis
 	$(FUZZ_VENV)/bin/python $(PIP_INSTALL) --only-binary :all: --requirement kits/fuzz/requirements.txt || \
 	  echo "Atheris cannot be installed; Hypothesis stands in for it" >&2
+	@touch $@
+
+$(PYZ_TOOLS): | $(PYZ_VENV)/bin/python
+	$(PYZ_VENV)/bin/python $(PIP_INSTALL) 'shiv>=1.0.8' pipx uv
 	@touch $@
 
 $(DOCS_TOOLS): pyproject.toml | $(DOCS_VENV)/bin/python

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import stream_proxy
 
 ROOT = Path(__file__).parent.parent
 MERMAID = ROOT / "docs" / "_build" / "mermaid@11" / "package" / "dist"
@@ -30,7 +31,7 @@ _PAGES = {
 
 project = "openai-stream-proxy"
 author = "the openai-stream-proxy authors"
-release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+release = stream_proxy.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.mermaid"]
 root_doc = "README"

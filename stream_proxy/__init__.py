@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from stream_proxy.limits import Limits
     from stream_proxy.upstream.route import Route
 
+#: The one source of the version, which the package's metadata are built with.
+__version__ = "0.1.0"
+
 _LAZY = {
     "Access": "stream_proxy.http.access",
     "AdapterConfig": "stream_proxy.adapter.config",

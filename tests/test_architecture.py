@@ -29,6 +29,7 @@ GROUND = {
 }
 #: Which packages each may import, besides the ground and itself.
 MAY_IMPORT: dict[str, set[str]] = {
+    "__main__": {"service"},
     "environment": set(),
     "error_codes": set(),
     "errors": set(),

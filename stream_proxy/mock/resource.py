@@ -79,13 +79,15 @@ class MockUpstream(Resource):
     A site that parses forms would hold uploads in memory; that of `mock_site` does not.
 
     :param reactor: times delays and paces.
+    :param streams_only: refuses every call without a stream, as ``X-Mock-Require-Stream`` does for one.
     """
 
     isLeaf = True
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, *, streams_only: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self._reactor = reactor
+        self._streams_only = streams_only
         self._files = FileStore()
 
     def render(self, request: Request) -> int:
@@ -93,6 +95,8 @@ class MockUpstream(Resource):
         control = Control()
         try:
             control = read_control(request.getHeader)
+            if self._streams_only:
+                control = replace(control, require_stream=True)
             if (error := control.error()) is not None:
                 raise error
             handler = _message_handler(request, control)
@@ -274,6 +278,7 @@ class _QuietSite(Site):
         """Log nothing: Twisted's access log would print queries, which may hold keys."""
 
 
-def mock_site(reactor: IReactorTime) -> Site:
+def mock_site(reactor: IReactorTime, *, streams_only: bool = False) -> Site:
     """Return a site for a new `MockUpstream`, which leaves uploads unparsed and logs no request."""
-    return _QuietSite(MockUpstream(reactor), parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call,unused-ignore]
+    upstream = MockUpstream(reactor, streams_only=streams_only)
+    return _QuietSite(upstream, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call,unused-ignore]

@@ -10,9 +10,10 @@ from twisted.python import usage
 
 from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.configuration.types import Config, Rule
+from stream_proxy.service.command.sources import ConfigFile
+from stream_proxy.service.command.start import start_up
+from stream_proxy.service.configuration.types import Config, LogConfig, Rule
 from stream_proxy.service.main import MainService
-from stream_proxy.service.tap import configured, start_up
 from stream_proxy.transport.reactor import IReactor
 
 _PORT = 28081
@@ -39,17 +40,21 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """Return the service for `options`.
 
-    :raises SystemExit: with one line, if the configuration cannot be used or a port cannot be listened on.
+    :raises SystemExit: with a line for each mistake, if the configuration cannot be used or a port cannot be
+        listened on.
     """
     path = options["config"] or os.environ.get("CONFIG_PATH")
-    if path:
-        return start_up(options, lambda reactor, log: configured(Path(path), reactor, log))
-    return start_up(options, _default)
+    return start_up(options, lambda: ConfigFile(Path(path)) if path else Defaults())
 
 
-def _default(reactor: IReactor, log: RequestLog) -> IService:
-    rule = Rule(listen_port=_PORT, upstream_url=_SERVICE, adapter=AdapterConfig())
-    reactor.callWhenRunning(log.info, f"the adapter's base URL is http://127.0.0.1:{_PORT}/v1")
-    return MainService(
-        reactor, Config(rules=[rule]), log, lambda key: "openai-stream-adapter without a config"
-    )
+class Defaults:
+    """The adapter for a service on this machine."""
+
+    log = LogConfig()
+
+    def service(self, reactor: IReactor, log: RequestLog) -> IService:
+        """Return the service, which says where it is."""
+        rule = Rule(listen_port=_PORT, upstream_url=_SERVICE, adapter=AdapterConfig())
+        reactor.callWhenRunning(log.info, f"the adapter's base URL is http://127.0.0.1:{_PORT}/v1")
+        config = Config(rules=[rule])
+        return MainService(reactor, config, log, lambda key: "openai-stream-adapter without a config")

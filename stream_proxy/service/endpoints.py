@@ -21,7 +21,7 @@ from stream_proxy.transport.ports import BACKLOG, probe, tcp_socket
 from stream_proxy.transport.reactor import IReactor
 
 
-def listen(endpoint: str, reactor: Opener | Adopter, factory: IProtocolFactory) -> IListeningPort | None:
+def listen(endpoint: str, reactor: object, factory: IProtocolFactory) -> IListeningPort | None:
     """Listen, and return what the method of `reactor` returned: the endpoint's Deferred has fired by then."""
     outcome: list[IListeningPort | Failure | None] = []
     serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)

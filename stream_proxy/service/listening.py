@@ -119,6 +119,34 @@ def open_listeners(
     :raises ConfigError: one cannot be opened, or a rule leads back to itself. Then none is.
     """
     held = held or {}
+    opened: list[Listener] = []
+
+    def listener_of(endpoint: str, section: Rule | Admin) -> Listener:
+        listener = held.get(endpoint)
+        if listener is None:
+            count = config.workers if isinstance(section, Rule) else 1
+            listener = open_listener(endpoint, count, ours)
+            opened.append(listener)
+        elif listener.encrypted:
+            open_listener(endpoint, 0, ours)  # whether its files are still good
+        return listener
+
+    try:
+        return gather_listeners(config, named, listener_of)
+    except ConfigError:
+        for each in opened:
+            each.close()
+        raise
+
+
+def gather_listeners(
+    config: Config, named: Callable[[str], str], listener_of: Callable[[str, Rule | Admin], Listener]
+) -> dict[str, Listener]:
+    """Return the listeners of a configuration by their endpoints.
+
+    :param listener_of: returns the listener of an endpoint, and raises as :func:`open_listener` does.
+    :raises ConfigError: with a line for each that cannot be used, and each rule that leads back to itself.
+    """
     wanted: list[tuple[str, Rule | Admin]] = [
         (f"rules[{i}].{'listenPort' if rule.listen is None else 'listen'}", rule)
         for i, rule in enumerate(config.rules)
@@ -126,50 +154,46 @@ def open_listeners(
     if config.admin is not None:
         wanted.append(("admin.listenPort", config.admin))
     listeners: dict[str, Listener] = {}
-    opened: list[Listener] = []
+    problems: list[str] = []
+    for key, section in wanted:
+        endpoint = endpoint_of(section)
+        if endpoint in listeners:
+            problems.append(f"{named(key)}: {endpoint} is used already")
+            continue
+        try:
+            listener = listener_of(endpoint, section)
+        except (ValueError, OSError) as error:
+            problems.append(f"{named(key)}: {_problem(endpoint, error)}")
+            continue
+        if listener.port is not None and any(listener.port == each.port for each in listeners.values()):
+            problems.append(f"{named(key)}: port {listener.port} is used already")
+        if isinstance(section, Rule) and section.open_wallet and not listener.local:
+            name = named(key.partition(".")[0])
+            problems.append(
+                f"{name}.clientKeys: is required where a rule with a key of its own can be reached from "
+                "elsewhere; or set listenAddress to 127.0.0.1"
+            )
+        listeners[endpoint] = listener
     try:
-        for key, section in wanted:
-            endpoint = endpoint_of(section)
-            listener = held.get(endpoint)
-            if endpoint in listeners:
-                raise ConfigError(f"{named(key)}: {endpoint} is used already")
-            if listener is not None and listener.encrypted:
-                _open_named(endpoint, 0, ours, named(key))  # whether its files are still good
-            if listener is None:
-                count = config.workers if isinstance(section, Rule) else 1
-                listener = _open_named(endpoint, count, ours, named(key))
-                opened.append(listener)
-            if listener.port is not None and any(listener.port == each.port for each in listeners.values()):
-                raise ConfigError(f"{named(key)}: port {listener.port} is used already")
-            if isinstance(section, Rule) and section.open_wallet and not listener.local:
-                rule = named(key.partition(".")[0])
-                raise ConfigError(
-                    f"{rule}.clientKeys: is required where a rule with a key of its own can be reached from "
-                    "elsewhere; or set listenAddress to 127.0.0.1"
-                )
-            listeners[endpoint] = listener
         check_loops(config.rules, _places(config, listeners), named)
-    except ConfigError:
-        for each in opened:
-            each.close()
-        raise
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
     return listeners
 
 
 def _places(config: Config, listeners: Mapping[str, Listener]) -> dict[int, Place]:
-    found = ((index, listeners[endpoint_of(rule)].place) for index, rule in enumerate(config.rules))
-    return {index: place for index, place in found if place is not None}
+    found = ((index, listeners.get(endpoint_of(rule))) for index, rule in enumerate(config.rules))
+    return {index: each.place for index, each in found if each is not None and each.place is not None}
 
 
-def _open_named(endpoint: str, count: int, ours: Collection[int], name: str) -> Listener:
-    try:
-        return open_listener(endpoint, count, ours)
-    except ValueError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    except OSError as error:
-        port = re.match(r"tcp:(\d+)", endpoint)
-        where = f"port {port[1]}" if port else endpoint
-        raise ConfigError(f"{name}: cannot listen on {where}: {error.strerror or error}") from None
+def _problem(endpoint: str, error: ValueError | OSError) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    port = re.match(r"tcp:(\d+)", endpoint)
+    where = f"port {port[1]}" if port else endpoint
+    return f"cannot listen on {where}: {error.strerror or error}"
 
 
 def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> Listener:
@@ -181,8 +205,20 @@ def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> 
     :raises OSError: the system refuses.
     """
     opener = Opener(count, ours)
+    describe(endpoint, opener)
+    if count and not opener.sockets:
+        raise ValueError(f"{endpoint} is nothing that can be listened on")
+    return Listener(endpoint, opener.sockets, opener.path)
+
+
+def describe(endpoint: str, reactor: object) -> None:
+    """Listen on an endpoint with a stand-in for a reactor, which is told what that means.
+
+    :raises ValueError: `endpoint` does not describe anything that can be listened on.
+    :raises OSError: the system refuses.
+    """
     try:
-        listen(endpoint, opener, Factory())
+        listen(endpoint, reactor, Factory())
     except CannotOpenError as error:
         raise error.reason from None
     except (SSL.Error, crypto.Error):
@@ -190,11 +226,10 @@ def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> 
     except OSError as error:
         raise ValueError(f"{endpoint} cannot be used: {error.strerror}: {error.filename}") from None
     except Exception as error:
+        if _SYSTEMD.search(endpoint) and isinstance(error, LookupError):
+            raise ValueError(f"{endpoint} is no socket that systemd has passed to this process") from None
         words = " ".join(str(error).split())
         raise ValueError(f"{endpoint} is no Twisted endpoint description: {words}") from None
-    if count and not opener.sockets:
-        raise ValueError(f"{endpoint} is nothing that can be listened on")
-    return Listener(endpoint, opener.sockets, opener.path)
 
 
 async def stop_accepting(port: IListeningPort) -> None:

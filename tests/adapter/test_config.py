@@ -168,7 +168,7 @@ class TapTests(TestCase):
     def test_defaults(self) -> None:
         """One rule, on the documented port, for the documented service and model."""
         self.patch(main, "open_listeners", lambda config, _: {endpoint_of(config.rules[0]): self.place()})
-        service = tap._default(reactor, RequestLog())
+        service = tap.Defaults().service(reactor, RequestLog())
         assert isinstance(service, MainService) and isinstance(service.serving, ProxyService)
         ((endpoint, rule),) = service.serving.rules.items()
         adapter = rule.served.resource

@@ -103,7 +103,8 @@ class ArchitectureTests(TestCase):
         diagram = re.search(r"```mermaid\nflowchart TD\n(.*?)```", self.text, re.S)
         assert diagram is not None
         drawn = set(re.findall(r"^ *(\w+) --> (\w+)$", diagram[1], re.M))
-        table = {(room, target) for room, targets in MAY_IMPORT.items() for target in targets}
+        rooms = {room: targets for room, targets in MAY_IMPORT.items() if room != "__main__"}
+        table = {(room, target) for room, targets in rooms.items() for target in targets}
         follows = {(room, far) for room, near in table for start, far in table if start == near}
         self.assertEqual(drawn, table - follows)
 

@@ -184,7 +184,10 @@ class OpenTests(SynchronousTestCase):
             (f"ssl:0:privateKey={junk}", "ssl:.* names a key or certificate that cannot be used"),
             (f"unix:{missing}/x", f"cannot listen on unix:{missing}/x: No such file or directory"),
             ("tcp:0:interface=192.0.2.1", "cannot listen on port 0: Cannot assign requested address"),
-            ("systemd:domain=INET:index=9", "systemd:.* is no Twisted endpoint description: .*"),
+            (
+                "systemd:domain=INET:index=9",
+                "systemd:.* is no socket that systemd has passed to this process",
+            ),
         ):
             self.assert_error(endpoint, problem)
 

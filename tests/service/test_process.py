@@ -75,8 +75,8 @@ class BadConfigTests(ProcessTestCase):
         """Without any config file, the error says what to do."""
         process = self.twistd()
         self.assertNotEqual(await process.ended(), 0)
-        expected = "config.json: the config file does not exist; name one with --config, or try --demo\n"
-        self.assertEqual(process.output, expected)
+        expected = "config.json: the config file does not exist; name one with --config or an upstream with "
+        self.assertEqual(process.output, expected + "--upstream, or try --demo\n")
 
     async def test_demo_and_config(self) -> None:
         """A config file together with --demo is refused, because it would have no effect."""
@@ -125,23 +125,11 @@ class StartTests(ProcessTestCase):
         ]
         await gatherResults([Deferred.fromCoroutine(start) for start in starts], consumeErrors=True)
 
-    async def test_demo(self) -> None:
-        """--demo needs no config: an ordinary call to port 8080 gets a chat.completion."""
-        process = self.twistd("--demo")
-        if "cannot listen" in (await process.line("base URL is http://127.0.0.1:8080/v1|cannot listen"))[0]:
-            self.skipTest("port 8080 is taken")
-        answer = await self.request(8080, body=CHAT_BODY)
-        self.assertEqual((answer.status, answer.json()["object"]), (200, "chat.completion"))
-        await process.line(r"POST /v1/chat/completions 200 converted")
-        process.signal("INT")
-        await process.ended()
-        self.assert_ended_by(signal.SIGINT, process)
-
     async def test_help(self) -> None:
         """--help names the options."""
         process = self.twistd("--help", options=[])
         self.assertEqual(await process.ended(), 0)
-        for option in ("--config=", "--config-file=", "--demo"):
+        for option in ("--config=", "--config-file=", "--upstream=", "--demo"):
             self.assertIn(option, process.output)
 
     async def ask(self, host: str, port: int, target: str = "/v1/models") -> Message:

@@ -28,7 +28,8 @@ from tests.support.loopback import reactor
 TWISTD_MODULES = (
     "twisted.scripts.twistd",
     "twisted.internet.epollreactor",
-    "stream_proxy.service.tap",
+    "stream_proxy.service.command.run",
+    "stream_proxy.service.command.demo",
     "stream_proxy.service.adapter_tap",
     "stream_proxy.mock.tap",
 )

@@ -136,9 +136,9 @@ class LoopbackTestCase(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(finish()))
         return int(port.getHost().port)  # type: ignore[attr-defined]
 
-    async def mock(self) -> str:
+    async def mock(self, *, streams_only: bool = False) -> str:
         """Start the mock upstream and return its base URL."""
-        site = mock_site(reactor)
+        site = mock_site(reactor, streams_only=streams_only)
         site.noisy = False
         build = site.buildProtocol
         gone: list[tuple[Any, Deferred[None]]] = []

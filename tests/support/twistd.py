@@ -26,6 +26,7 @@ from tests.support.payloads import chunk
 from tests.support.wire import Stream, event_stream_head, read_request
 
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
+COMMAND = str(Path(sysconfig.get_path("scripts"), "openai-stream-proxy"))
 #: Polling for conditions that have no event: the interval, and the number of tries.
 _POLL_SECONDS, _POLLS = 0.02, 5000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from stream_proxy.service.configuration.checks import check_admin, check_rules, 
 from stream_proxy.service.configuration.formats import parse
 from stream_proxy.service.configuration.shape import Mistake, ShapeCheck
 from stream_proxy.service.configuration.types import Admin, Config, Rule
-from stream_proxy.service.configuration.wording import shown
+from stream_proxy.service.configuration.wording import one_line, shown
 
 _Struct = TypeVar("_Struct", Rule, Admin)
 _RULE = re.compile(r"rules\[(\d+)\]")
@@ -44,18 +44,26 @@ def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:
     loaded, repeated = parse(data, name)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{name}: must hold an object with rules, not {shown(loaded)}")
+    config = check_config(loaded, lambda key: f"{name}: {key}", [f"{name}: {line}" for line in repeated])
+    return config, [f"{name}: {warning}" for warning in exposed(config.rules, config.admin)]
+
+
+def check_config(
+    loaded: Mapping[str, object], named: Callable[[str], str], known: Sequence[str] = ()
+) -> Config:
+    """Return the configuration that a mapping describes.
+
+    :param named: returns the name that errors give to a key.
+    :param known: the lines of mistakes that have been found already.
+    :raises ConfigError: with a line for each mistake.
+    """
     shape = ShapeCheck(Config)
     read = shape.read(loaded)
     mistakes = [*shape.mistakes, *_beyond(read, shape.unknown)]
-    if not mistakes and not repeated:
-        try:
-            config = msgspec.convert(read, Config)
-        except msgspec.ValidationError as error:  # what the check of the shape did not foresee
-            mistakes = [Mistake("", str(error))]
-        else:
-            return config, [f"{name}: {warning}" for warning in exposed(config.rules, config.admin)]
-    lines = [*repeated, *map(str, sorted(mistakes, key=_order))]
-    raise ConfigError("\n".join(f"{name}: {line}" for line in lines))
+    if not mistakes and not known:
+        return msgspec.convert(read, Config)
+    lines = (one_line(f"{named(key)}: {problem}") for key, problem in sorted(mistakes, key=_order))
+    raise ConfigError("\n".join([*known, *lines]))
 
 
 def _beyond(read: Mapping[str, object], unknown: set[str]) -> list[Mistake]:

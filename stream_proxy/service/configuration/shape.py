@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from stream_proxy.service.configuration.values import bare, chosen, problem_of
-from stream_proxy.service.configuration.wording import nearest, one_line
+from stream_proxy.service.configuration.wording import nearest
 
 #: Objects with at most so many keys are shown whole to who used another key.
 _FEW_KEYS = 5
@@ -23,9 +23,6 @@ class Mistake(NamedTuple):
 
     key: str
     problem: str
-
-    def __str__(self) -> str:
-        return one_line(f"{self.key}: {self.problem}" if self.key else self.problem)
 
 
 class ShapeCheck:
@@ -73,6 +70,8 @@ class ShapeCheck:
                 problem = problem_of(value, kind)
                 if problem is not None:
                     self._wrong(key, problem)
+                elif isinstance(value, float) and isinstance(kind, inspect.IntType):
+                    return int(value)  # 1e6 is a whole number
                 return value
 
     def _struct(self, value: Mapping[str, object], kind: inspect.StructType, key: str) -> dict[str, object]:

@@ -39,7 +39,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
         Annotated[str, Meta(min_length=1, max_length=64)] | None,
         Meta(description="what the log, the metrics and the admin page call it, by default its port"),
     ] = None
-    listen_port: Annotated[Port | UnsetType, Meta(description="the port, 1 to 65535")] = UNSET
+    listen_port: Annotated[Port | UnsetType, Meta(description="the port")] = UNSET
     listen_address: Annotated[
         str | None,
         Meta(
@@ -140,7 +140,7 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
 class Admin(Struct, frozen=True, rename="camel", kw_only=True):
     """The port for operators: health checks, metrics and the page."""
 
-    listen_port: Annotated[Port, Meta(description="the port, 1 to 65535")]
+    listen_port: Annotated[Port, Meta(description="the port")]
     listen_address: Annotated[str, Meta(description="the one IPv4 or IPv6 address to listen on")] = (
         "127.0.0.1"
     )
@@ -208,7 +208,7 @@ class Config(Limits, frozen=True, rename="camel", kw_only=True):
         CaptureConfig | None, Meta(description="keeps whole exchanges, to be looked at on the admin page")
     ] = None
     workers: Annotated[
-        int, Meta(ge=1, le=64, description="how many processes serve (1 to 64); one per core is right")
+        int, Meta(ge=1, le=64, description="how many processes serve; one per core is right")
     ] = 1
     drain_delay_seconds: Annotated[
         NoSeconds,

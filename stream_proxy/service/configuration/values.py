@@ -26,8 +26,11 @@ def bare(kind: inspect.Type) -> inspect.Type:
 
 
 def _members(kind: inspect.Type) -> list[inspect.Type]:
+    """Return the alternatives of a type: one, if it is no union."""
     kind = bare(kind)
-    return [bare(each) for each in kind.types] if isinstance(kind, inspect.UnionType) else [kind]
+    if not isinstance(kind, inspect.UnionType):
+        return [kind]
+    return [member for each in kind.types for member in _members(each)]
 
 
 def chosen(value: object, kind: inspect.Type) -> inspect.Type:
@@ -80,7 +83,7 @@ def problem_of(value: object, kind: inspect.Type) -> str | None:
 
 
 def _out_of_bounds(value: float, kind: inspect.IntType | inspect.FloatType) -> str | None:
-    if isinstance(kind, inspect.IntType) and not isinstance(value, int):
+    if isinstance(kind, inspect.IntType) and value != value // 1:
         return f"must be a whole number, not {shown(value)}"
     if isinstance(value, int) and abs(value) > _LARGEST:
         return "is too large a number"

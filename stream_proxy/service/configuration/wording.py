@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Collection, Sequence
+from typing import Any
 
 #: Longest part of a value that a message repeats.
 _MOST_SHOWN = 60
@@ -42,6 +43,18 @@ def nearest(text: str, known: Collection[str]) -> str | None:
     if not close and len(bare) > 2:  # a part of it, as in "port" for "listenPort"
         close = sorted((each for each in forms if each.startswith(bare) or each.endswith(bare)), key=len)
     return forms[close[0]] if close else None
+
+
+def plain_numbers(value: Any) -> Any:
+    """Return a JSON value with whole numbers as such: 600 instead of 600.0."""
+    match value:
+        case dict():
+            return {key: plain_numbers(each) for key, each in value.items()}
+        case list():
+            return list(map(plain_numbers, value))
+        case float() if value.is_integer():
+            return int(value)
+    return value
 
 
 def _bare(text: str) -> str:

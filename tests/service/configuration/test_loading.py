@@ -155,6 +155,18 @@ class SectionTests(TestCase):
         self.assertIn("c: admin.hosts: a:1 must be", self.error(admin={"listenPort": 2, "hosts": ["a:1"]}))
 
 
+class NumberTests(TestCase):
+    """Numbers in other spellings."""
+
+    def test_whole(self) -> None:
+        """A whole number may be written with a point or an exponent, and a time without."""
+        rule = {"listenPort": 8080.0, "upstreamUrl": URL}
+        config, _ = parse_config(f'{{"rules": [{json.dumps(rule)}], "maxRequestBytes": 1e6}}'.encode(), "c")
+        self.assertEqual((config.rules[0].listen_port, config.max_request_bytes), (8080, 1_000_000))
+        self.assertIsInstance(config.max_request_bytes, int)
+        self.assertIsInstance(config_of(timeoutSeconds=5)[0].timeout_seconds, float)
+
+
 class NoteTests(TestCase):
     """Keys that are the operator's own."""
 
