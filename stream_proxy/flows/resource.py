@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Unpack
 
 from twisted.internet.interfaces import IReactorTime
@@ -20,6 +21,7 @@ from stream_proxy.flows.conversion.fallbacks import Fallbacks
 from stream_proxy.flows.conversion.refusals import RefusalMemory
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relay import Relay
+from stream_proxy.flows.resuming.fetching import Fetching
 from stream_proxy.flows.resuming.joining import Joining
 from stream_proxy.flows.resuming.resumption import CallIdentity, LostCalls
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
@@ -126,7 +128,11 @@ class ProxyResource(UpstreamResource):
             # Once a head of ours is out, a response cannot name its content coding.
             compressed=not self.limits.keep_alive_seconds,
         )
-        exchange.run(Conversion(exchange, target, fallbacks, identity))
+        conversion = partial(Conversion, exchange, target, fallbacks, identity)
+        if identity.known is not None and identity.elsewhere is not None:
+            exchange.run(Fetching(exchange, identity.known, identity.elsewhere, conversion))
+        else:
+            exchange.run(conversion())
 
 
 class ChatCompletionsApiProxy(ProxyResource):

@@ -65,6 +65,10 @@ class Orphans(Generic[K]):
             and self.held + held <= self.most_bytes
         )
 
+    def digests(self) -> list[bytes]:
+        """Return the digests of the calls."""
+        return list(self._orphans)
+
     def add(self, orphan: K) -> None:
         """Register an orphan that was admitted."""
         identity = orphan.identity

@@ -27,6 +27,7 @@ def again(count: int) -> tuple[str, str]:
 class ResumingTestCase(LoopbackTestCase):
     """A proxy that keeps what its clients left behind."""
 
+    name = "main"
     lost: LostCalls
     server: Upstream
 
@@ -52,8 +53,8 @@ class ResumingTestCase(LoopbackTestCase):
             return resource
 
         self.server = await self.upstream(script)
-        bounds = Limits(**{"resume_seconds": SECONDS, "keep_alive_seconds": 0, **limits})
-        return await self.proxy(self.server.url, resource=make, limits=bounds)
+        self.limits = Limits(**{"resume_seconds": SECONDS, "keep_alive_seconds": 0, **limits})
+        return await self.proxy(self.server.url, resource=make, limits=self.limits, name=self.name)
 
     async def call(
         self, port: int, *headers: tuple[str, str], target: str = CHAT, body: object = CHAT_BODY

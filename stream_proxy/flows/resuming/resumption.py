@@ -36,6 +36,8 @@ class LostCalls:
         self.clock = clock
         self.orphans: Orphans[Orphan] = Orphans(most, most_bytes)
         self.late_errors: LateErrors[Result] = LateErrors(clock.seconds)
+        #: The sockets of other processes that keep a call, by its digest.
+        self.elsewhere: dict[bytes, str] = {}
         self._hashing: set[_Hashing] = set()
 
     def forget(self) -> None:
@@ -144,6 +146,15 @@ class CallIdentity:
             return None
         self.known = identifier.identity()
         return self._lost.find(self.known)
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The socket of another process that keeps the answer, if this call says that it is a retry."""
+        known = self.known
+        if known is None or not self._lost.elsewhere:
+            return None
+        is_retry = known.retry > 0 or known.idempotency_key is not None
+        return self._lost.elsewhere.get(known.digest) if is_retry else None
 
     @property
     def has_expired(self) -> bool:
