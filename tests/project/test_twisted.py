@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import cached_property
+from types import FunctionType
 from typing import Any
 from unittest import skipUnless
 
@@ -263,7 +264,8 @@ class ConnectionTests(TestCase):
         self.assertIs(self.successResultOf(connected), made)
         hooks = {"dataReceived", "connectionLost", "readConnectionLost", "writeConnectionLost"}
         others = {"fileDescriptorReceived", "handshakeCompleted", "logPrefix", "connectionMade", "__init__"}
-        own = {name for name, value in vars(endpoints._WrappingProtocol).items() if callable(value)}
+        made_by = vars(endpoints._WrappingProtocol).items()
+        own = {name for name, value in made_by if isinstance(value, FunctionType)}
         self.assertEqual(own - others, hooks)
         for name in hooks:
             self.assertEqual(getattr(wrapping, name).__code__.co_names, ("_wrappedProtocol", name))
