@@ -94,6 +94,8 @@ def measure_stall(case: StallCase, running: Running, stage: Stage) -> Stall:
     workload = Workload("small", "", "http", "/small", method="GET")
     small.write_bytes(request_of(workload, "/small", None).wire())
     body = case.body()
+    if case.target is not None:
+        _prepare(stage.upstreams.tcp_port, case.target)
     probe = Generator("probe", port, PAUSE_US, WARM, small, limit=3 * STALL_SECONDS)
     probe.expect("warm")
     begun = time.monotonic()
@@ -106,6 +108,14 @@ def measure_stall(case: StallCase, running: Running, stage: Stage) -> Stall:
     probe.release()
     result = probe.result()
     return Stall(result["longest"] / 1e6, result["p99"] / 1e6, seconds, outcome)
+
+
+def _prepare(port: int, target: str) -> None:
+    """Have the upstream make the answer, for which it leaves everything else waiting."""
+    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), STALL_SECONDS) as connection:
+        connection.sendall(head.encode())
+        connection.recv(1)
 
 
 def _transfer(port: int, target: str, body: bytes) -> str:

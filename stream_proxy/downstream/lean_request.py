@@ -83,8 +83,10 @@ class LeanRequest(server.Request):
     def write(self, data: bytes) -> None:
         writer = self._writer
         if writer == _IN_CHUNKS:
-            if data:
-                self._write_chunk(b"", data)
+            if len(data) > _JOINED_BYTES:
+                self.transport.writeSequence((b"%x\r\n" % len(data), data, b"\r\n"))
+            elif data:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         elif writer == _AS_IT_IS:
             self.transport.write(data)
         elif writer == _BY_TWISTED and (self.startedWriting or not self._write_head(data)):
@@ -129,18 +131,13 @@ class LeanRequest(server.Request):
             self._writer = _IN_CHUNKS
         else:
             self._writer = _AS_IT_IS
-        if chunked and data:
-            self._write_chunk(head, data)
-        elif len(data) <= _JOINED_BYTES:
-            self.transport.write(head + data)
-        else:
-            self.transport.writeSequence((head, data))
-
-    def _write_chunk(self, head: bytes, data: bytes) -> None:
-        if len(data) <= _JOINED_BYTES:
+        if len(data) > _JOINED_BYTES:
+            self.transport.write(head)
+            self.write(data)
+        elif chunked and data:
             self.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
         else:
-            self.transport.writeSequence((b"%b%x\r\n" % (head, len(data)), data, b"\r\n"))
+            self.transport.write(head + data)
 
     def finish(self) -> None:
         if not self.startedWriting:

@@ -60,6 +60,7 @@ class RelayingCall(UpstreamCall):
         start_response(request, response.status, response.reason, fields)
         request.registerProducer(self, True)
         request.write(b"")  # the head does not wait for the body
+        response.read_much()
         for piece in held:
             self.body_received(piece)
         if not response.started:
@@ -73,7 +74,8 @@ class RelayingCall(UpstreamCall):
 
     def body_received(self, data: bytes) -> None:
         """Pass on a part of the body."""
-        self.touch()
+        if self._timer is not None:
+            self._timer.touch()
         self.record.sent += len(data)
         self.request.write(data)
 

@@ -22,7 +22,8 @@ from stream_proxy.transport.ways import plain_ways, uses
 
 _openssl: Any = _util.lib
 _allocate: Any = _util.ffi.new_allocator(should_clear_after_alloc=False)
-_contents: Any = _util.ffi.buffer
+_contents: Any = _util.ffi.unpack
+_null: Any = _util.ffi.NULL
 _from_buffer: Any = _util.ffi.from_buffer
 #: The longest plaintext of a record (RFC 8446 section 5.1).
 _RECORD_BYTES: Final = 2**14
@@ -35,9 +36,18 @@ _FULL_BYTES: Final = 64_000
 FITS: Final = (
     all(
         hasattr(_openssl, name)
-        for name in ("SSL_read", "SSL_write", "SSL_get_error", "BIO_read", "ERR_clear_error")
+        for name in (
+            "SSL_read",
+            "SSL_write",
+            "SSL_get_error",
+            "BIO_read",
+            "BIO_write",
+            "BIO_get_mem_data",
+            "ERR_clear_error",
+        )
     )
     and uses(Connection.recv, "_ssl", "_raise_ssl_error")
+    and uses(Connection.bio_write, "_into_ssl", "BIO_write")
     and uses(Connection.bio_read, "_from_ssl")
     and uses(TLSMemoryBIOProtocol.dataReceived, "_tlsConnection", "_handshakeDone", "_appSendBuffer")
     and uses(
@@ -107,7 +117,7 @@ class _EagerTLS(BufferingTLSTransport):
         assert connection is not None
         buffer = _allocate("char[]", size)
         while (count := _openssl.BIO_read(source, buffer, size)) > 0:
-            connection.write(_contents(buffer, count)[:])
+            connection.write(_contents(buffer, count))
             if count < size:
                 break
 
@@ -127,24 +137,31 @@ class _EagerTLS(BufferingTLSTransport):
             TLSMemoryBIOProtocol.dataReceived(self, data)
             return
         connection = self._tlsConnection
-        ssl = connection._ssl
-        connection.bio_write(data)
+        ssl, came = connection._ssl, connection._into_ssl
+        _openssl.BIO_write(came, data, len(data))
         buffer = _allocate("char[]", _RECORD_BYTES)
         read: list[bytes] = []
-        _openssl.ERR_clear_error()
-        while (count := _openssl.SSL_read(ssl, buffer, _RECORD_BYTES)) > 0:
-            read.append(_contents(buffer, count)[:])
         end: Exception | None = None
-        if _openssl.SSL_get_error(ssl, count) != _openssl.SSL_ERROR_WANT_READ:
-            # At once, because the protocol may use OpenSSL, which has but one list of errors.
-            end = _reason(connection, count)
+        _openssl.ERR_clear_error()
+        while True:
+            count = _openssl.SSL_read(ssl, buffer, _RECORD_BYTES)
+            if count <= 0:
+                if _openssl.SSL_get_error(ssl, count) != _openssl.SSL_ERROR_WANT_READ:
+                    # At once, because the protocol may use OpenSSL, which has but one list of errors.
+                    end = _reason(connection, count)
+                break
+            read.append(_contents(buffer, count))
+            # Most often a read is one record. OpenSSL takes no more than that from what came.
+            if not _openssl.BIO_get_mem_data(came, _null):
+                break
         if read:
             self.wrappedProtocol.dataReceived(read[0] if len(read) == 1 else b"".join(read))
         if self._tlsConnection is None:
             return
         if end is not None and not self._lostTLSConnection:
             self._end(end)
-        self._send_records(_RECORD_BYTES)
+        if _openssl.BIO_get_mem_data(connection._from_ssl, _null):
+            self._send_records(_RECORD_BYTES)
 
     def _end(self, reason: Exception) -> None:
         """Do what Twisted's does after such an exception."""

@@ -12,9 +12,9 @@ A connection that exists takes such a subclass for its class (they add no layout
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet import unix
+from twisted.internet import endpoints, unix
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
@@ -38,18 +38,21 @@ class _EagerWrites(Connection):
     _queued = False
 
     def write(self, data: bytes) -> None:
-        if self.TLS or not isinstance(data, bytes):
+        if type(data) is not bytes or not self.connected or self._writeDisconnected:
             Connection.write(self, data)
-        elif data and self.connected and not self._writeDisconnected:
+        elif data:
             self._tempDataBuffer.append(data)
             self._tempDataLen += len(data)
-            if self._tempDataLen > self.bufferSize:
+            if self._tempDataLen > READ_BYTES:
                 if not self.dataBuffer:
                     self._send()
                 FileDescriptor._maybePauseProducer(self)
             if not self._queued and not self.dataBuffer:
                 self._queued = True
-                self._turn.add(self)
+                turn = self._turn
+                turn.senders.append(self)
+                if not turn.depth:
+                    turn.end_later()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         for data in iovec:
@@ -113,11 +116,13 @@ class _EagerReads(Connection):
         elif size != self._most_bytes:
             self._read_bytes = self._most_bytes
         turn = self._turn
-        turn.begin()
+        turn.depth += 1
         try:
             self.protocol.dataReceived(data)
         finally:
-            turn.end()
+            turn.depth -= 1
+            if turn.senders and not turn.depth:
+                turn.flush()
         return None
 
     def allow_reads(self, most: int) -> None:
@@ -158,6 +163,9 @@ _EAGER: Final[dict[type[Connection], type[_EagerWrites]]] = {
     unix.Server: _EagerUNIXServer,
     unix.Client: _EagerUNIXClient,
 }
+#: What endpoints put between a connection and its protocol, of which it calls every method.
+_wrapping: Any = getattr(endpoints, "_WrappingProtocol", None)
+_WRAPPING: Final = _wrapping if uses(getattr(_wrapping, "dataReceived", None), "_wrappedProtocol") else None
 #: Whether Twisted's connections have the insides that the subclasses rely on.
 FITS: Final = uses(
     FileDescriptor.write, "_writeDisconnected", "_tempDataBuffer", "_tempDataLen", "_maybePauseProducer"
@@ -176,10 +184,12 @@ def send_promptly(transport: object) -> None:
         encrypt_promptly(inner)
         inner = getattr(inner, "transport", None)
     eager = _EAGER.get(type(inner)) if inner is not None else None
-    if inner is not None and eager is not None and FITS and not plain_ways():
+    if inner is not None and eager is not None and not inner.TLS and FITS and not plain_ways():
         inner.__class__ = eager
         assert isinstance(inner, _EagerWrites)
         inner._turn = turn_of(IReactorTime(inner.reactor))
+        if type(inner.protocol) is _WRAPPING:
+            inner.protocol = inner.protocol._wrappedProtocol  # type: ignore[attr-defined]
 
 
 def allow_reads(transport: object, most: int) -> None:

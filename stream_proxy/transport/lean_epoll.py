@@ -1,7 +1,8 @@
 """Lean turn of the epoll reactor (Linux only): reads are called without a log context for each.
 
 Whatever is not just a read (a write, an end, an error) takes Twisted's way. An exception from a read is
-logged with its context and drops its connection, as ever.
+logged with its context and drops its connection, as ever. Between two polls, delayed calls and calls from
+threads are looked for, but Twisted's care of them is only taken when there is one to make.
 """
 
 from __future__ import annotations
@@ -9,20 +10,49 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
+from twisted.logger import Logger
 from twisted.python import log
 
 from stream_proxy.transport.ways import plain_ways, uses
 
 #: The most events that one poll returns, so that delayed calls need not wait for more.
 _MOST_EVENTS: Final = 512
+#: The longest time that one poll waits; Twisted's bound is the same.
+_MOST_SECONDS: Final = 2_147_483.0
+_failures: Final = Logger().failureHandler("Unexpected error in main loop")
 #: Whether the reactor has the insides that are used here.
-FITS: Final = uses(
-    EPollReactor.doPoll, "_poller", "poll", "_selectables", "_doReadOrWrite", "callWithLogger"
-) and uses(EPollReactor._doReadOrWrite, "fileno", "doRead", "_disconnectSelectable")
+FITS: Final = (
+    uses(EPollReactor.doPoll, "_poller", "poll", "_selectables", "_doReadOrWrite", "callWithLogger")
+    and uses(EPollReactor._doReadOrWrite, "doRead", "_disconnectSelectable")
+    and (
+        uses(EPollReactor.run, "mainLoop")
+        and uses(EPollReactor.mainLoop, "_started", "running", "runUntilCurrent", "timeout", "doIteration")
+        and uses(EPollReactor.runUntilCurrent, "threadCallQueue", "_insertNewDelayedCalls", "_justStopped")
+        and uses(EPollReactor.timeout, "_insertNewDelayedCalls", "_pendingTimedCalls", "time", "seconds")
+        and uses(EPollReactor._insertNewDelayedCalls, "_newTimedCalls", "_pendingTimedCalls")
+    )
+)
 
 
 class _LeanEPollReactor(EPollReactor):
     """Epoll reactor with a lean turn."""
+
+    def mainLoop(self) -> None:
+        while self._started:
+            with _failures:
+                self.runUntilCurrent()
+                timeout = self.timeout()
+                self.doIteration(self.running and timeout)
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Take turns until there is something else to do."""
+        while self._started and not (self._newTimedCalls or self.threadCallQueue or self._justStopped):
+            calls = self._pendingTimedCalls
+            timeout = calls[0].time - self.seconds() if calls else _MOST_SECONDS
+            if not 0 < timeout <= _MOST_SECONDS:
+                break
+            self.doIteration(timeout)
 
     def doIteration(self, timeout: float | None) -> None:
         selectables = self._selectables
@@ -31,7 +61,7 @@ class _LeanEPollReactor(EPollReactor):
             selectable = selectables.get(descriptor)
             if selectable is None:  # an earlier event of this poll has removed it
                 continue
-            if event != EPOLLIN or selectable.fileno() == -1:
+            if event != EPOLLIN:
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, descriptor, event)
                 continue
             try:

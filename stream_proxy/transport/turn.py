@@ -39,44 +39,52 @@ class Sender(Protocol):
 class Turn:
     """Turn of one reactor. Make none: ask :func:`turn_of`."""
 
-    __slots__ = ("_clock", "_depth", "_scheduled", "_senders")
+    __slots__ = ("_clock", "_scheduled", "depth", "senders")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._depth = 0
         self._scheduled = False
-        self._senders: list[Sender] = []
+        #: How many brackets are open, and who is to be flushed. Reads and writes, of which there are many, do
+        #: with these what :meth:`begin`, :meth:`end` and :meth:`add` do.
+        self.depth = 0
+        self.senders: list[Sender] = []
 
     def begin(self) -> None:
         """Open a bracket. Whoever does closes it with :meth:`end`, whatever is raised."""
-        self._depth += 1
+        self.depth += 1
 
     def end(self) -> None:
         """Close the bracket; at the end of the outermost one, everything is sent."""
-        self._depth -= 1
-        if self._senders and not self._depth:
-            self._flush()
+        self.depth -= 1
+        if self.senders and not self.depth:
+            self.flush()
 
     def add(self, sender: Sender) -> None:
         """Have `sender` flushed once at the end of this turn. It must not be added again before that."""
-        self._senders.append(sender)
-        if not self._depth and not self._scheduled:
+        self.senders.append(sender)
+        if not self.depth:
+            self.end_later()
+
+    def end_later(self) -> None:
+        """Flush all in the reactor's next turn, as nobody has opened a bracket."""
+        if not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._end_late)
 
     def _end_late(self) -> None:
         self._scheduled = False
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
-        self._depth += 1  # a TLS connection that is flushed adds the one below it to the list
-        for sender in self._senders:
+    def flush(self) -> None:
+        """Flush all who were added, and who are added meanwhile."""
+        self.depth += 1  # a TLS connection that is flushed adds the one below it to the list
+        for sender in self.senders:
             try:
                 sender.flush()
             except Exception:  # it must not keep the others from sending
                 _log.failure("Writing to a connection failed")
-        self._senders.clear()
-        self._depth -= 1
+        self.senders.clear()
+        self.depth -= 1
 
 
 def turn_of(reactor: IReactorTime) -> Turn:

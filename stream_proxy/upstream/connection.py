@@ -239,7 +239,8 @@ class UpstreamConnection(Opening, TwistedProtocol):
         content = body.feed(data)
         response = self._response
         if content and response is not None:
-            response.body_received(content)
+            sink = response.sink
+            (response if sink is None else sink).body_received(content)
         if response is None or self._response is not response:
             return
         if body.fault is not None:

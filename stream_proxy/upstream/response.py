@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.transport.eager_write import LARGE_READ_BYTES, allow_reads
 from stream_proxy.transport.timers import Timeout
 from stream_proxy.upstream.failures import body_failure
 
@@ -19,6 +20,8 @@ DRAIN_SECONDS = 1.0
 
 class BodySource(Protocol):
     """Connection that a body comes on, as long as it belongs to this response."""
+
+    transport: Any
 
     def pause(self) -> None:
         """Read nothing for now."""
@@ -58,6 +61,7 @@ class UpstreamResponse:
         "_origin",
         "_over",
         "_paused",
+        "_reads_much",
         "_source",
         "ended",
         "error",
@@ -92,6 +96,7 @@ class UpstreamResponse:
         self._origin = origin
         self._held: list[bytes] | None = None
         self._over = False  # the end has come, and is held
+        self._reads_much = False
         self._paused = False
 
     def values(self, name: bytes) -> list[bytes]:
@@ -110,6 +115,12 @@ class UpstreamResponse:
             self._end()
         elif self._source is not None and not self._paused:
             self._source.resume()
+
+    def read_much(self) -> None:
+        """Read a large body of known length, which is passed on as it is, in larger pieces."""
+        if self.length is not None and self.length > LARGE_READ_BYTES and self._source is not None:
+            self._reads_much = True
+            allow_reads(self._source.transport, self.length)
 
     def pause(self) -> None:
         """Pause the body."""
@@ -162,7 +173,9 @@ class UpstreamResponse:
 
     def let_go(self) -> None:
         """Forget the source, which is somebody else's from now on, or gone."""
-        self._source = None
+        source, self._source = self._source, None
+        if self._reads_much and source is not None:
+            allow_reads(source.transport, 0)
 
     def _end(self) -> None:
         if self.ended:

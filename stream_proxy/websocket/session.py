@@ -119,13 +119,19 @@ class Session:
 
     def _relay(self, source: Side[Connection], target: Side[Connection], data: bytes) -> None:
         # An upstream is not listened to any more once the client is gone: only its end counts.
-        if source.frames.close is not None or self._client.connection is None:
+        frames = source.frames
+        if frames.close is not None or self._client.connection is None:
             return
-        out = source.receive(data)
-        close = source.frames.close
+        if source.heard is not None:
+            source.heard()
+        out = frames.feed(data)
+        if frames.bytes_left or source.reads_much:
+            source.read_ahead()
+        close = frames.close
         if target.close_sent is None:
-            if out:
-                target.write(out)
+            connection = target.connection
+            if out and connection is not None:
+                connection.transport.write(out)
             target.close_sent = close
         if close is not None:
             self._settle(close)

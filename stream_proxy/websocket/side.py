@@ -48,7 +48,8 @@ class Side(Generic[C]):
         #: Called whenever something has come from the peer.
         self.heard: Callable[[], None] | None = None
         self._source: Side[Connection] | None = None
-        self._reads_much = False
+        #: More is read at once than Twisted does.
+        self.reads_much = False
 
     @property
     def gone(self) -> bool:
@@ -63,22 +64,18 @@ class Side(Generic[C]):
             self.connection.transport.unregisterProducer()
             self.connection.transport.registerProducer(source, True)
 
-    def receive(self, data: bytes) -> bytes:
-        """Return what to forward of `data` from the peer; inside a long frame, read more at once."""
-        if self.heard is not None:
-            self.heard()
-        out = self.frames.feed(data)
-        left = self.frames.bytes_left
-        if (left or self._reads_much) and self.connection is not None:
-            # No more than the rest of the frame: many short frames would take too long in one turn.
-            self._reads_much = left > 0
-            allow_reads(self.connection.transport, left)
-        return out
-
     def write(self, data: bytes) -> None:
         """Send `data`, unless the connection is gone."""
         if self.connection is not None:
             self.connection.transport.write(data)
+
+    def read_ahead(self) -> None:
+        """Read more at once inside a long frame, and no more than usual behind it."""
+        if self.connection is not None:
+            # No more than the rest of the frame: many short frames would take too long in one turn.
+            left = self.frames.bytes_left
+            self.reads_much = left > 0
+            allow_reads(self.connection.transport, left)
 
     def send_close(self, close: Close) -> None:
         """Send `close`, unless a close frame was sent before."""

@@ -111,7 +111,6 @@ class UpstreamHandshake(Occupant, Protocol):
         self._head: ResponseHead | None = ResponseHead(MAX_HEAD_BYTES, MAX_HEAD_FIELDS)
         self._refusal: RefusalReader | None = None
         self._early = self._first = b""
-        self._receiver: Callable[[bytes], None] | None = None
         self._lost: Callable[[], None] | None = None
 
     def factory(self) -> Factory:
@@ -123,7 +122,9 @@ class UpstreamHandshake(Occupant, Protocol):
 
         :param lost: called once the connection is gone.
         """
-        self._receiver, self._lost = receiver, lost
+        # In place of a flag that each read would have to ask for, as in the client's channel.
+        self.dataReceived = receiver  # type: ignore[method-assign, assignment]
+        self._lost = lost
         early, self._early = self._early, b""
         return early
 
@@ -145,9 +146,6 @@ class UpstreamHandshake(Occupant, Protocol):
         self.transport.write(b"\r\n".join([*self._request, *own, b"", b""]))
 
     def dataReceived(self, data: bytes) -> None:
-        if self._receiver is not None:
-            self._receiver(data)
-            return
         try:
             if self._refusal is not None:
                 self._read_refusal(self._refusal, data)
@@ -171,7 +169,8 @@ class UpstreamHandshake(Occupant, Protocol):
         if refusal is not None:
             refusal.connection_lost(reason)
         self._decide(reason)
-        lost, self._lost, self._receiver = self._lost, None, None
+        self.__dict__.pop("dataReceived", None)
+        lost, self._lost = self._lost, None
         if lost is not None:
             lost()
         self.vacate()

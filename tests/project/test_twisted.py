@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import cached_property
+from types import FunctionType
 from typing import Any
 from unittest import skipUnless
 
@@ -20,10 +21,11 @@ from autobahn.twisted.websocket import (
 from hyperlink import EncodedURL
 from OpenSSL import SSL, _util
 from treq.client import HTTPClient
+from twisted.internet import endpoints, tcp, unix
 from twisted.internet import reactor as _reactor
-from twisted.internet import tcp, unix
 from twisted.internet._sslverify import ClientTLSOptions, _verifyCB
 from twisted.internet.address import IPv4Address
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -249,6 +251,24 @@ class ConnectionTests(TestCase):
             connection.__class__ = eager
             self.assertTrue(IHalfCloseableDescriptor.providedBy(connection))
         self.assertIn("_dataReceived", unix.Server.doRead.__code__.co_names)
+        self.assertFalse(self.connection.TLS)
+
+    def test_wrapping_protocol(self) -> None:
+        """An endpoint's protocol does nothing but call the one that it wraps, once that is connected."""
+        made = Protocol()
+        connected: Deferred[Any] = Deferred()
+        wrapping: Any = endpoints._WrappingProtocol(connected, made)
+        wrapping.makeConnection(self.connection)
+        self.assertIs(wrapping._wrappedProtocol, made)
+        self.assertIs(made.transport, self.connection)
+        self.assertIs(self.successResultOf(connected), made)
+        hooks = {"dataReceived", "connectionLost", "readConnectionLost", "writeConnectionLost"}
+        others = {"fileDescriptorReceived", "handshakeCompleted", "logPrefix", "connectionMade", "__init__"}
+        made_by = vars(endpoints._WrappingProtocol).items()
+        own = {name for name, value in made_by if isinstance(value, FunctionType)}
+        self.assertEqual(own - others, hooks)
+        for name in hooks:
+            self.assertEqual(getattr(wrapping, name).__code__.co_names, ("_wrappedProtocol", name))
 
 
 class TLSConnectionTests(SynchronousTestCase):
@@ -293,7 +313,11 @@ class TLSConnectionTests(SynchronousTestCase):
         error = _util.lib.SSL_get_error(connection._ssl, count)
         self.assertEqual(error, _util.lib.SSL_ERROR_WANT_READ)
         self.assertRaises(SSL.WantReadError, connection._raise_ssl_error, connection._ssl, count)
-        self.assertEqual(_util.ffi.buffer(_util.ffi.from_buffer(b"abc"), 2)[:], b"ab")
+        self.assertEqual(_util.ffi.unpack(_util.ffi.from_buffer("char[]", b"abc"), 2), b"ab")
+        waiting = [_util.lib.BIO_get_mem_data(connection._into_ssl, _util.ffi.NULL)]
+        self.assertEqual(_util.lib.BIO_write(connection._into_ssl, b"\x16\x03", 2), 2)
+        waiting.append(_util.lib.BIO_get_mem_data(connection._into_ssl, _util.ffi.NULL))
+        self.assertEqual(waiting, [0, 2])
 
     @skipUnless(sys.platform == "linux", "epoll is Linux's")
     def test_epoll(self) -> None:
@@ -303,6 +327,11 @@ class TLSConnectionTests(SynchronousTestCase):
         from stream_proxy.transport import lean_epoll
 
         self.assertTrue(lean_epoll.FITS)
+        self.assertIs(EPollReactor.run, ReactorBase.run)
+        self.assertEqual(
+            (EPollReactor.mainLoop, EPollReactor.runUntilCurrent, EPollReactor.timeout),
+            (ReactorBase.mainLoop, ReactorBase.runUntilCurrent, ReactorBase.timeout),
+        )
         self.assertIs(EPollReactor.doIteration, EPollReactor.doPoll)
         made: Any = EPollReactor()
         self.addCleanup(made._poller.close)

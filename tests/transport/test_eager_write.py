@@ -222,6 +222,11 @@ class EagerTests(_Pairs):
         self.patch(stream.transport.reactor, "addWriter", watched.append)
         return watched
 
+    async def test_protocol(self) -> None:
+        """A connection calls its protocol itself, without what its endpoint put in between."""
+        near, _ = await self.pair()
+        self.assertIs(near.transport.protocol, near)
+
     async def test_together(self) -> None:
         """The writes of one turn make one segment, and the reactor never polls for room."""
         near, far = await self.pair()

@@ -178,6 +178,75 @@ class LeanTurnTests(SynchronousTestCase):
             self.reactor.doIteration(0)
         self.assertEqual({len(b"".join(each.read)) for each in readers}, {300})
 
+    def run_until_crash(self) -> None:
+        """Let the reactor run until something calls its ``crash``."""
+        self.reactor._registerAsIOThread = False
+        self.reactor.run(installSignalHandlers=False)
+
+    def test_run(self) -> None:
+        """While it reads, the reactor makes each delayed call that comes due, old or new, in its order."""
+        made: list[object] = []
+
+        def read(reader: _Reader) -> None:
+            made.append("read")
+            if len(made) < 8:
+                self.reactor.callLater(0, made.append, "new")
+            reader.peer.send(b"x")
+
+        clock = iter(range(1_000_000))
+        self.reactor.seconds = lambda: float(next(clock))  # each look at the clock finds a second gone
+        self.reactor.callLater(0, made.append, "early")
+        self.reader(read).peer.send(b"x")
+        self.reactor.callLater(30, made.append, "later")
+        self.reactor.callLater(200, self.reactor.crash)
+        self.run_until_crash()
+        self.assertEqual(made[0], "early")
+        self.assertEqual(made[1:7], ["read", "new"] * 3)
+        self.assertEqual((made.count("new"), made.count("later")), (3, 1))
+
+    def test_run_threads(self) -> None:
+        """A running reactor makes a thread's call at once, and ends in an orderly way when it is stopped."""
+        made: list[str] = []
+        self.reactor.addSystemEventTrigger("before", "shutdown", made.append, "shutdown")
+
+        def read(reader: _Reader) -> None:
+            thread = threading.Thread(target=self.reactor.callFromThread, args=(called,))
+            thread.start()
+            thread.join()
+
+        def called() -> None:
+            made.append("called")
+            one.peer.send(b"x")
+            one._did = lambda _: self.reactor.stop()
+
+        one = self.reader(read)
+        one.peer.send(b"x")
+        self.run_until_crash()
+        self.assertEqual(made, ["called", "shutdown"])
+
+    def test_run_fails(self) -> None:
+        """A failure between reads is logged, and the reactor runs on; a delay may be very long."""
+        self.reactor.callLater(10**9, int)
+        self.reactor.callLater(0, lambda: 1 // 0)
+        poller, polls = self.reactor._poller, iter([OSError("no"), OSError("no again")])
+
+        class Poller:
+            def poll(self, timeout: float, most: int) -> Any:
+                for error in polls:
+                    raise error
+                one.peer.send(b"x")
+                return poller.poll(0, most)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(poller, name)
+
+        one = self.reader(lambda reader: len(reader.read) == 2 and self.reactor.crash())
+        self.reactor._poller = Poller()
+        self.run_until_crash()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+        self.assertEqual(one.read, [b"x"] * 2)
+
     def test_thread(self) -> None:
         """A thread's call wakes a poll that would wait for ever."""
         called: list[str] = []

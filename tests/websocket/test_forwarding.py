@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from stream_proxy.websocket.session import Session
 from stream_proxy.websocket.side import Side
 from tests.support.loopback import turns
 from tests.support.sessions import (
@@ -140,13 +141,13 @@ class ReadTests(WebSocketTestCase):
     async def test_long_frame(self) -> None:
         """Of a long frame more is read at once, but never beyond its end."""
         sizes: list[int] = []
-        receive = Side.receive
+        relay = Session._relay
 
-        def note(side: Side[Any], data: bytes) -> bytes:
+        def note(session: Session, source: Side[Any], target: Side[Any], data: bytes) -> None:
             sizes.append(len(data))
-            return receive(side, data)
+            relay(session, source, target, data)
 
-        self.patch(Side, "receive", note)
+        self.patch(Session, "_relay", note)
         pair = await self.open()
         for source, target, key in both(pair):
             for count, width in ((1_000_000, 8), (10, 0)):

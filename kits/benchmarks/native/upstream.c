@@ -17,7 +17,8 @@
 
 #include <poll.h>
 
-enum { READ_SIZE = 256 * 1024, WS_OUT_LIMIT = 4 << 20, HEAD_LIMIT = 64 * 1024 };
+/* SEND_SIZE: as much as one connection is sent in one turn; the others of a large answer's have theirs between. */
+enum { READ_SIZE = 256 * 1024, SEND_SIZE = 1 << 20, WS_OUT_LIMIT = 4 << 20, HEAD_LIMIT = 64 * 1024 };
 
 struct conn {
     int fd;
@@ -69,19 +70,21 @@ static void watch(struct conn *c) {
     c->events = wanted;
 }
 
-/* Send what can be sent; false if the connection is gone. */
+/* Send what can be sent in one turn; false if the connection is gone. */
 static bool flush(struct conn *c) {
-    for (;;) {
+    for (size_t sent = 0; sent < SEND_SIZE;) {
         bool own = c->out_at < c->out.len;
         const char *data = own ? c->out.data + c->out_at : c->ready;
         size_t size = own ? c->out.len - c->out_at : c->ready_left;
         if (!size) break;
+        if (size > SEND_SIZE) size = SEND_SIZE;
         ssize_t n = send(c->fd, data, size, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno == EAGAIN) break;
             conn_close(c);
             return false;
         }
+        sent += (size_t)n;
         if (own) {
             c->out_at += (size_t)n;
             if (c->out_at == c->out.len) c->out_at = c->out.len = 0;

@@ -34,24 +34,23 @@ class Body(Protocol):
 class LengthBody:
     """Body of a known length."""
 
-    __slots__ = ("_left", "surplus")
+    __slots__ = ("_left", "ended", "surplus")
     fault = None
     ends_with_connection = False
 
     def __init__(self, length: int) -> None:
         self.surplus = False
+        self.ended = not length
         self._left = length
 
-    @property
-    def ended(self) -> bool:
-        return not self._left
-
     def feed(self, data: bytes) -> bytes:
-        left = self._left - len(data)
-        if left >= 0:
-            self._left = left
+        left = self._left = self._left - len(data)
+        if left > 0:
             return data
-        self._left, self.surplus = 0, True
+        self.ended = True
+        if not left:
+            return data
+        self.surplus = True
         return data[:left]
 
 

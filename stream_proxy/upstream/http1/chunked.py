@@ -20,6 +20,8 @@ class _Events:
     ``on_header`` httptools keeps no trailers.
     """
 
+    __slots__ = ("ended", "on_body", "pieces")
+
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         #: A method in C: there is no call in Python for each chunk.
@@ -37,10 +39,13 @@ class ChunkedBody:
     extensions, no line that ends with a bare LF or CR, no trailer that could be framing.
     """
 
+    __slots__ = ("_beside", "_events", "_last", "_parser", "_surplus", "ended", "fault")
     #: Whether an orderly close is its end.
     ends_with_connection = False
 
     def __init__(self) -> None:
+        #: Whether the body and its trailers are complete; nothing may be fed after that.
+        self.ended = False
         #: What the coding is not, if it is malformed; nothing may be fed after that.
         self.fault: str | None = None
         self._events = _Events()
@@ -49,11 +54,6 @@ class ChunkedBody:
         self._beside = 0
         self._last = b""
         self._surplus = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether the body and its trailers are complete; nothing may be fed after that."""
-        return self._events.ended
 
     @property
     def surplus(self) -> bool:
@@ -71,12 +71,14 @@ class ChunkedBody:
                 self._surplus = True
             else:
                 self.fault = str(error)
+        self.ended = events.ended
         self._last = data[-5:] if len(data) > 4 else (self._last + data)[-5:]
         pieces = events.pieces
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         # llhttp has no bounds of its own for extensions and trailers.
-        self._beside = max(0, self._beside + len(data) - len(content) - _LINE_BYTES * len(pieces))
-        if self._beside > _BESIDE_BYTES and self.fault is None:
+        beside = self._beside + len(data) - len(content) - _LINE_BYTES * len(pieces)
+        self._beside = beside if beside > 0 else 0
+        if beside > _BESIDE_BYTES and self.fault is None:
             self.fault = "too many bytes beside the content"
         pieces.clear()
         return content

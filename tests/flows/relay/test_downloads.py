@@ -6,11 +6,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPullProducer
+from zope.interface import implementer
 
 from stream_proxy.limits import Limits
+from stream_proxy.upstream.http1.body import Body, LengthBody
+from stream_proxy.upstream.http1.chunked import ChunkedBody
 from tests.support.certificates import server_context, trust
-from tests.support.loopback import LoopbackTestCase
+from tests.support.loopback import LoopbackTestCase, turns
 from tests.support.payloads import CHAT, event
+from tests.support.ways import take_ways
 from tests.support.wire import (
     GET,
     JSON,
@@ -20,6 +25,7 @@ from tests.support.wire import (
     read_head,
     read_request,
     read_response,
+    respond,
 )
 
 
@@ -62,6 +68,122 @@ class DownloadTests(LoopbackTestCase):
         self.assertEqual((await read_head(client)).status, 200)
 
     sent: Deferred[None]
+
+
+class LargeTests(LoopbackTestCase):
+    """Large bodies, beside which others are served."""
+
+    plain = False
+    #: Bytes of a large body.
+    size = 2**24
+
+    def setUp(self) -> None:
+        take_ways(self, plain=self.plain)
+
+    async def serve(self, stream: Stream) -> None:
+        """Answer requests: with a body in chunks, one with a length, or a small one."""
+        while True:
+            target = (await read_request(stream)).target
+            piece, many = bytes(2**16), self.size // 2**16
+            if target == "/chunks":
+                stream.write(event_stream_head())
+                await _produce(stream, [b"10000\r\n%b\r\n" % piece] * many + [b"0\r\n\r\n"])
+            elif target == "/length":
+                stream.write(head(200, [("Content-Length", str(self.size))]))
+                await _produce(stream, [piece] * many)
+            else:
+                respond(stream, 200, b"small")
+
+    async def test_others(self) -> None:
+        """Requests are answered while a large body is under way."""
+        trust(self)
+        for tls in (None, server_context("127.0.0.1")):
+            upstream = await self.upstream(self.serve, tls)
+            port = await self.proxy(upstream.url)
+            small = await self.client(port)
+            for target in (b"/chunks", b"/length"):
+                large = await self.client(port)
+                large.write(GET.replace(b"/v1/x", target))
+                await large.exactly(2**20)
+                for _ in range(3):
+                    small.write(GET)
+                    self.assertEqual((await read_response(small)).body, b"small")
+                self.assertLess(large.received, self.size)
+                large.abort()
+
+    def reads(self, kind: type[Body]) -> list[int]:
+        """Return a list that gets the sizes of what such bodies are fed."""
+        sizes: list[int] = []
+        feed = kind.feed
+
+        def noting(body: Body, data: bytes) -> bytes:
+            sizes.append(len(data))
+            return feed(body, data)
+
+        self.patch(kind, "feed", noting)
+        return sizes
+
+    async def test_turn(self) -> None:
+        """One turn takes one read of a body that waits: 64 KiB, or 256 KiB of one whose length is known."""
+        upstream = await self.upstream(self.serve)
+        port = await self.proxy(upstream.url)
+        for target, kind, most in ((b"/chunks", ChunkedBody, 2**16), (b"/length", LengthBody, 2**18)):
+            sizes = self.reads(kind)
+            client = await self.client(port)
+            client.write(GET.replace(b"/v1/x", target))
+            await client.exactly(2**20)
+            client.transport.pauseProducing()
+            while sizes:  # until everything on the way is full
+                sizes.clear()
+                await turns(10)
+            client.transport.resumeProducing()
+            while client.received < self.size:
+                sizes.clear()
+                await turns(1)
+                self.assertLessEqual(sum(sizes), most)
+            client.abort()
+
+    async def test_reads(self) -> None:
+        """A large body of known length is read in large pieces, and whatever follows it is not."""
+        upstream = await self.upstream(self.serve)
+        client = await self.client(await self.proxy(upstream.url))
+        for target, kind in ((b"/length", LengthBody), (b"/chunks", ChunkedBody)):
+            sizes = self.reads(kind)
+            client.write(GET.replace(b"/v1/x", target))
+            await read_response(client)
+            self.assertEqual(max(sizes) > 2**16, kind is LengthBody and not self.plain)
+        self.assertEqual(len(upstream.connections), 1)
+
+
+class PlainLargeTests(LargeTests):
+    """The same without what relies on insides of Twisted."""
+
+    plain = True
+
+
+async def _produce(stream: Stream, pieces: list[bytes]) -> None:
+    """Write `pieces`, each when there is room for it."""
+    done: Deferred[None] = Deferred()
+    stream.transport.registerProducer(_Pieces(stream, pieces, done), False)
+    await done
+
+
+@implementer(IPullProducer)
+class _Pieces:
+    def __init__(self, stream: Stream, pieces: list[bytes], done: Deferred[None]) -> None:
+        self._stream = stream
+        self._pieces = pieces[::-1]
+        self._done = done
+
+    def resumeProducing(self) -> None:
+        self._stream.write(self._pieces.pop())
+        if not self._pieces:
+            self._stream.transport.unregisterProducer()
+            self._done.callback(None)
+
+    def stopProducing(self) -> None:
+        if not self._done.called:
+            self._done.errback(EOFError())
 
 
 class BrokenTests(LoopbackTestCase):
