@@ -78,9 +78,8 @@ class AdapterCall(UpstreamCall):
                 "The service compressed its answer in a way that the proxy cannot decode.",
                 ErrorCode.UPSTREAM_ENCODING,
             )
-        body = self._body = PacedBody(
-            self.exchange.clock, response, self._read, self._body_ended, self.broken
-        )
+        read = self.reading(response, self._read)
+        body = self._body = PacedBody(self.exchange.clock, response, read, self._body_ended, self.broken)
         if success:
             self._translate(response, body)
         response.start(body)

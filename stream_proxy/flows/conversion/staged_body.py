@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +29,11 @@ class StagedCall(Protocol):
 
     def touch(self) -> object:
         """Note that something moved."""
+
+    def reading(
+        self, response: UpstreamResponse, read: Callable[[bytes], Iterator[int]]
+    ) -> Callable[[bytes], Iterator[int]]:
+        """Return what takes the reads of a response, if not only `read`."""
 
     def came(self, count: int) -> None:
         """Note that so many bytes of the body came."""
@@ -86,7 +91,8 @@ class StagedBody:
         self._stage: Inspection | Aggregation | None = Inspection(
             response.status, media, codings, readable=self._content is not None, thorough=thorough
         )
-        self._paced: PacedBody | None = PacedBody(clock, response, self._read, self._ended, owner.broken)
+        read = owner.reading(response, self._read)
+        self._paced: PacedBody | None = PacedBody(clock, response, read, self._ended, owner.broken)
 
     @property
     def held(self) -> list[bytes]:

@@ -1,0 +1,62 @@
+"""Taps of a request whose exchange is captured: no other request has them, and none has them for longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.web.server import Request
+
+from stream_proxy.downstream.lean_request import LeanRequest
+from stream_proxy.downstream.request_body import RequestBody
+from stream_proxy.http.headers import RawHeader, raw_headers
+from stream_proxy.observe.capturing import ExchangeCapture
+
+
+def tap(request: Request, capture: ExchangeCapture) -> None:
+    """Let `capture` see the body of `request` and its response, until :func:`untap`."""
+    body = getattr(request, "body", None)
+    if isinstance(body, RequestBody):
+        _tap_body(body, capture)
+    write: Callable[[bytes], None] = request.write
+
+    def seen(data: bytes) -> None:
+        if not capture.answered:
+            capture.response_head(request.code, request.code_message, _fields(request))
+        capture.response_part(data)
+        write(data)
+
+    finish: Callable[[], None] = request.finish
+
+    def finished() -> None:
+        finish()
+        capture.response_end()
+
+    # Attributes of this one request: no other one pays for the capture.
+    vars(request).update(write=seen, finish=finished)
+
+
+def untap(request: Request) -> None:
+    """Show nothing more, so that nothing refers back to the request."""
+    for name in ("write", "finish"):
+        vars(request).pop(name, None)
+    body = getattr(request, "body", None)
+    if isinstance(body, RequestBody):
+        vars(body).pop("data_received", None)
+
+
+def _tap_body(body: RequestBody, capture: ExchangeCapture) -> None:
+    take = body.data_received
+
+    def seen(data: bytes) -> None:
+        capture.request_part(data)
+        take(data)
+
+    vars(body)["data_received"] = seen
+
+
+def _fields(request: Request) -> list[RawHeader]:
+    """Return the fields of a response, whose first part is about to be written."""
+    given = request.given_fields if isinstance(request, LeanRequest) else None
+    if given is not None:
+        return list(given)
+    return raw_headers(request.responseHeaders.getAllRawHeaders())
