@@ -24,7 +24,9 @@ _MOST_SHOWN, _LONGEST_SHOWN = 32, 8192
 #: Longer names are judged each time anew.
 _REMEMBERED = 64
 
-_WORDS = re.compile(rb"auth|cookie|token|secret|key|session|passw|credential", re.IGNORECASE)
+#: Parts of the names of secrets, in lower case.
+WORDS = (b"auth", b"cookie", b"token", b"secret", b"key", b"session", b"passw", b"credential")
+_WORDS = re.compile(b"|".join(WORDS), re.IGNORECASE)
 _QUERY_WORDS = re.compile(_WORDS.pattern + rb"|signature|^sig$|^code$", re.IGNORECASE)
 # Parts of a query, wherever an URL stands.
 _PARAMETER = re.compile(rb"([?&;])([^=&?#;\s\"]{1,256}+)=([^&#\s\"]*)")

@@ -98,11 +98,24 @@ class MemberTests(TestCase):
     def test_long(self) -> None:
         """A long secret is dropped as it comes, also between long runs of backslashes."""
         for fill in (b"x" * 10_000, b"\\\\" * 5000):
-            for place in (b'{"key":"%b","a":1}', b'{"headers":{"n":"%b"},"a":1}'):
+            for place in (
+                b'{"key":"%b","a":1}',
+                b'{"headers":{"n":"%b"},"a":1}',
+                b'{"x":"{\\"headers\\":{\\"n\\":\\"%b\\"}}","a":1}',
+            ):
                 data = place % (fill + b"MARK")
                 blanked = place % b"***"
                 for step in (1, 7, 4096):
                     self.assertEqual(fed(MemberBlanker(), data, list(range(step, len(data), step))), blanked)
+
+    def test_cheap(self) -> None:
+        """A read takes no time that grows with its square, whatever it holds."""
+        for start in (b"", b'{"key":"', b'{"headers":{', b'{"headers":{"a":"', b'{\\"headers\\":{', b'"'):
+            for fill in (b"\\", b'"', b'\\"', b"{", b'"a",', b'\\"a\\",', b'"key":', b'"a":'):
+                blanker = MemberBlanker()
+                blanker.feed(start + fill * (131_072 // len(fill)))
+                blanker.feed(fill * 100)
+                blanker.end()
 
     def test_held(self) -> None:
         """What is held back is bounded, whatever comes."""
