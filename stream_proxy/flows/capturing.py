@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from twisted.web.server import Request
 
@@ -10,6 +11,11 @@ from stream_proxy.downstream.lean_request import LeanRequest
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.http.headers import RawHeader, raw_headers
 from stream_proxy.observe.capturing import ExchangeCapture
+from stream_proxy.observe.record import Record
+from stream_proxy.upstream.response import UpstreamResponse
+
+#: Takes a read and returns the steps of the work on it.
+Read: TypeAlias = Callable[[bytes], Iterator[int]]
 
 
 def tap(request: Request, capture: ExchangeCapture) -> None:
@@ -19,7 +25,7 @@ def tap(request: Request, capture: ExchangeCapture) -> None:
         _tap_body(body, capture)
     write: Callable[[bytes], None] = request.write
 
-    def seen(data: bytes) -> None:
+    def written(data: bytes) -> None:
         if not capture.answered:
             capture.response_head(request.code, request.code_message, _fields(request))
         capture.response_part(data)
@@ -32,7 +38,7 @@ def tap(request: Request, capture: ExchangeCapture) -> None:
         capture.response_end()
 
     # Attributes of this one request: no other one pays for the capture.
-    vars(request).update(write=seen, finish=finished)
+    vars(request).update(write=written, finish=finished)
 
 
 def untap(request: Request) -> None:
@@ -44,14 +50,20 @@ def untap(request: Request) -> None:
         vars(body).pop("data_received", None)
 
 
+def seen(record: Record, response: UpstreamResponse, read: Read) -> Read:
+    """Return what takes the reads of a response: `read`, and before it the capture, if there is one."""
+    capture = record.capture
+    return read if capture is None else capture.reading(response.status, response.headers, read)
+
+
 def _tap_body(body: RequestBody, capture: ExchangeCapture) -> None:
     take = body.data_received
 
-    def seen(data: bytes) -> None:
+    def received(data: bytes) -> None:
         capture.request_part(data)
         take(data)
 
-    vars(body)["data_received"] = seen
+    vars(body)["data_received"] = received
 
 
 def _fields(request: Request) -> list[RawHeader]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
@@ -118,13 +118,6 @@ class UpstreamCall(ABC):
             return
         if asking.active:
             self._asking = asking
-
-    def reading(
-        self, response: UpstreamResponse, read: Callable[[bytes], Iterator[int]]
-    ) -> Callable[[bytes], Iterator[int]]:
-        """Return what takes the reads of a response: `read`, which a capture goes before."""
-        capture = self.record.capture
-        return read if capture is None else capture.reading(response.status, response.headers, read)
 
     def drain(self) -> None:
         """Leave the rest of the response to the upstream's client, which may reuse the connection."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
+from stream_proxy.flows.capturing import seen
 from stream_proxy.flows.conversion.aggregation import Aggregation, JSONAggregation, StreamAggregation
 from stream_proxy.flows.conversion.call import Call
 from stream_proxy.flows.conversion.inspection import Inspection
@@ -17,11 +18,15 @@ from stream_proxy.http.body_kind import BodyKind, media_type
 from stream_proxy.http.content_coding import content_codings, decoder_for
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.limits import Limits
+from stream_proxy.observe.record import Record
 from stream_proxy.upstream.response import UpstreamResponse
 
 
 class StagedCall(Protocol):
     """Call that a staged body answers."""
+
+    #: Its record.
+    record: Record
 
     @property
     def has_answered(self) -> bool:
@@ -29,11 +34,6 @@ class StagedCall(Protocol):
 
     def touch(self) -> object:
         """Note that something moved."""
-
-    def reading(
-        self, response: UpstreamResponse, read: Callable[[bytes], Iterator[int]]
-    ) -> Callable[[bytes], Iterator[int]]:
-        """Return what takes the reads of a response, if not only `read`."""
 
     def came(self, count: int) -> None:
         """Note that so many bytes of the body came."""
@@ -91,7 +91,7 @@ class StagedBody:
         self._stage: Inspection | Aggregation | None = Inspection(
             response.status, media, codings, readable=self._content is not None, thorough=thorough
         )
-        read = owner.reading(response, self._read)
+        read = seen(owner.record, response, self._read)
         self._paced: PacedBody | None = PacedBody(clock, response, read, self._ended, owner.broken)
 
     @property
