@@ -147,7 +147,14 @@ class Intake:
         rest = b""
         for stage in self._stages:
             rest = stage.feed(rest) + stage.end()
-        if self._body.cut is None:
+        body = self._body
+        if body.cut is None and rest and body.pieces and self._room.take(len(rest)):
+            # It was held back only in case that more would come.
+            at, last = body.pieces.pop()
+            body.pieces.append((at, last + rest))
+            body.size += len(rest)
+            self._note_text(rest)
+        elif body.cut is None:
             self._put(now, rest)
         self._note_text(b"", final=self._body.cut is None)
 
