@@ -57,7 +57,7 @@ class WorkersCapture:
     def download(self, visit: Visit, form: Form) -> None:
         """Send the exchanges of one worker after those of the other."""
         parts = [(number, f"/capture.{form}?prefix={number}-") for number in self._numbers]
-        self._send(visit, form, b"capture", parts)
+        self._send(visit, form, b"capture", parts, whole=True)
 
     def download_one(self, visit: Visit, name: str, form: Form) -> None:
         """Send one exchange of one worker."""
@@ -66,14 +66,17 @@ class WorkersCapture:
             visit.fail(invalid_request(MISSING, ErrorCode.UNKNOWN_URL))
             return
         number, path = int(match[1]), f"/capture/{match[2]}.{form}"
-        self._send(visit, form, b"exchange-" + name.encode(), [(number, path)])
+        self._send(visit, form, b"exchange-" + name.encode(), [(number, path)], whole=False)
 
-    def _send(self, visit: Visit, form: Form, name: bytes, parts: list[tuple[int, str]]) -> None:
+    def _send(
+        self, visit: Visit, form: Form, name: bytes, parts: list[tuple[int, str]], *, whole: bool
+    ) -> None:
         if self._downloads >= MOST_DOWNLOADS:
             visit.fail(busy())
         else:
             self._downloads += 1
-            _Relay(self._workers, visit, (form, name), parts, self._ended).next()
+            output = _Output(visit, form, name, whole=whole)
+            _Relay(self._workers, output, parts, self._ended).next()
 
     def _ended(self) -> None:
         self._downloads -= 1
@@ -106,11 +109,54 @@ class WorkersCapture:
         return body if response.code == 200 else None
 
 
+class _Output:
+    """The one download that the bodies of workers become.
+
+    :param whole: they are parts of a capture; else there is one body, which goes out as it comes.
+    """
+
+    def __init__(self, visit: Visit, form: Form, name: bytes, *, whole: bool) -> None:
+        self.visit = visit
+        self.whole = whole
+        self._form: Form = form
+        self._name = name
+        self._has_entries = whole and form == "har"
+        self._begun = self._written = self._parted = False
+
+    def begin(self, producer: IPushProducer) -> bool:
+        """Send the head, once; report whether there is a body to send."""
+        if not self._begun:
+            self._begun = start(self.visit, self._form, self._name)
+            if self._begun:
+                self.visit.request.registerProducer(producer, True)
+                if self._has_entries:
+                    self.visit.request.write(har.BEGIN)
+        return self._begun
+
+    def part(self) -> None:
+        """Begin another part, if anything comes of it."""
+        self._parted = not (self._written and self._has_entries)
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of a part, and before the first one what parts it from the part before."""
+        if not self._parted:
+            self.visit.request.write(har.SEPARATOR)
+        self._parted = self._written = True
+        self.visit.request.write(data)
+
+    def finish(self) -> None:
+        """Send the end."""
+        request = self.visit.request
+        if self._has_entries:
+            request.write(har.END)
+        request.unregisterProducer()
+        request.finish()
+
+
 @implementer(IPushProducer)
 class _Relay:
     """Bodies of workers, one behind the other, to one client and as fast as it reads.
 
-    :param what: the form and the name of the download.
     :param parts: the numbers of workers, and the paths to ask for.
     :param ended: called once, at the end.
     """
@@ -118,33 +164,29 @@ class _Relay:
     def __init__(
         self,
         workers: WorkersSource,
-        visit: Visit,
-        what: tuple[Form, bytes],
+        output: _Output,
         parts: list[tuple[int, str]],
         ended: Callable[[], None],
     ) -> None:
         self._workers = workers
-        self._visit = visit
-        self._form, self._name = what
+        self._output = output
         self._parts = deque(parts)
-        #: A whole capture is put together here; a single exchange comes as it is.
-        self._is_whole = len(parts) > 1 or "?" in parts[0][1]
         self._ended: Callable[[], None] | None = ended
-        self._begun = self._paused = False
-        #: Something of a worker's has been sent; and what the present one sends is parted from that.
-        self._written = self._parted = False
+        self._paused = False
         self._asking: Deferred[IResponse] | None = None
         self._body: _Body | None = None
-        visit.gone = self._stop
+        output.visit.gone = self._stop
 
     def next(self) -> None:
         """Ask the next worker, or end."""
         self._body = None
         if not self._parts:
-            self._finish()
+            if self._output.begin(self):
+                self._output.finish()
+            self._stop()
             return
-        asking = self._asking = self._workers.ask(self._parts[0][0], b"GET", self._parts[0][1])
-        self._parts.popleft()
+        number, path = self._parts.popleft()
+        asking = self._asking = self._workers.ask(number, b"GET", path)
         asking.addCallbacks(self._responded, self._failed)
 
     def _responded(self, response: IResponse) -> None:
@@ -152,16 +194,15 @@ class _Relay:
         if response.code != 200:
             response.deliverBody(_Body(None))
             self._skip()
-            return
-        if not self._begin():
+        elif not self._output.begin(self):
             response.deliverBody(_Body(None))
             self._stop()
-            return
-        self._parted = not self._written
-        body = self._body = _Body(self)
-        response.deliverBody(body)
-        if self._paused and self._body is body:
-            body.pause()
+        else:
+            self._output.part()
+            body = self._body = _Body(self)
+            response.deliverBody(body)
+            if self._paused and self._body is body:
+                body.pause()
 
     def _failed(self, failure: Failure) -> None:
         self._asking = None
@@ -170,53 +211,30 @@ class _Relay:
 
     def _skip(self) -> None:
         """Go on without a worker, which has nothing to show, or is being replaced."""
-        if self._is_whole:
+        if self._output.whole:
             self.next()
         else:
-            self._visit.fail(invalid_request(MISSING, ErrorCode.UNKNOWN_URL))
+            self._output.visit.fail(invalid_request(MISSING, ErrorCode.UNKNOWN_URL))
             self._stop()
 
-    def _begin(self) -> bool:
-        """Send the head, once; report whether there is a body to send."""
-        if self._begun:
-            return True
-        self._begun = start(self._visit, self._form, self._name)
-        if self._begun:
-            self._visit.request.registerProducer(self, True)
-            if self._is_whole and self._form == "har":
-                self._visit.request.write(har.BEGIN)
-        return self._begun
-
     def came(self, data: bytes) -> None:
-        """Send a part of a worker's body, and before it what parts it from the one before."""
-        if not self._parted and self._is_whole and self._form == "har":
-            self._visit.request.write(har.SEPARATOR)
-        self._parted = self._written = True
-        self._visit.request.write(data)
+        """Send a piece of a worker's body."""
+        self._output.write(data)
 
     def lost(self, *, whole: bool) -> None:
         """Go on behind the body of a worker; break off in the middle of one."""
         if whole:
             self.next()
-        else:
-            channel = self._visit.request.channel
-            self._stop()
-            if channel is not None:
-                channel.loseConnection()
-
-    def _finish(self) -> None:
-        visit = self._visit
-        if self._begin():
-            if self._is_whole and self._form == "har":
-                visit.request.write(har.END)
-            visit.request.unregisterProducer()
-            visit.request.finish()
+            return
+        channel = self._output.visit.request.channel
         self._stop()
+        if channel is not None:
+            channel.loseConnection()
 
     def _stop(self) -> None:
         """Ask no more; the client has gone, or all is sent."""
         self._parts.clear()
-        self._visit.gone = None
+        self._output.visit.gone = None
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()
