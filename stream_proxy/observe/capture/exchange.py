@@ -111,7 +111,8 @@ class CapturedExchange:
         self.cut: str | None = None
         live = _Live(record, ring, [secrets, shown(head.target, fields)], clock, bodies)
         self._live: _Live | None = live
-        self.head = head._replace(target=blanked(blank_url(head.target), live.known)[:HEAD_BYTES])
+        target = blanked(blank_url(head.target), live.known)[:HEAD_BYTES]
+        self.head = Head(head.method, target, head.version, head.origin)
         self.request = Body(self._kept(live, fields))
         self.notes = Notes.of(record)
         live.begin(self, self.request)
