@@ -99,6 +99,9 @@ class ReplayTests(WebSocketTestCase):
             expected = [await self.ask(port, *each) for each in asked]
             await captured(capture, len(asked))
             replay = await self.replay(as_file(capture, form))
+            for each, response in zip(reversed(asked[2:]), reversed(expected[2:]), strict=True):
+                self.assertEqual((await self.ask(replay, *each)).body, response.body)
+            replay = await self.replay(as_file(capture, form))
             for each, response in zip(asked, expected, strict=True):
                 again = await self.ask(replay, *each)
                 self.assertEqual((again.status, again.body), (response.status, response.body))

@@ -10,7 +10,7 @@ from stream_proxy.http.access import Access
 from stream_proxy.observe.capture.capture import Capture
 from tests.support.captures import captured, capturing, everything
 from tests.support.conversion import EVENTS
-from tests.support.loopback import LoopbackTestCase
+from tests.support.loopback import LoopbackTestCase, turns
 from tests.support.payloads import CHAT, CHAT_BODY, DONE, chunk
 from tests.support.sessions import KEY, TEXT, WebSocketTestCase, close_frame, frame, read_frame
 from tests.support.wire import JSON, Headers, Stream, event_stream_head, read_request, respond
@@ -72,6 +72,7 @@ class SecretTests(LoopbackTestCase):
             if answer_headers == ():
                 for at in range(0, len(answer), 11):
                     stream.chunk(answer[at : at + 11])
+                    await turns(1)  # each is a read of its own
                 stream.chunk(b"")
             else:
                 respond(stream, 200, answer, [*answer_headers, *ANSWER_HEADERS])
@@ -106,6 +107,9 @@ class SecretTests(LoopbackTestCase):
         events = chunk({"content": QUOTED}, **MEMBERS) + chunk({"content": "kept"}, "stop") + DONE
         await self.run_one(body, events, [JSON], ())
         self.assertIn("kept", await self.check())
+        (exchange,) = await captured(self.capture)
+        assert exchange.answer is not None
+        self.assertGreater(len(exchange.answer.body.pieces), len(events) // 22)
 
     async def test_gzip(self) -> None:
         """Compressed bodies in both directions are looked into."""

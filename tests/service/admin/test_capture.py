@@ -29,7 +29,7 @@ from stream_proxy.service.rules import ProxyService
 from stream_proxy.service.workers.sockets import SocketDirectory
 from tests.support.admin import KEY, AdminTestCase
 from tests.support.har_schema import check_har
-from tests.support.loopback import reactor
+from tests.support.loopback import reactor, turns
 from tests.support.twistd import free_port
 from tests.support.wire import JSON, Message, Stream, read_head, read_request, respond
 
@@ -134,6 +134,7 @@ class CaptureTests(CaptureTestCase):
             f"GET /capture.har HTTP/1.1\r\nHost: localhost\r\n{BEARER[0]}: {BEARER[1]}\r\n\r\n".encode()
         )
         self.assertEqual((await self.ask("/capture")).json()["exchanges"], 20)
+        await turns(500)
         self.capture.ring.clear()
         add(self.ledger, self.capture)
         stream.transport.resumeProducing()
