@@ -64,7 +64,7 @@ def _entry(
         "_model": notes.model,
         "_code": notes.code,
         "startedDateTime": moment(epoch + notes.began),
-        "time": sum(value for value in timings.values() if value > 0),
+        "time": round(sum(value for value in timings.values() if value > 0), 3),
         "cache": {},
         "timings": timings,
     }
