@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.capture.bodies import PIECE_COST, Body, Intake
 from stream_proxy.observe.capture.messages import MessageReader
-from stream_proxy.observe.capture.secrets import Secrets, blank_fields, blank_url, blanked, shown
+from stream_proxy.observe.capture.secrets import Secrets, blank_fields, blank_target, blanked, shown
 from stream_proxy.observe.record import Record
 
 #: The most bytes of a head that are kept.
@@ -111,10 +111,11 @@ class CapturedExchange:
         self.cut: str | None = None
         live = _Live(record, ring, [secrets, shown(head.target, fields)], clock, bodies)
         self._live: _Live | None = live
-        target = blanked(blank_url(head.target), live.known)[:HEAD_BYTES]
-        self.head = Head(head.method, target, head.version, head.origin)
+        target = blank_target(head.target, live.known)[:HEAD_BYTES]
+        method = blanked(head.method, live.known)[:HEAD_BYTES]
+        self.head = Head(method, target, head.version, head.origin)
         self.request = Body(self._kept(live, fields))
-        self.notes = Notes.of(record)
+        self.notes = Notes.of(record, live.known)
         live.begin(self, self.request)
 
     def take(self, size: int) -> bool:
@@ -140,7 +141,8 @@ class CapturedExchange:
         live = self._live
         if live is None or self.answer is not None:
             return
-        self.answer = Answer(live.clock(), status, reason[:HEAD_BYTES], self._kept(live, fields))
+        reason = blanked(reason, live.known)[:HEAD_BYTES]
+        self.answer = Answer(live.clock(), status, reason, self._kept(live, fields))
         if self.head.method != b"HEAD":
             live.begin(self, self.answer.body)
 
@@ -181,7 +183,7 @@ class CapturedExchange:
         if live is None:
             return
         live.end()
-        self.notes = Notes.of(live.record)
+        self.notes = Notes.of(live.record, live.known)
         if live.record.mode == "passed":
             self._forget_answers(live.ring)
         # An upstream whose stream led to a response had sent all that was needed.
@@ -247,14 +249,21 @@ class Notes(NamedTuple):
     problem: str | None
 
     @classmethod
-    def of(cls, record: Record) -> Notes:
-        """Return those of a record."""
+    def of(cls, record: Record, known: Iterable[Secrets]) -> Notes:
+        """Return those of a record, without the known values."""
+        known = tuple(known)
+
+        def text(value: str | None) -> str | None:
+            if value is None:
+                return None
+            return blanked(value.encode("utf-8", "replace"), known).decode("utf-8", "replace")
+
         return cls(
             record.rule,
             record.client,
             record.mode,
             record.why,
-            record.model,
+            text(record.model),
             record.began,
             record.asked,
             record.connected,
@@ -262,7 +271,7 @@ class Notes(NamedTuple):
             record.ended,
             record.status,
             record.code,
-            record.problem,
+            text(record.problem),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -30,6 +30,9 @@ _WORDS = re.compile(b"|".join(WORDS), re.IGNORECASE)
 _QUERY_WORDS = re.compile(_WORDS.pattern + rb"|signature|^sig$|^code$", re.IGNORECASE)
 # Parts of a query, wherever an URL stands.
 _PARAMETER = re.compile(rb"([?&;])([^=&?#;\s\"]{1,256}+)=([^&#\s\"]*)")
+#: Names and passwords in URLs.
+_USER = re.compile(rb"://[^/?#@\s\"]{1,512}+@")
+_FIELD_WORDS = re.compile(_WORDS.pattern + rb"|signature|csrf|xsrf", re.IGNORECASE)
 _PROTOCOLS = b"sec-websocket-protocol"
 #: Fields whose value is a scheme and a credential.
 _SCHEMES = (b"authorization", b"proxy-authorization")
@@ -100,7 +103,10 @@ def _forms(value: bytes) -> Iterator[bytes]:
     quoted = quote_from_bytes(value, safe="").encode("ascii")
     yield quoted
     yield re.sub(rb"%[0-9A-F]{2}", lambda match: match[0].lower(), quoted)
+    # PHP escapes slashes; .NET escapes what could mean something in HTML.
     yield value.replace(b"/", b"\\/")
+    yield value.replace(b"+", b"\\u002B")
+    yield value.replace(b"+", b"\\u002b")
 
 
 def _pattern(values: list[bytes]) -> bytes:
@@ -121,10 +127,26 @@ def _pattern(values: list[bytes]) -> bytes:
 
 
 def blank_url(text: bytes) -> bytes:
-    """Return a target, or another text with URLs in it, without the values of telling parts of queries."""
-    if b"=" not in text:
-        return text
-    return _PARAMETER.sub(_blank_parameter, text)
+    """Return a text with URLs in it without the values of telling parts of queries, and without users."""
+    if b"@" in text:
+        text = _USER.sub(b"://" + BLANK + b"@", text)
+    return _PARAMETER.sub(_blank_parameter, text) if b"=" in text else text
+
+
+def blank_target(target: bytes, known: Sequence[Secrets]) -> bytes:
+    """Return a target without secrets, also without those that it only shows when it is decoded."""
+
+    def blank_part(part: bytes) -> bytes:
+        decoded = unquote_to_bytes(part.replace(b"+", b" "))
+        return part if blanked(decoded, known) == decoded else BLANK
+
+    target = blanked(blank_url(target), known)
+    if b"%" not in target and b"+" not in target:
+        return target
+    path, mark, query = target.partition(b"?")
+    names = b"/".join(map(blank_part, path.split(b"/")))
+    values = b"&".join(b"=".join(map(blank_part, pair.split(b"=", 1))) for pair in query.split(b"&"))
+    return names + mark + values
 
 
 def _blank_parameter(match: re.Match[bytes]) -> bytes:
@@ -150,7 +172,7 @@ def blank_fields(fields: Iterable[RawHeader], known: Iterable[Secrets]) -> list[
     known = tuple(known)
     kept = []
     for name, value in fields:
-        if is_telling(name):
+        if _FIELD_WORDS.search(name) is not None:
             value = BLANK
         elif name.lower() == _PROTOCOLS:
             value = b", ".join(map(_blank_protocol, value.split(b",")))
@@ -178,7 +200,7 @@ def shown(target: bytes, fields: Iterable[RawHeader]) -> Secrets:
             found += [pair.partition(b"=")[2].strip() for pair in value.split(b";")]
         elif lower == _PROTOCOLS:
             found += [each.strip().rpartition(b".")[2] for each in value.split(b",") if is_telling(each)]
-        elif is_telling(lower):
+        elif _FIELD_WORDS.search(lower) is not None:
             found.append(value.strip())
         else:
             found += _parameters(value)

@@ -12,7 +12,14 @@ from twisted.trial.unittest import TestCase
 
 from stream_proxy.observe.capture.bodies import ValueBlanker
 from stream_proxy.observe.capture.members import MemberBlanker
-from stream_proxy.observe.capture.secrets import Secrets, blank_fields, blank_form, blank_url, shown
+from stream_proxy.observe.capture.secrets import (
+    Secrets,
+    blank_fields,
+    blank_form,
+    blank_target,
+    blank_url,
+    shown,
+)
 
 MARK = "MARKED-0815"
 
@@ -155,8 +162,8 @@ class ValueTests(TestCase):
     def test_forms(self) -> None:
         """A value is known in the spellings of headers, queries and JSON, and inside of other text."""
         secrets = Secrets([b"a/b=c+d"])
-        text = b"x-a/b=c+d-y ?k=a%2Fb%3Dc%2Bd a%2fb%3dc%2bd a\\/b=c+d"
-        self.assertEqual(secrets.blanked(text), b"x-***-y ?k=*** *** ***")
+        text = b"x-a/b=c+d-y ?k=a%2Fb%3Dc%2Bd a%2fb%3dc%2bd a\\/b=c+d a/b=c\\u002Bd"
+        self.assertEqual(secrets.blanked(text), b"x-***-y ?k=*** *** *** ***")
 
     def test_cuts(self) -> None:
         """A value is found across cuts, also one that begins like another."""
@@ -194,6 +201,8 @@ class HeadTests(TestCase):
             (b"Referer", b"http://x/?a=b&key=MARK#c"),
             (b"X-Note", b"it is KNOWN"),
             (b"KNOWN", b"name"),
+            (b"X-Hub-Signature", b"M"),
+            (b"Location", b"https://me:MARK@x/y@z"),
         ]
         self.assertEqual(
             blank_fields(fields, [Secrets([b"KNOWN"])]),
@@ -208,6 +217,8 @@ class HeadTests(TestCase):
                 (b"Referer", b"http://x/?a=b&key=***#c"),
                 (b"X-Note", b"it is ***"),
                 (b"***", b"name"),
+                (b"X-Hub-Signature", b"***"),
+                (b"Location", b"https://***@x/y@z"),
             ],
         )
 
@@ -220,6 +231,15 @@ class HeadTests(TestCase):
         self.assertEqual(
             blank_form(b"client_secret=M&grant=x&client_id=1"), b"client_secret=***&grant=x&client_id=1"
         )
+
+    def test_targets(self) -> None:
+        """A value that a target shows only when it is decoded is blanked, too: importers decode queries."""
+        known = [Secrets([b"sk-known"])]
+        self.assertEqual(
+            blank_target(b"/v1/s%6B-known/x?a=b+c&note=%73k%2dknown&d=%zz", known),
+            b"/v1/***/x?a=b+c&note=***&d=%zz",
+        )
+        self.assertEqual(blank_target(b"/v1/x?q=a+b&r=%41", known), b"/v1/x?q=a+b&r=%41")
 
     def test_shown(self) -> None:
         """What a request shows as a credential is known in everything that answers it."""

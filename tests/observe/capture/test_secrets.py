@@ -32,7 +32,7 @@ HEADERS = (
     ("Referer", "https://x/?access_token=MARKED-referer"),
     ("X-Note", f"quoted {ADMIN_KEY.decode()}"),
 )
-TARGET = f"?api-key={SHOWN[1]}&key=MARKED-target&note={ADAPTER_KEY.decode()}"
+TARGET = f"?api-key={SHOWN[1]}&key=MARKED-target&note={ADAPTER_KEY.decode()}&other=%4dARKED%2dadmin-key"
 ANSWER_HEADERS = (
     ("Set-Cookie", "sid=MARKED-cookie"),
     ("X-Auth-Answer", "MARKED-answer"),
@@ -96,7 +96,12 @@ class SecretTests(LoopbackTestCase):
 
     async def test_converted(self) -> None:
         """A converted call: its JSON, its events, its answer."""
-        body = {**CHAT_BODY, **MEMBERS, "messages": [{"role": "user", "content": QUOTED}]}
+        body = {
+            **CHAT_BODY,
+            **MEMBERS,
+            "model": ADMIN_KEY.decode(),
+            "messages": [{"role": "user", "content": QUOTED}],
+        }
         events = chunk({"role": "assistant", "content": QUOTED}) + chunk({"content": "kept"}, "stop") + DONE
         await self.run_one(as_json(body), events, [JSON], [EVENTS])
         self.assertIn("kept", await self.check())
