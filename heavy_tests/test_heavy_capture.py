@@ -86,7 +86,7 @@ class LargeTests(AdminTestCase):
         reactor.callLater(0, turn)
         file = Path(self.mktemp())
         url = f"http://127.0.0.1:{port}/capture.har"
-        command = ["curl", "-sS", "-o", file, "-H", ": ".join(BEARER), url]
+        command = ["curl", "-sS", "-o", str(file), "-H", ": ".join(BEARER), url]
         await in_thread(lambda: subprocess.run(command, check=True))
         running = False
         self.assertLess(max(turns[1:]), 0.02)

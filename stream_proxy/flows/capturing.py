@@ -11,6 +11,7 @@ from stream_proxy.downstream.lean_request import LeanRequest
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.http.headers import RawHeader, raw_headers
 from stream_proxy.observe.capturing import ExchangeCapture
+from stream_proxy.observe.ledger import RequestCapture
 from stream_proxy.observe.record import Record
 from stream_proxy.upstream.response import UpstreamResponse
 
@@ -18,8 +19,13 @@ from stream_proxy.upstream.response import UpstreamResponse
 Read: TypeAlias = Callable[[bytes], Iterator[int]]
 
 
-def tap(request: Request, capture: ExchangeCapture) -> None:
-    """Let `capture` see the body of `request` and its response, until :func:`untap`."""
+def begin_capture(source: RequestCapture, record: Record, request: Request, origin: str) -> None:
+    """Have a request captured: its body and its response are shown until :func:`untap`.
+
+    :param origin: the upstream's.
+    """
+    fields = record.request_fields
+    capture = record.capture = source.begin(record, request.uri, request.clientproto, fields, origin)
     body = getattr(request, "body", None)
     if isinstance(body, RequestBody):
         _tap_body(body, capture)

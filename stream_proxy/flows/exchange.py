@@ -17,7 +17,7 @@ from stream_proxy.downstream.stall import StalledError
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target, proxy_error
 from stream_proxy.flows.body_collection import BodyCollection, Collected
-from stream_proxy.flows.capturing import tap, untap
+from stream_proxy.flows.capturing import begin_capture, untap
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
@@ -71,10 +71,7 @@ class Exchange:
         record.upload = getattr(request, "body", None)
         record.cancel = self.abandon
         if resource.ledger.capture is not None:
-            capture = record.capture = resource.ledger.capture.begin(
-                record, request.uri, request.clientproto, self.fields, resource.upstream.url.origin
-            )
-            tap(request, capture)
+            begin_capture(resource.ledger.capture, record, request, resource.upstream.url.origin)
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
         self._dropped: str | None = None

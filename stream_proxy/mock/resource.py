@@ -278,9 +278,7 @@ class _QuietSite(Site):
         """Log nothing: Twisted's access log would print queries, which may hold keys."""
 
 
-def mock_site(
-    reactor: IReactorTime, *, streams_only: bool = False, resource: Resource | None = None
-) -> Site:
+def mock_site(reactor: IReactorTime, *, streams_only: bool = False, resource: Resource | None = None) -> Site:
     """Return a site for a new `MockUpstream`, or another resource, which leaves uploads unparsed.
 
     It logs no request.

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.capture.bodies import PIECE_COST, Body, Intake
 from stream_proxy.observe.capture.messages import MessageReader
+from stream_proxy.observe.capture.notes import Notes
 from stream_proxy.observe.capture.secrets import Secrets, blank_fields, blank_target, blanked, shown
 from stream_proxy.observe.record import Record
 
@@ -229,50 +230,6 @@ class CapturedExchange:
         self.count += 1
         live.ring.charge(size)
         return kept
-
-
-class Notes(NamedTuple):
-    """What the record of an exchange says of it. Times are seconds of the reactor's clock."""
-
-    rule: str
-    client: str
-    mode: str
-    why: str | None
-    model: str | None
-    began: float
-    asked: float | None
-    connected: float | None
-    upstream_head: float | None
-    ended: float | None
-    status: int
-    code: str | None
-    problem: str | None
-
-    @classmethod
-    def of(cls, record: Record, known: Iterable[Secrets]) -> Notes:
-        """Return those of a record, without the known values."""
-        known = tuple(known)
-
-        def text(value: str | None) -> str | None:
-            if value is None:
-                return None
-            return blanked(value.encode("utf-8", "replace"), known).decode("utf-8", "replace")
-
-        return cls(
-            record.rule,
-            record.client,
-            record.mode,
-            record.why,
-            text(record.model),
-            record.began,
-            record.asked,
-            record.connected,
-            record.head,
-            record.ended,
-            record.status,
-            record.code,
-            text(record.problem),
-        )
 
 
 class _Live:

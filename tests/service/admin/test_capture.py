@@ -353,6 +353,6 @@ class ServiceTests(AdminTestCase):
         self.assertNotIn("sk-upstream-key", json.dumps(line))
         assert isinstance(service.serving, ProxyService)
         service.serving.reload(replace(config, capture=None), {})
-        self.assertIsNone(service.serving.ledger.capture)
+        self.assertIsNone(service.serving.shared.ledger.capture)
         await self.request(port, target="/v1/x", body={})
         self.assertEqual(len(await lines()), 1)
