@@ -67,7 +67,7 @@ class Capture:
         """Go on with another configuration, from the next request on."""
         self._always, self.bodies = always, bodies
         self._secrets = Secrets(secrets)
-        self.ring.most_bytes = int(megabytes * 2**20)
+        self.ring.resize(int(megabytes * 2**20))
         self._switch()
 
     def begin(

@@ -53,6 +53,12 @@ class CaptureRing:
         self.size -= size
         self.pieces -= pieces
 
+    def resize(self, most_bytes: int) -> None:
+        """Hold no more than so many bytes from now on."""
+        self.most_bytes = most_bytes
+        while self._ended and self.size > most_bytes:
+            self._drop()
+
     def add(self, exchange: CapturedExchange) -> None:
         """Keep an exchange that has ended."""
         self._ended.append(exchange)

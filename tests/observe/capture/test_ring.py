@@ -56,6 +56,13 @@ class RingTests(TestCase):
         ring.clear()
         self.assertEqual((ring.size, ring.pieces, len(ring)), (0, 0, 0))
 
+    def test_resized(self) -> None:
+        """A smaller ring drops at once what it cannot hold any more."""
+        for _ in range(9):
+            self.one(100_000)
+        self.capture.change(always=True, megabytes=0.25, bodies=True, secrets=())
+        self.assertEqual(len(self.capture.ring), 2)
+
     def test_larger_than_the_ring(self) -> None:
         """One exchange that is larger than the ring is cut, and says so."""
         self.one(5000)
