@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "websocket": {"downstream", "http", "transport", "upstream"},
     "flows": {"aggregate", "downstream", "http", "observe", "transport", "upstream", "waiting", "websocket"},
     "adapter": {"aggregate", "downstream", "flows", "http", "observe", "transport", "upstream"},
-    "mock": {"http", "transport"},
+    "mock": {"http", "observe", "transport"},
     "service": {"adapter", "downstream", "flows", "http", "mock", "observe", "transport", "upstream"},
 }
 #: Packages and modules that do no I/O: they import neither Twisted nor what is built on it.

@@ -25,6 +25,7 @@ from stream_proxy.http.target import has_dots
 from stream_proxy.http.url import UpstreamURL, parse_upstream_url
 from stream_proxy.lenient_json import JSON, JSONObject, encode_json
 from stream_proxy.limits import MAX_EVENT_BYTES, MAX_VALUES
+from stream_proxy.observe.capture.secrets import is_telling
 
 # Scheme and host, in which expressions are not allowed, and the rest.
 _URL = re.compile(r"([^/?#]*(?://[^/?#]*)?)(.*)", re.DOTALL)
@@ -83,6 +84,17 @@ class Dialect:
         self._helpers = helpers_of([self._target, *(value for _, value in self._headers)])
         if self._request is not None:
             self._helpers |= self._request.helpers
+
+    @property
+    def secrets(self) -> list[str]:
+        """Secrets in its header fields: values of variables, and what a field is named after."""
+        named = [
+            literal.strip().removeprefix("Bearer ").strip()
+            for name, template in self._headers
+            if is_telling(name.encode())
+            for literal in template.literals
+        ]
+        return [*self._secrets, *(text for text in named if len(text) >= _SECRET_LENGTH)]
 
     def redacted(self, text: str) -> str:
         """Return `text` without values from the environment: services quote keys that they reject."""

@@ -13,6 +13,7 @@ from stream_proxy.adapter.translation import Step, Translation
 from stream_proxy.downstream.response import is_taking
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, compressed_data_cut, upstream_error, upstream_silent
+from stream_proxy.flows.capturing import seen
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.upstream_call import UpstreamCall
@@ -78,9 +79,8 @@ class AdapterCall(UpstreamCall):
                 "The service compressed its answer in a way that the proxy cannot decode.",
                 ErrorCode.UPSTREAM_ENCODING,
             )
-        body = self._body = PacedBody(
-            self.exchange.clock, response, self._read, self._body_ended, self.broken
-        )
+        read = seen(self.record, response, self._read)
+        body = self._body = PacedBody(self.exchange.clock, response, read, self._body_ended, self.broken)
         if success:
             self._translate(response, body)
         response.start(body)

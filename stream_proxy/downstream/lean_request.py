@@ -67,6 +67,11 @@ class LeanRequest(server.Request):
         if gone is not None:
             gone(reason)
 
+    @property
+    def given_fields(self) -> Sequence[RawHeader] | None:
+        """The fields that :meth:`start_response` gave, if nothing was added to them."""
+        return None if "responseHeaders" in vars(self) else self._response_fields
+
     @cached_property
     def responseHeaders(self) -> Headers:  # type: ignore[override]
         return headers_of(self._response_fields or ())

@@ -17,6 +17,7 @@ from stream_proxy.downstream.stall import StalledError
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target, proxy_error
 from stream_proxy.flows.body_collection import BodyCollection, Collected
+from stream_proxy.flows.capturing import begin_capture, untap
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
@@ -69,6 +70,8 @@ class Exchange:
         record.request_fields = self.fields
         record.upload = getattr(request, "body", None)
         record.cancel = self.abandon
+        if resource.ledger.capture is not None:
+            begin_capture(resource.ledger.capture, record, request, resource.upstream.url.origin)
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
         self._dropped: str | None = None
@@ -204,6 +207,8 @@ class Exchange:
             resource.not_found(_mount(self.request)[1].partition(b"?")[0])
         record.status, record.sent = outcome.status, outcome.sent
         record.code, record.problem, record.detail = outcome.code, outcome.problem, outcome.detail
+        if record.capture is not None:
+            untap(self.request)
         resource.ledger.end(record)
         if resource.log.tells_requests:
             resource.log.request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,7 +12,7 @@ from stream_proxy.downstream.response import break_off
 from stream_proxy.errors import handshake_unanswered, handshake_unusable, invalid_handshake
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relaying_call import RelayingCall
-from stream_proxy.http.headers import raw_headers, request_headers, response_headers
+from stream_proxy.http.headers import RawHeader, raw_headers, request_headers, response_headers
 from stream_proxy.http.upgrade import without_handshake
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.tuning import tune
@@ -155,4 +156,14 @@ class WebSocketRelay(RelayingCall):
             self.close,
             self.limits.web_socket_ping_seconds,
         )
+        capture = self.record.capture
+        if capture is not None:
+            capture.response_head(101, b"Switching Protocols", _shown(accepted.subprotocol, headers))
+            self._session.seen = capture.socket_part
         self._session.start()
+
+
+def _shown(subprotocol: str | None, headers: Iterable[RawHeader]) -> list[RawHeader]:
+    """Return the fields by which a client is accepted, but for those that every one gets."""
+    chosen = [] if subprotocol is None else [(b"Sec-WebSocket-Protocol", subprotocol.encode())]
+    return [*headers, *chosen]

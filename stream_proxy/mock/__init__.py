@@ -1,6 +1,7 @@
 """Mock upstream: an OpenAI-compatible API without a key or a network, for the demo, examples and tests.
 
-``twistd -n openai-stream-mock`` serves it on its own.
+``twistd -n openai-stream-mock`` serves it on its own, and with ``--replay FILE`` a capture of the proxy in
+place of all that follows.
 
 It serves ``/v1/chat/completions``, ``/v1/responses``, ``/v1/models``, ``/v1/embeddings`` and ``/v1/files``,
 also below other prefixes and below Azure's ``/openai/deployments/NAME/``. For each request one full response

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from stream_proxy.mock.messages import Pause
 from stream_proxy.mock.wire import Ending, HTTPResponse
 
 _BATCH = 64
@@ -41,7 +42,7 @@ class Delivery:
         self._response = response
         self._pace = pace
         self._paused = False
-        self._events: Iterator[bytes] = iter(())
+        self._events: Iterator[bytes | Pause] = iter(())
         self._call: IDelayedCall | None = None
         request.notifyFinish().addErrback(self._gone)
         if delay:
@@ -85,6 +86,11 @@ class Delivery:
                 self._request.unregisterProducer()
                 self._end()
                 return
+            if isinstance(event, Pause):
+                if self._response.paced:
+                    self._schedule(event.seconds)
+                    return
+                continue
             self._request.write(event)
             if self._paused:
                 return

@@ -13,17 +13,29 @@ class Message(NamedTuple):
     binary: bool = False
 
 
+class Pause(NamedTuple):
+    """Seconds to wait before what follows."""
+
+    seconds: float
+
+
+class Hangup(NamedTuple):
+    """The end of a WebSocket: a close frame with this payload (RFC 6455 section 5.5.1)."""
+
+    payload: bytes
+
+
 class MessageHandler(Protocol):
     """The server's side of one WebSocket.
 
     The iterators are read at the connection's pace, so messages may be made while they are sent.
     """
 
-    def on_open(self) -> Iterator[Message]:
+    def on_open(self) -> Iterator[Message | Pause | Hangup]:
         """Return the messages that follow the handshake."""
         ...
 
-    def on_message(self, message: Message) -> Iterator[Message]:
+    def on_message(self, message: Message) -> Iterator[Message | Pause | Hangup]:
         """Return the messages that respond to `message`."""
         ...
 

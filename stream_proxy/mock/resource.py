@@ -278,7 +278,10 @@ class _QuietSite(Site):
         """Log nothing: Twisted's access log would print queries, which may hold keys."""
 
 
-def mock_site(reactor: IReactorTime, *, streams_only: bool = False) -> Site:
-    """Return a site for a new `MockUpstream`, which leaves uploads unparsed and logs no request."""
-    upstream = MockUpstream(reactor, streams_only=streams_only)
-    return _QuietSite(upstream, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call,unused-ignore]
+def mock_site(reactor: IReactorTime, *, streams_only: bool = False, resource: Resource | None = None) -> Site:
+    """Return a site for a new `MockUpstream`, or another resource, which leaves uploads unparsed.
+
+    It logs no request.
+    """
+    served = MockUpstream(reactor, streams_only=streams_only) if resource is None else resource
+    return _QuietSite(served, parsePOSTFormSubmission=False, reactor=reactor)  # type: ignore[no-untyped-call,unused-ignore]

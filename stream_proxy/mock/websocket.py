@@ -13,7 +13,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from stream_proxy.mock.control import Control
-from stream_proxy.mock.messages import Message, MessageHandler
+from stream_proxy.mock.messages import Hangup, Message, MessageHandler, Pause
 from stream_proxy.mock.wire import invalid
 
 _BATCH = 64
@@ -71,7 +71,7 @@ class _Socket(WebSocketServerProtocol):
         self._control = control
         self._handler = handler
         self._headers = headers
-        self._outgoing: deque[Iterator[Message]] = deque()
+        self._outgoing: deque[Iterator[Message | Pause | Hangup]] = deque()
         self._sent = 0
         self._paused = False
         self._call: IDelayedCall | None = None
@@ -99,7 +99,7 @@ class _Socket(WebSocketServerProtocol):
         self.transport.unregisterProducer()
         super()._closeConnection(abort)
 
-    def _enqueue(self, messages: Iterator[Message]) -> None:
+    def _enqueue(self, messages: Iterator[Message | Pause | Hangup]) -> None:
         self._outgoing.append(messages)
         self._schedule(0)
 
@@ -113,6 +113,12 @@ class _Socket(WebSocketServerProtocol):
             message = self._next()
             if message is None:
                 return
+            if isinstance(message, Pause):
+                self._schedule(message.seconds)
+                return
+            if isinstance(message, Hangup):
+                self._hang_up(message)
+                return
             if self._control.fail is not None and self._sent >= self._control.after:
                 self._fail(message)
                 return
@@ -122,13 +128,19 @@ class _Socket(WebSocketServerProtocol):
                 return
         self._schedule(self._control.pace)
 
-    def _next(self) -> Message | None:
+    def _next(self) -> Message | Pause | Hangup | None:
         while self._outgoing:
             message = next(self._outgoing[0], None)
             if message is not None:
                 return message
             self._outgoing.popleft()
         return None
+
+    def _hang_up(self, hangup: Hangup) -> None:
+        self._outgoing.clear()
+        code = int.from_bytes(hangup.payload[:2], "big") if len(hangup.payload) >= 2 else None
+        # Not sendClose, which refuses most of the codes that a server may send.
+        self.sendCloseFrame(code=code, reasonUtf8=hangup.payload[2:] or None)  # type: ignore[no-untyped-call,unused-ignore]
 
     def _fail(self, message: Message) -> None:
         self._outgoing.clear()

@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
+from stream_proxy.mock.messages import Pause
+
 JSONObject: TypeAlias = dict[str, Any]
 
 EPOCH = 1_750_000_000
@@ -32,11 +34,13 @@ class Ending(Enum):
 class HTTPResponse:
     """A response to be sent: a body in one piece, or the events of a stream."""
 
-    body: bytes | Iterator[bytes]
+    body: bytes | Iterator[bytes | Pause]
     status: int = 200
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     ending: Ending = Ending.FINISH
+    paced: bool = True
+    """Keep the pauses of the body."""
 
 
 class MockError(Exception):

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Protocol
 
+from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.capturing import ExchangeCapture
 from stream_proxy.observe.record import Record
 
 #: How many finished requests are kept.
 RECENT = 500
+
+
+class RequestCapture(Protocol):
+    """Something that wants requests captured."""
+
+    def begin(
+        self, record: Record, target: bytes, version: bytes, fields: Iterable[RawHeader], origin: str
+    ) -> ExchangeCapture:
+        """Return the capture of a request whose head is in.
+
+        :param target: of the request, as it came.
+        :param version: of HTTP.
+        :param fields: the header fields.
+        :param origin: the upstream's.
+        """
 
 
 class Ledger:
@@ -26,6 +44,8 @@ class Ledger:
         self.recent: deque[Record] = deque(maxlen=RECENT)
         #: Called with each record that has ended.
         self.ended_hooks: list[Callable[[Record], None]] = []
+        #: Whoever wants the next request captured.
+        self.capture: RequestCapture | None = None
         self._numbers = count(1)
 
     def begin(self, rule: str) -> Record:
@@ -40,6 +60,9 @@ class Ledger:
         if record.upload is not None:
             record.received = record.upload.received
         record.silence = record.upload = record.cancel = None
+        if record.capture is not None:
+            record.capture.end()
+            record.capture = None
         self.live.pop(record.number, None)
         self.recent.append(record)
         for hook in self.ended_hooks:

@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.capturing import ExchangeCapture
 from stream_proxy.observe.kinds import APIKind, api_kind
 
 
@@ -105,6 +106,8 @@ class Record:
     silence: Silence | None = None
     upload: Upload | None = None
     cancel: Callable[[], None] | None = None
+    #: Keeps the exchange, if somebody wants that.
+    capture: ExchangeCapture | None = None
 
     def __init__(self, number: int, rule: str, began: float) -> None:
         self.number = number

@@ -16,6 +16,7 @@ from stream_proxy.errors import ConfigError
 from stream_proxy.observe.rows import Row
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.admin.access import AdminAccess
+from stream_proxy.service.admin.capture.routes import serve_capture
 from stream_proxy.service.admin.health import Status
 from stream_proxy.service.admin.service import AdminService
 from stream_proxy.service.configuration.loading import load_config
@@ -77,7 +78,7 @@ class MainService(StoppableService):
         if admin is None:
             return None
         listener = self._listeners[endpoint_of(admin)]
-        return AdminService(
+        service = AdminService(
             self._reactor,
             listener,
             AdminAccess(_keys(admin), admin.hosts, local=listener.local, port=listener.port),
@@ -86,6 +87,8 @@ class MainService(StoppableService):
             state=self._state,
             log=self._log,
         )
+        serve_capture(service.resource, self.serving.captures)
+        return service
 
     def status(self) -> Status:
         """Return the state of the process, for the admin port."""

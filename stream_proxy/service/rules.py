@@ -17,8 +17,12 @@ from stream_proxy.flows.resource import ProxyResource
 from stream_proxy.flows.resuming.resumption import LostCalls
 from stream_proxy.http.access import Access
 from stream_proxy.limits import Limits
+from stream_proxy.observe.capture.capture import Capture
 from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
+from stream_proxy.service.access import access_of
+from stream_proxy.service.admin.capture.local import LocalCapture
+from stream_proxy.service.admin.capture.options import CaptureOptions, capture_options
 from stream_proxy.service.admin.local import LocalSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
@@ -75,6 +79,7 @@ class Change:
     rules: list[RuleChange]
     retired: list[RuleService]
     grace: float
+    capture: CaptureOptions
 
 
 class RuleService:
@@ -103,7 +108,7 @@ class RuleService:
                 reactor=self._reactor,
                 limits=limits,
                 log=shared.log,
-                access=_access(rule),
+                access=access_of(rule),
                 route=rule.route,
                 ledger=shared.ledger,
                 name=rule_name(rule),
@@ -190,6 +195,9 @@ class ProxyService(Service):
         self.shared = Shared(reactor, log, Ledger(reactor.seconds), lost)
         #: The requests under way, for the admin port.
         self.source = LocalSource(self.shared.ledger)
+        self._capture = Capture(self.shared.ledger, **capture_options(config))
+        #: Whole exchanges, for the admin port.
+        self.captures = LocalCapture(reactor, self._capture)
         #: What is served, by endpoint.
         self.rules = {endpoint_of(rule): self._make(config, rule, listeners) for rule in config.rules}
         #: Services of removed rules that still have requests, with the Deferreds of their ends.
@@ -228,6 +236,7 @@ class ProxyService(Service):
 
         :raises ConfigError: as for :meth:`reload`.
         """
+        capture = capture_options(config)
         services: dict[str, RuleService] = {}
         changes: list[RuleChange] = []
         try:
@@ -242,7 +251,7 @@ class ProxyService(Service):
                     change.port.stopListening()
             raise
         retired = [service for endpoint, service in self.rules.items() if endpoint not in services]
-        return Change(services, changes, retired, config.shutdown_grace_seconds)
+        return Change(services, changes, retired, config.shutdown_grace_seconds, capture)
 
     def apply(self, change: Change) -> None:
         """Do what was planned."""
@@ -250,6 +259,7 @@ class ProxyService(Service):
         for each in change.rules:
             each.service.apply(each)
         self.rules, self._grace = change.services, change.grace
+        self._capture.change(**change.capture)
         for service in change.retired:
             self._retire(service)
 
@@ -283,10 +293,3 @@ class ProxyService(Service):
         """Stop listening, let running requests end, close everything."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
-
-
-def _access(rule: Rule) -> Access:
-    source = rule.upstream_key
-    clients = rule.client_keys.read() if rule.client_keys is not None else []
-    own, header = (source.read()[0], source.header) if source is not None else (None, None)
-    return Access(clients, own, header, hosts=rule.hosts, origins=rule.origins)

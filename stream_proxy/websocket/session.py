@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import HTTPChannel
@@ -41,6 +42,13 @@ _NO_CODE = 1005
 _VANISHED = 1006
 
 
+class Seen(Protocol):
+    """Something that is shown what the peers send."""
+
+    def __call__(self, data: bytes, *, sent: bool) -> None:
+        """Take bytes; the client sent them, or else the upstream."""
+
+
 class Session:
     """One open WebSocket, until both of its connections have ended.
 
@@ -66,6 +74,8 @@ class Session:
         self._client: Side[HTTPChannel] = Side(request.channel, masked=False)
         self._upstream = Side(upstream, masked=True)
         self._ended = ended
+        #: Called with the bytes that came from a peer, if somebody wants to see them.
+        self.seen: Seen | None = None
         #: The close code and the problem, for the log.
         self._code: int | None = None
         self._problem: str | None = None
@@ -76,17 +86,18 @@ class Session:
         client, upstream = self._client, self._upstream
         channel, connection = client.connection, upstream.connection
         assert channel is not None and connection is not None
-        from_client = _take_over(channel, partial(self._relay, client, upstream), self.shut_down)
-        from_upstream = connection.take_over(partial(self._relay, upstream, client), self._upstream_lost)
+        relay = self._relay if self.seen is None else self._show
+        from_client = _take_over(channel, partial(relay, client, upstream), self.shut_down)
+        from_upstream = connection.take_over(partial(relay, upstream, client), self._upstream_lost)
         send_promptly(channel.transport)
         send_promptly(connection.transport)
         client.consume(upstream)
         upstream.consume(client)
         client.resumeProducing()
         if from_upstream:
-            self._relay(upstream, client, from_upstream)
+            relay(upstream, client, from_upstream)
         if from_client:
-            self._relay(client, upstream, from_client)
+            relay(client, upstream, from_client)
         if self._ping_seconds:
             self._ping(client, upstream, "client")
             self._ping(upstream, client, "upstream")
@@ -135,6 +146,12 @@ class Session:
             target.close_sent = close
         if close is not None:
             self._settle(close)
+
+    def _show(self, source: Side[Connection], target: Side[Connection], data: bytes) -> None:
+        """Relay `data` that somebody wants to see."""
+        if self.seen is not None:
+            self.seen(data, sent=source is self._client)
+        self._relay(source, target, data)
 
     def _upstream_lost(self) -> None:
         self._upstream.lost()

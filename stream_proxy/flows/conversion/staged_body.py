@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import APIError
+from stream_proxy.flows.capturing import seen
 from stream_proxy.flows.conversion.aggregation import Aggregation, JSONAggregation, StreamAggregation
 from stream_proxy.flows.conversion.call import Call
 from stream_proxy.flows.conversion.inspection import Inspection
@@ -17,11 +18,15 @@ from stream_proxy.http.body_kind import BodyKind, media_type
 from stream_proxy.http.content_coding import content_codings, decoder_for
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.limits import Limits
+from stream_proxy.observe.record import Record
 from stream_proxy.upstream.response import UpstreamResponse
 
 
 class StagedCall(Protocol):
     """Call that a staged body answers."""
+
+    #: Its record.
+    record: Record
 
     @property
     def has_answered(self) -> bool:
@@ -86,7 +91,8 @@ class StagedBody:
         self._stage: Inspection | Aggregation | None = Inspection(
             response.status, media, codings, readable=self._content is not None, thorough=thorough
         )
-        self._paced: PacedBody | None = PacedBody(clock, response, self._read, self._ended, owner.broken)
+        read = seen(owner.record, response, self._read)
+        self._paced: PacedBody | None = PacedBody(clock, response, read, self._ended, owner.broken)
 
     @property
     def held(self) -> list[bytes]:

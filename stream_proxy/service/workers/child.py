@@ -116,11 +116,15 @@ class Worker:
         """Show the parent the requests, from the first time on that it wants to see them."""
         if command.observe is None or self._observation is not None:
             return
+        from stream_proxy.service.admin.access import Guard
+        from stream_proxy.service.admin.capture.routes import serve_capture
         from stream_proxy.service.admin.worker import ObservationPort
 
         self._observation = ObservationPort(
             self._reactor, command.observe, service.source, RequestLog(command.log_level)
         )
+        # Nobody else can enter the socket's directory.
+        serve_capture(self._observation.resource, service.captures, Guard.KEY)
 
     def _stop(self) -> None:
         if not self._stopping:

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
+from stream_proxy.service.admin.capture.workers import WorkersCapture
 from stream_proxy.service.admin.remote import WorkersSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
@@ -64,6 +65,8 @@ class WorkersService(Service):
         self._directory = SocketDirectory(log)
         #: The requests of all workers, for the admin port.
         self.source = WorkersSource(reactor, self._directory.socket, config.workers)
+        #: Their whole exchanges.
+        self.captures = WorkersCapture(self.source, config.workers)
         self._slots = [
             WorkerSlot(
                 reactor,
