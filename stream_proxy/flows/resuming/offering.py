@@ -1,8 +1,8 @@
 """Offering: the answers that this process keeps, for the retries that came to another one.
 
 The other process names a call by its digest. If it is kept here, a head goes out at once; the result follows
-when it is there: a line of JSON with status and fields, and the body. A connection that ends earlier says that
-the retry's client has left, too.
+when it is there: a line of JSON with status and fields, and the body. An earlier end of the connection means
+that the client of the retry has left, too.
 """
 
 from __future__ import annotations
