@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from stream_proxy.waiting.identity import Identity
@@ -43,6 +44,8 @@ class Orphans(Generic[K]):
         self.most_bytes = most_bytes
         #: What they hold together.
         self.held = 0
+        #: Called with a digest when the first orphan of it is there, and when the last one is gone.
+        self.announce: Callable[[bytes, bool], None] | None = None
         self._orphans: dict[bytes, list[K]] = {}
         self._of_one: Counter[bytes] = Counter()
         self._expired: OrderedDict[bytes, None] = OrderedDict()
@@ -73,8 +76,11 @@ class Orphans(Generic[K]):
         """Register an orphan that was admitted."""
         identity = orphan.identity
         assert identity.credential is not None
-        self._orphans.setdefault(identity.digest, []).append(orphan)
+        others = self._orphans.setdefault(identity.digest, [])
+        others.append(orphan)
         self._of_one[identity.credential] += 1
+        if len(others) == 1 and self.announce is not None:
+            self.announce(identity.digest, True)
 
     def find(self, identity: Identity) -> K | None:
         """Return the oldest orphan that a call repeats, and that no other retry has joined."""
@@ -96,6 +102,8 @@ class Orphans(Generic[K]):
             others.remove(orphan)
             if not others:
                 del self._orphans[identity.digest]
+                if self.announce is not None:
+                    self.announce(identity.digest, False)
             assert identity.credential is not None
             self._of_one[identity.credential] -= 1
             if not self._of_one[identity.credential]:
