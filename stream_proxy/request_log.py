@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 from twisted.logger import (
@@ -19,7 +20,15 @@ from twisted.python.failure import Failure
 from stream_proxy.errors import APIError
 from stream_proxy.printable import printable
 
-LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn, "error": LogLevel.error}
+LEVELS = {
+    "debug": LogLevel.debug,
+    "info": LogLevel.info,
+    "warn": LogLevel.warn,
+    "error": LogLevel.error,
+}
+# Python's name of a level.
+_ALIASES = {"warning": "warn"}
+_NAMESPACE = "stream_proxy"
 
 #: Format of entries whose text is ready, as that of each finished request is.
 _READY_FORMAT = "{line}"
@@ -52,9 +61,12 @@ class Outcome(msgspec.Struct, frozen=True):
         return cls(error.status, sent, error.for_log, code=str(error.code))
 
 
-def ready(text: str) -> dict[str, str]:
-    """Return the members of an event by which its text is `text`, whatever that holds."""
-    return {"log_format": _READY_FORMAT, "line": text}
+def ready(text: str, *, as_json: bool = False) -> dict[str, object]:
+    """Return the members of an event by which its text is `text`, whatever that holds.
+
+    :param as_json: `text` is a JSON object, to which time and level can be added.
+    """
+    return {"log_format": _READY_FORMAT, "line": text, "as_json": as_json}
 
 
 def ready_text(event: LogEvent) -> str | None:
@@ -68,53 +80,61 @@ def ready_text(event: LogEvent) -> str | None:
 class RequestLog:
     """Log of one service, which never holds a header value, a query, a body or a key.
 
-    :param level: the lowest of :data:`LEVELS` that is logged.
+    Identifiers of requests and traces are the exceptions: they come in headers.
+
+    :param level: the lowest of :data:`LEVELS` that is logged, unless :meth:`configure` says another.
     :param observer: receives the events.
     :raises ValueError: the level is unknown.
     """
 
     def __init__(self, level: str = "info", observer: ILogObserver = globalLogPublisher) -> None:
-        self.level = level
-        least = LEVELS.get(level.strip().lower())
+        self._default = level
+        self._predicate = LogLevelFilterPredicate()
+        self._observer = observer
+        self._log = Logger(namespace=_NAMESPACE, observer=FilteringLogObserver(observer, [self._predicate]))
+        #: What the entries of requests have in common.
+        self._common: LogEvent = {
+            "log_logger": self._log,
+            "log_namespace": _NAMESPACE,
+            "log_source": None,
+            "log_format": _READY_FORMAT,
+        }
+        self.configure()
+
+    def configure(self, level: str | None = None, *, as_json: bool = False) -> None:
+        """Log like that from now on.
+
+        :param level: ``None``: that of the constructor.
+        :param as_json: finished requests are JSON.
+        :raises ValueError: the level is unknown.
+        """
+        level = (level or self._default).strip().lower()
+        level = _ALIASES.get(level, level)
+        least = LEVELS.get(level)
         if least is None:
             raise ValueError(f"must be one of {', '.join(LEVELS)}")
-        #: Finished requests are logged at this level.
+        self.level = level
+        #: The lowest level that is logged.
+        self.least = least
+        self.as_json = as_json
+        #: Finished requests are logged at this level, and the steps of each.
         self.tells_requests = least <= LogLevel.info
-        predicate = LogLevelFilterPredicate(least)
-        self._observer = observer
-        self._log = Logger(namespace="stream_proxy", observer=FilteringLogObserver(observer, [predicate]))
+        self.tells_steps = least <= LogLevel.debug
+        self._predicate.setLogLevelForNamespace(_NAMESPACE, least)
 
-    def request(
-        self, method: bytes, path: bytes, origin: str, how: str, seconds: float, outcome: Outcome
-    ) -> None:
-        """Log a finished request in one line; `path` has no query."""
-        if not self.tells_requests:
-            return
-        verb, name = method.decode("ascii", "backslashreplace"), path.decode("ascii", "backslashreplace")
-        status, sent, milliseconds = outcome.status, outcome.sent, round(seconds * 1000)
-        detail = f", {outcome.detail}" if outcome.detail else ""
-        problem = f": {outcome.problem}" if outcome.problem else ""
-        line = f"{verb} {name} {status} {how} {origin} {sent} bytes {milliseconds} ms{detail}{problem}"
+    def entry(self, line: str, members: Mapping[str, object], *, debug: bool = False) -> None:
+        """Log an entry about a request, whose text or JSON is ready; the level has been looked at.
+
+        :param members: further members of the event.
+        """
         # Logger.emit takes three times as long, and formats of several fields are formatted slowly.
-        self._observer(
-            {
-                "log_logger": self._log,
-                "log_level": LogLevel.info,
-                "log_namespace": self._log.namespace,
-                "log_source": None,
-                "log_time": time.time(),
-                **ready(printable(line)),
-                "method": verb,
-                "path": name,
-                "status": status,
-                "how": how,
-                "origin": origin,
-                "sent": sent,
-                "milliseconds": milliseconds,
-                "detail": detail,
-                "problem": problem,
-            }
-        )
+        event = self._common.copy()
+        event["log_level"] = LogLevel.debug if debug else LogLevel.info
+        event["log_time"] = time.time()
+        event["line"] = line if self.as_json else printable(line)
+        event["as_json"] = self.as_json
+        event.update(members)
+        self._observer(event)
 
     def info(self, message: str) -> None:
         """Log a notice."""

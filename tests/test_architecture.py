@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": set(),
     "observe": {"http"},
     "waiting": {"http"},
-    "downstream": {"http", "transport"},
+    "downstream": {"http", "observe", "transport"},
     "upstream": {"http", "transport"},
     "websocket": {"downstream", "http", "transport", "upstream"},
     "flows": {"aggregate", "downstream", "http", "observe", "transport", "upstream", "waiting", "websocket"},

@@ -102,6 +102,11 @@ class ChunkWriter:
         return (yield from held.delta(text, reading.may_repeat, reading.may_grow))
 
     @property
+    def usage(self) -> JSONObject | None:
+        """OpenAI's usage, if the service has given a count."""
+        return openai_usage(self._usage) if self._usage else None
+
+    @property
     def uncounted(self) -> bool:
         """Whether the service's usage has no known count in it."""
         return bool(self._usage) and openai_usage(self._usage) is None

@@ -20,6 +20,8 @@ from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.content_coding import ContentDecoder, content_codings, decoder_for
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.record import Phase, Record
+from stream_proxy.observe.usage import usage_of
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 
@@ -56,6 +58,7 @@ class AdapterCall(UpstreamCall):
         self._output: StreamOutput | JSONOutput | None = None
 
     def begin(self) -> None:
+        self.record.name_model(self._chat.model)
         call = self._dialect.request(self._chat.body, self.exchange.fields)
         self.ask(call.method, call.target, call.headers, call.body)
 
@@ -105,7 +108,8 @@ class AdapterCall(UpstreamCall):
 
     def _read(self, data: bytes) -> Iterator[int]:
         """Yield the steps of the work on a part of the service's body, as it came."""
-        self.touch()
+        now, record = self.touch(), self.record
+        record.read += len(data)
         most = _MOST_DECODED + _MOST_RATIO * len(data)
         try:
             for piece in self._content.pieces(data) if self._content is not None else ():
@@ -120,6 +124,7 @@ class AdapterCall(UpstreamCall):
                     self._take_refusal(piece)
                 else:
                     yield from self._take(self._translation.steps(piece))
+                    _note_events(record, self._translation, now)
         except APIError:
             if self._translation is not None:
                 raise
@@ -165,6 +170,7 @@ class AdapterCall(UpstreamCall):
         if ended or translation.complete:
             self._warn(translation.remarks())
         if translation.complete:
+            _note_events(self.record, translation, self.exchange.clock.seconds())
             for cost in output.steps():
                 yield cost
                 self.touch()
@@ -197,7 +203,7 @@ class AdapterCall(UpstreamCall):
         output = self._output
         if isinstance(output, StreamOutput) and output.begun:
             output.fail(error)
-            self.close(Outcome(200, self.sent, error.for_log))
+            self.close(Outcome(200, self.sent, error.for_log, code=str(error.code)))
             return
         upstreams = self.response.headers if self.response is not None else ()
         retry = [(name, value) for name, value in upstreams if name.lower() in _RETRY]
@@ -227,3 +233,15 @@ class AdapterCall(UpstreamCall):
 
     def _redacted(self, text: str) -> str:
         return self.upstream.access.redacted(self._dialect.redacted(text))
+
+
+def _note_events(record: Record, translation: Translation, now: float | None) -> None:
+    """Note what has come, and once the response is complete its usage."""
+    events = translation.content_payloads
+    if events > record.events:
+        record.last_event = now
+        if record.first_event is None:
+            record.first_event, record.phase = now, Phase.STREAMING
+        record.events = events
+    if translation.complete:
+        record.usage = usage_of(translation.usage)

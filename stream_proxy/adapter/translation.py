@@ -47,6 +47,8 @@ class Translation:
         self._decoder = decoder
         self._writer = writer
         self._payloads = 0
+        #: How many payloads have held some text, reasoning or tool call.
+        self.content_payloads = 0
         self._progress = reader.progress()
         self._outlines = Outlines()
         self._structured = False
@@ -92,6 +94,11 @@ class Translation:
             )
         yield from self._finish()
 
+    @property
+    def usage(self) -> JSONObject | None:
+        """OpenAI's usage, if the service has given a count."""
+        return self._writer.usage
+
     def remarks(self) -> list[str]:
         """Return what the configuration seems to have wrong, now that the stream has ended."""
         self._progress.uncounted = self._progress.uncounted or self._writer.uncounted
@@ -127,6 +134,8 @@ class Translation:
                     "name it in the adapter's skipPayloads.",
                     ErrorCode.UPSTREAM_MALFORMED,
                 )
+            if reading.text or reading.reasoning or reading.tool_calls or reading.replacement:
+                self.content_payloads += 1
             self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
                 yield (STEP_COST, b"") if chunk is None else _step(chunk)

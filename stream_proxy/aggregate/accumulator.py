@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stream_proxy.aggregate.budget import ValueBudget
+from stream_proxy.aggregate.reading.content_count import ContentCount
 from stream_proxy.aggregate.sse import ServerSentEvent
 from stream_proxy.aggregate.stream_errors import find_error
 from stream_proxy.error_codes import ErrorCode
@@ -26,6 +27,9 @@ class EventAccumulator:
     A large result takes long to put together. With `by_steps` the terminal event only begins that, and
     whoever feeds it goes through the `steps` then, before there is a result; and after what was fed through
     the `pending` ones.
+
+    Beside the result there is what a log wants to know: how many events brought some of it, and what model
+    and usage the stream `reported`, as decoded JSON.
     """
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
@@ -37,6 +41,10 @@ class EventAccumulator:
         self._steps: Iterator[int] | None = None  # what is left to do after the terminal event
         self._pending: Iterator[int] | None = None  # the rest of the work on what was fed
         self._failure: APIError | None = None
+        #: Counts the events that brought something of the result.
+        self.content = ContentCount()
+        #: The model and the usage that the stream gives, once it is complete; ``None`` where it gives none.
+        self.reported: tuple[object, object] = (None, None)
 
     @property
     def complete(self) -> bool:

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from stream_proxy.aggregate.accumulator import EventAccumulator
 from stream_proxy.aggregate.arguments import Arguments
 from stream_proxy.aggregate.budget import LIGHT_BYTES
-from stream_proxy.aggregate.choice import Choice, assembled, completion, completion_by_steps, size_by_steps
+from stream_proxy.aggregate.choice import (
+    Choice,
+    assembled,
+    completion,
+    completion_by_steps,
+    reported_in,
+    size_by_steps,
+    speak_in,
+)
 from stream_proxy.aggregate.merge import LONG, Object, overlay
 from stream_proxy.aggregate.reading.argument_reader import ArgumentReader, Outline
 from stream_proxy.aggregate.sse import ServerSentEvent
@@ -175,6 +183,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
                 top[key] = value
 
     def _add_choices(self, entries: list[object]) -> None:
+        self.content.add(speak_in(entries))
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 continue
@@ -202,6 +211,7 @@ class ChatCompletionsAccumulator(EventAccumulator):
         self._finish()
 
     def _finish(self) -> None:
+        self.reported = reported_in(self._top, self._choices)
         if self._fed > _SMALL:
             self._steps = self._finishing()
             return

@@ -147,6 +147,28 @@ def place_usage(top: Object, usages: list[object]) -> None:
             overlay(top["usage"], usage)
 
 
+def speak_in(entries: list[object]) -> bool:
+    """Report whether one of a chunk's ``choices`` holds more than a role and the end."""
+    for entry in entries:
+        if isinstance(entry, dict):
+            delta = entry.get("delta")
+            if isinstance(delta, dict):
+                for key, value in delta.items():
+                    if value and key != "role" and key != PADDING:
+                        return True
+            if entry.get("text") or entry.get("message"):
+                return True
+    return False
+
+
+def reported_in(top: Object, choices: dict[int, Choice]) -> tuple[object, object]:
+    """Return the model and the usage of a completion, wherever the latter is."""
+    groq = top.get("x_groq")
+    usages = [top.get("usage"), *(choice.usage() for choice in choices.values())]
+    usages.append(groq.get("usage") if isinstance(groq, dict) else None)
+    return top.get("model"), next((usage for usage in usages if isinstance(usage, dict)), None)
+
+
 def _extend(target: Object, key: str, value: object) -> None:
     """Lay `value` over the member under `key`, but extend an array by an array."""
     old = target.get(key)

@@ -69,6 +69,7 @@ class ResponseAccumulator(EventAccumulator):
             if b"\n" in data or not self.defer(b"event: %b\ndata: %b\n\n" % (kind.encode(), data)):
                 self._add_deferred()
                 self._items.take(kind, [data])
+                self.content.add_kind(kind)
                 self._bound()
             return
         done(self._processing(event))
@@ -84,6 +85,7 @@ class ResponseAccumulator(EventAccumulator):
         except ValueError:
             return
         yield from self._items.add_long(event.event, members, event.data)
+        self.content.add_kind(event.event)
         self._bound()
 
     def _processing(self, event: ServerSentEvent) -> Steps[None]:
@@ -125,6 +127,7 @@ class ResponseAccumulator(EventAccumulator):
         elif kind in ITEM_EVENTS:
             self._add_deferred()
             yield from self._items.add_long(kind, members, data)
+            self.content.add_kind(kind)
             self._bound()
         elif names_error(kind):
             raise (yield from _reported(data))
@@ -143,6 +146,7 @@ class ResponseAccumulator(EventAccumulator):
             if not self._has_room(size):
                 return False
         self._deferred.append(block)
+        self.content.add_block(block)
         self.deferred_bytes = size
         if size > _MOST_DEFERRED:
             self._add_deferred()
@@ -156,6 +160,7 @@ class ResponseAccumulator(EventAccumulator):
 
     def _add_deferred(self) -> None:
         """Add the events that are kept undecoded to the items."""
+        self.content.settle()
         blocks, self._deferred, self.deferred_bytes = self._deferred, [], 0
         for block in blocks:
             lines = (block if block.isascii() else valid_utf8(block)).split(b"\n")
@@ -188,6 +193,8 @@ class ResponseAccumulator(EventAccumulator):
             error = response_error(reported, event="failed", beside=beside)
             if error is not None:
                 raise error
+        self.reported = value_of(response, "model"), value_of(response, "usage")
+        self.content.settle(value_of(members, "sequence_number"))
         if _NO_OUTPUT.fullmatch(response.get("output", _NULL)):
             self._add_deferred()
             if self._items.count:
@@ -224,6 +231,7 @@ class ResponseAccumulator(EventAccumulator):
 
     def _release(self) -> None:
         self._items = ResponseItems()
+        self.content.settle()
         self._deferred = []
 
 

@@ -16,6 +16,7 @@ from stream_proxy.downstream.pipeline import Pipeline
 from stream_proxy.downstream.stall import Outbox, StalledError
 from stream_proxy.downstream.strict_channel import StrictChannel
 from stream_proxy.downstream.time_limits import IdleLimit
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.limits import Limits
 from stream_proxy.transport.dead_path import Path
@@ -50,8 +51,8 @@ class ChannelSite(Protocol):
     def channel_lost(self, channel: DownstreamChannel) -> None:
         """Forget a connection."""
 
-    def tell(self, channel: DownstreamChannel, how: str, status: int, problem: str) -> None:
-        """Log the end of a connection that is no request's."""
+    def tell(self, channel: DownstreamChannel, how: str, status: int, code: str | int, problem: str) -> None:
+        """Note the end of a connection that is no request's."""
 
 
 class DownstreamChannel(StrictChannel):
@@ -195,7 +196,7 @@ class DownstreamChannel(StrictChannel):
             return
         self._closing.reason = Failure(error)
         if not self.requests:  # else the log line of the request says so
-            self.site.tell(self, "dropped", 499, str(error))
+            self.site.tell(self, "dropped", 499, ErrorCode.CLIENT_STALLED.code, str(error))
         self.abort()
 
     def check(self, now: float) -> None:
@@ -214,7 +215,7 @@ class DownstreamChannel(StrictChannel):
         if not started:
             self.transport.write(last_response(error))
         if not known and self._turned_away is None:
-            self.site.tell(self, "refused", error.status, error.for_log)
+            self.site.tell(self, "refused", error.status, error.code, error.for_log)
         self._close(linger=True)
 
     # What the site asks for

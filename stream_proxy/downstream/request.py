@@ -14,6 +14,7 @@ from stream_proxy.downstream.lean_request import LeanRequest
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.strict_channel import StrictChannel, StrictSite
 from stream_proxy.http.headers import RawHeader, raw_headers
+from stream_proxy.transport.peer import peer_host
 
 
 def request_fields(request: server.Request) -> list[RawHeader]:
@@ -21,6 +22,14 @@ def request_fields(request: server.Request) -> list[RawHeader]:
     if isinstance(request, ProxyRequest):
         return request.raw_fields
     return raw_headers(request.requestHeaders.getAllRawHeaders())
+
+
+def client_address(request: server.Request) -> str:
+    """Return the client's address without its port, that of the PROXY protocol where it is spoken."""
+    channel = request.channel
+    if isinstance(channel, StrictChannel):
+        return channel.client_address
+    return peer_host(None if channel is None else channel.transport)
 
 
 def is_framed(request: server.Request) -> bool:

@@ -16,7 +16,10 @@ from stream_proxy.downstream.stall import StallWatch
 from stream_proxy.errors import too_many_connections
 from stream_proxy.http.target import origin_form
 from stream_proxy.limits import Limits
-from stream_proxy.request_log import Outcome, RequestLog
+from stream_proxy.observe.ledger import Ledger
+from stream_proxy.observe.log_entries import log_request
+from stream_proxy.observe.record import Record
+from stream_proxy.request_log import RequestLog
 from stream_proxy.transport.ways import plain_ways
 
 #: Connections beyond the limit that may stay long enough to get an error.
@@ -102,12 +105,19 @@ class ProxySite(server.Site):
     def log(self, request: object) -> None:
         """Do nothing: Twisted's access log would print queries and ``Referer``."""
 
-    def tell(self, channel: DownstreamChannel, how: str, status: int, problem: str) -> None:
-        """Log the end of a connection that is no request's."""
-        target = origin_form(getattr(channel, "_path", b"")) or b"-"
-        method = getattr(channel, "_command", b"-")
-        outcome = Outcome(status, 0, problem)
-        self._log.request(method, target.partition(b"?")[0], "-", how, 0.0, outcome)
+    def tell(self, channel: DownstreamChannel, how: str, status: int, code: str | int, problem: str) -> None:
+        """Note the end of a connection that is no request's."""
+        # That of a resource with an upstream, which has one.
+        ledger: Ledger | None = getattr(self.resource, "ledger", None)
+        name = getattr(self.resource, "name", "-")
+        record = Record(0, name, 0.0) if ledger is None else ledger.begin(name)
+        record.method = getattr(channel, "_command", b"-")
+        record.path = (origin_form(getattr(channel, "_path", b"")) or b"-").partition(b"?")[0]
+        record.client, record.mode = channel.client_address, how
+        record.status, record.code, record.problem = status, str(code), problem
+        if ledger is not None:
+            ledger.end(record)
+        log_request(self._log, record)
 
     def drain(self, seconds: float | None) -> Deferred[None]:
         """Close idle connections now, and the others when their request is done.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -27,6 +27,7 @@ from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
 from stream_proxy.limits import Limits
 from stream_proxy.transport.eager_write import allow_reads
+from stream_proxy.transport.peer import peer_host
 
 #: Errors for clients that speak another protocol.
 _SPOKEN = {
@@ -46,8 +47,8 @@ class StrictSite(Protocol):
     def getResourceFor(self, request: server.Request) -> IResource:
         """Find the resource that `request` is for."""
 
-    def tell(self, channel: Any, how: str, status: int, problem: str) -> None:
-        """Log the end of a connection that is no request's."""
+    def tell(self, channel: Any, how: str, status: int, code: str | int, problem: str) -> None:
+        """Note the end of a connection that is no request's."""
 
 
 class StrictChannel(HoldingChannel):
@@ -64,6 +65,11 @@ class StrictChannel(HoldingChannel):
     used = False
     #: The request that is read is to be rendered once the channel has switched to its body.
     _head_in = False
+
+    @cached_property
+    def client_address(self) -> str:
+        """The client's address, which the PROXY protocol may tell only after the connection is made."""
+        return peer_host(self.transport)
 
     @property
     def is_closing(self) -> bool:
@@ -168,7 +174,9 @@ class StrictChannel(HoldingChannel):
         return b"close" not in tokens and not self.site.draining
 
     def _handshake_late(self, seconds: float) -> None:
-        self.site.tell(self, "dropped", 408, f"The TLS handshake took longer than {seconds:g} seconds.")
+        code = ErrorCode.REQUEST_HEAD_TIMEOUT
+        problem = f"The TLS handshake took longer than {seconds:g} seconds."
+        self.site.tell(self, "dropped", code.status, code.code, problem)
         self.abort()
 
     @property

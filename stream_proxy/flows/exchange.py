@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from stream_proxy.downstream.request import request_fields, when_gone
+from stream_proxy.downstream.request import client_address, request_fields, when_gone
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
@@ -23,8 +23,12 @@ from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.target import authority, climbing_target, climbs, origin_form
 from stream_proxy.http.url import local_locations
 from stream_proxy.limits import Limits
+from stream_proxy.observe.log_entries import log_received, log_request
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.upstream.client import Upstream
+
+# What is kept of a code: the upstream may have chosen it.
+_MOST_CODE = 64
 
 
 class Flow(Protocol):
@@ -65,13 +69,16 @@ class Exchange:
         self.own_headers = resource.access.cors(self.fields) if cors else []
         #: The record of the request, which the flow fills.
         self.record = record = resource.ledger.begin(resource.name)
-        record.method, record.mode = request.method, mode
+        record.method, record.mode, record.origin = request.method, mode, resource.upstream.url.origin
+        record.client = client_address(request)
         record.path = (origin_form(request.uri) or b"-").partition(b"?")[0]
         record.request_fields = self.fields
         record.upload = getattr(request, "body", None)
         record.cancel = self.abandon
         if resource.ledger.capture is not None:
             begin_capture(resource.ledger.capture, record, request, resource.upstream.url.origin)
+        if resource.log.tells_steps:
+            log_received(resource.log, record)
         self._flow: Flow | None = None
         self._collection: BodyCollection | None = None
         self._dropped: str | None = None
@@ -206,19 +213,13 @@ class Exchange:
         if outcome.status == 404 and flow is not None:
             resource.not_found(_mount(self.request)[1].partition(b"?")[0])
         record.status, record.sent = outcome.status, outcome.sent
-        record.code, record.problem, record.detail = outcome.code, outcome.problem, outcome.detail
+        record.problem, record.detail = outcome.problem, outcome.detail
+        if outcome.code is not None:
+            record.code = outcome.code[:_MOST_CODE]
         if record.capture is not None:
             untap(self.request)
         resource.ledger.end(record)
-        if resource.log.tells_requests:
-            resource.log.request(
-                record.method,
-                record.path,
-                resource.upstream.url.origin,
-                record.mode,
-                (record.ended or 0.0) - record.began,
-                outcome,
-            )
+        log_request(resource.log, record)
 
     def _broken(self, failure: Failure) -> None:
         if isinstance(failure.value, APIError):

@@ -14,10 +14,13 @@ from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.record import Phase
+from stream_proxy.observe.stream_watch import StreamWatch
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
 
 _NO_LENGTH_STATUS = (204, 304)
+# The longest media type that is looked for.
+_MEDIA_BYTES = len(b"text/event-stream")
 
 
 @implementer(IPushProducer)
@@ -34,6 +37,7 @@ class RelayingCall(UpstreamCall):
         #: The response is on its way to the client, to whom nothing else can be said any more.
         self.relaying = False
         self._paused = False
+        self._watch: StreamWatch | None = None
 
     @property
     def sent(self) -> int:
@@ -48,7 +52,11 @@ class RelayingCall(UpstreamCall):
         :param held: the part of the body that was taken already; if there is any, the body flows.
         """
         self.relaying = True
-        self.record.phase = Phase.STREAMING
+        record = self.record
+        record.recount = self._recount_relayed
+        watch = self._watch = self._watch_over(response)
+        if watch is None:
+            record.phase = Phase.STREAMING
         request = self.request
         fields = list(headers)
         if response.length is not None and response.status not in _NO_LENGTH_STATUS:
@@ -74,9 +82,11 @@ class RelayingCall(UpstreamCall):
 
     def body_received(self, data: bytes) -> None:
         """Pass on a part of the body."""
-        if self._timer is not None:
-            self._timer.touch()
+        timer = self._timer
+        now = None if timer is None else timer.touch()
         self.record.sent += len(data)
+        if self._watch is not None:
+            self._watch.feed(data, now)
         self.request.write(data)
 
     def body_ended(self, error: APIError | None) -> None:
@@ -88,7 +98,16 @@ class RelayingCall(UpstreamCall):
                 request.finish()
             else:
                 break_off(request)
-        self.close(Outcome(request.code, self.record.sent, error.message if error is not None else None))
+        watch, record = self._watch, self.record
+        code = problem = None
+        if error is not None:
+            code, problem = str(error.code), error.message
+        if watch is not None:
+            watch.end()
+            record.usage = watch.usage
+            if error is None and watch.problem is not None:
+                code, problem = watch.problem, "the upstream reported an error in its stream"
+        self.close(Outcome(request.code, record.sent, problem, code=code))
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -123,6 +142,33 @@ class RelayingCall(UpstreamCall):
             self._break_off(client_stalled(seconds))
         else:
             self._break_off(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))
+
+    def _watch_over(self, response: UpstreamResponse) -> StreamWatch | None:
+        """Return a watch over a response that may tell of tokens, if that is wanted."""
+        kind = self.record.kind
+        wanted = self.exchange.resource.ledger.watches and 200 <= response.status < 300
+        if not wanted or not StreamWatch.knows(kind):
+            return None
+        media = b""
+        for name, value in response.headers:
+            lower = name.lower()
+            if lower == b"content-type":
+                media = value[:_MEDIA_BYTES].lower()
+            elif lower == b"content-encoding" and value != b"identity":
+                return None
+        if media.startswith(b"text/event-stream"):
+            return StreamWatch(kind, streams=True)
+        return StreamWatch(kind, streams=False) if media.startswith(b"application/json") else None
+
+    def _recount_relayed(self) -> None:
+        record, watch = self.record, self._watch
+        record.read = record.sent
+        if watch is None:
+            return
+        record.name_model(watch.model)
+        if watch.first is not None:
+            record.events, record.first_event, record.last_event = watch.events, watch.first, watch.last
+            record.phase = Phase.STREAMING
 
     def _break_off(self, error: APIError) -> None:
         """Drop the rest of the response."""

@@ -15,7 +15,17 @@ from twisted.web.server import Request
 from stream_proxy.downstream.request import is_framed
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError
-from stream_proxy.flows.conversion.call import IncludeUsage, Kind, call_of, call_to_convert, convertible_kind
+from stream_proxy.flows.conversion.call import (
+    IncludeUsage,
+    Kind,
+    Members,
+    call_of,
+    convertible_kind,
+    members_of,
+    model_of,
+    why_by_body,
+    why_by_head,
+)
 from stream_proxy.flows.conversion.convert import Conversion
 from stream_proxy.flows.conversion.fallbacks import Fallbacks
 from stream_proxy.flows.conversion.refusals import RefusalMemory
@@ -92,6 +102,9 @@ class ProxyResource(UpstreamResource):
                 update=identity.update,
             )
         else:
+            if request.method == b"POST":
+                why = why_by_head(target, fields) if kind is None else "API not converted"
+                exchange.record.why = why
             exchange.run(Relay(exchange, target, request_headers(fields), _body(request, self.clock)))
 
     def _decide(
@@ -107,16 +120,20 @@ class ProxyResource(UpstreamResource):
         if source is not None:
             exchange.run(Joining(exchange, source))
             return
+        fields: Members | None
         if isinstance(body, BodyPieces):
-            call = None if scan is None else call_of(kind, target, members(scan, body))
+            fields = None if scan is None else members(scan, body)
         else:
             try:
                 check_request(body, self.limits.max_request_values)
             except APIError as error:
                 exchange.fail(error)
                 return
-            call = call_to_convert(kind, target, body)
+            fields = members_of(body)
+        call, record = call_of(kind, target, fields), exchange.record
+        record.name_model(model_of(target, fields))
         if call is None:
+            record.why = why_by_body(kind, target, fields)
             exchange.run(Relay(exchange, target, request_headers(exchange.fields), body))
             return
         fallbacks = Fallbacks(

@@ -108,7 +108,8 @@ class UpstreamCall(ABC):
         """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
         record = self.record
         record.phase = Phase.HEAD
-        record.asked = self.touch()
+        now = self.touch()
+        record.asked = now if record.asked is None else record.asked
         if self._retrying is not None:
             method, target, headers, body = self._retrying.asked(method, target, headers, body)
         try:

@@ -14,6 +14,7 @@ from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.http.headers import RawHeader, raw_headers, request_headers, response_headers
 from stream_proxy.http.upgrade import without_handshake
+from stream_proxy.observe.record import Phase
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.tuning import tune
 from stream_proxy.upstream.response import UpstreamResponse
@@ -55,6 +56,7 @@ class WebSocketRelay(RelayingCall):
             self.exchange.clock, self._request_lines(), client.offers
         )
         handshake.decision.addCallbacks(self._decided, self._failed).addErrback(self.bug)
+        self.record.phase, self.record.asked = Phase.QUEUED, self.exchange.clock.seconds()
         connecting = self._connecting = self.upstream.connect(handshake.factory(), self._begun)
         connecting.addCallbacks(self._connected, self._failed).addErrback(self.bug)
 
@@ -90,6 +92,7 @@ class WebSocketRelay(RelayingCall):
         handshake, self._handshake = self._handshake, None
         if handshake is not None:
             handshake.abort()
+        self._recount()
         self._client = self._session = None
 
     # The handshakes
@@ -104,10 +107,12 @@ class WebSocketRelay(RelayingCall):
         return [*lines, b"Upgrade: websocket", b"Connection: Upgrade"]
 
     def _begun(self) -> None:
+        self.record.phase, self.record.connecting = Phase.CONNECTING, self.exchange.clock.seconds()
         self.limit(self.upstream.connect_seconds, self._too_slow)
 
     def _connected(self, protocol: object) -> None:
         self._connecting = None
+        self.record.phase, self.record.connected = Phase.HEAD, self.exchange.clock.seconds()
         if self._handshake is not None and self._handshake.transport is not None:
             tune(self._handshake.transport)
 
@@ -115,6 +120,7 @@ class WebSocketRelay(RelayingCall):
         handshake = self._handshake
         if self.ended or handshake is None:
             return
+        self.record.head = self.exchange.clock.seconds()
         if isinstance(decision, Accepted):
             self._open(decision, handshake)
             return
@@ -127,6 +133,7 @@ class WebSocketRelay(RelayingCall):
 
     def responded(self, response: UpstreamResponse) -> None:
         self.response = response
+        self.record.response_fields = response.headers
         self.relay(response, response.headers)
 
     def _failed(self, failure: Failure) -> None:
@@ -149,6 +156,8 @@ class WebSocketRelay(RelayingCall):
         headers = self.upstream.access.answer_headers(accepted.headers)
         channel.transport.write(client.accept(accepted.subprotocol, headers))
         self._client = None  # autobahn's part is over, and a WebSocket may be open for days
+        record = self.record
+        record.response_fields, record.phase, record.recount = headers, Phase.STREAMING, self._recount
         self._session = Session(
             self.exchange.clock,
             self.request,
@@ -161,6 +170,13 @@ class WebSocketRelay(RelayingCall):
             capture.response_head(101, b"Switching Protocols", _shown(accepted.subprotocol, headers))
             self._session.seen = capture.socket_part
         self._session.start()
+
+    def _recount(self) -> None:
+        session, record = self._session, self.record
+        if session is not None:
+            record.received, record.messages_up = session.up.octets, session.up.messages
+            record.read = record.sent = session.down.octets
+            record.messages_down = session.down.messages
 
 
 def _shown(subprotocol: str | None, headers: Iterable[RawHeader]) -> list[RawHeader]:

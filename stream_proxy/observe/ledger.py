@@ -34,10 +34,12 @@ class Ledger:
     """Records of all rules of a process.
 
     :param seconds: the reactor's clock.
+    :param watches: answers that are passed on are looked at for their tokens and their first content.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(self, seconds: Callable[[], float], *, watches: bool = True) -> None:
         self.seconds = seconds
+        self.watches = watches
         #: The requests under way, by number.
         self.live: dict[int, Record] = {}
         #: The last that have ended, the latest at the end.
@@ -57,9 +59,8 @@ class Ledger:
     def end(self, record: Record) -> None:
         """Note the end of a request; what it held is let go."""
         record.ended = self.seconds()
-        if record.upload is not None:
-            record.received = record.upload.received
-        record.silence = record.upload = record.cancel = None
+        record.refresh()
+        record.silence = record.upload = record.cancel = record.recount = None
         if record.capture is not None:
             record.capture.end()
             record.capture = None

@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
-from msgspec import Struct
-
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.capturing import ExchangeCapture
 from stream_proxy.observe.kinds import APIKind, api_kind
+from stream_proxy.observe.usage import Usage
+
+__all__ = ["Phase", "Record", "Silence", "Upload", "Usage"]
+
+# What is taken of an identifier or a name that somebody else chose.
+_MOST_CHARACTERS = 128
+_REQUEST_ID, _TRACE = b"x-request-id", b"traceparent"
+_ID_LENGTH, _TRACE_LENGTH = len(_REQUEST_ID), len(_TRACE)
 
 
 class Phase(Enum):
@@ -24,15 +30,6 @@ class Phase(Enum):
     FIRST_EVENT = "waiting for the first event"
     STREAMING = "streaming"
     CLIENT = "waiting for the client"
-
-
-class Usage(Struct, frozen=True):
-    """Tokens that an answer reports; ``None`` for a count that it does not have."""
-
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None
-    reasoning: int | None = None
 
 
 class Silence(Protocol):
@@ -66,10 +63,13 @@ class Record:
     :param began: when the head was in.
     """
 
-    # The request. The path has no query; `why` is the reason why a call of a convertible API is passed on.
-    method: bytes = b""
-    path: bytes = b""
-    client: str = ""
+    # The request. The path has no query; `client` is an address without a port, that of the PROXY protocol
+    # where it is spoken; `origin` is the upstream's; `why` is the reason why a call of a convertible API is
+    # passed on; `model` is what was asked for until the answer names its own.
+    method: bytes = b"-"
+    path: bytes = b"-"
+    client: str = "-"
+    origin: str = "-"
     mode: str = "passed"
     why: str | None = None
     model: str | None = None
@@ -89,12 +89,18 @@ class Record:
     #: The reasons of second attempts, in their order.
     attempts: tuple[str, ...] = ()
 
-    # Counts: bytes of the bodies from the client, from the upstream and to the client, and content events.
+    # Counts, of which `refresh` brings those that are not final up to date: bytes of the bodies from the
+    # client, from the upstream and to the client, events from the first one with content on, and
+    # a WebSocket's messages either way.
     received = 0
     read = 0
     sent = 0
     events = 0
+    messages_up = 0
+    messages_down = 0
     usage: Usage | None = None
+    #: The client got a head before there was a response, and spaces while it waited.
+    kept_alive = False
 
     # The end.
     status = 0
@@ -108,6 +114,8 @@ class Record:
     cancel: Callable[[], None] | None = None
     #: Keeps the exchange, if somebody wants that.
     capture: ExchangeCapture | None = None
+    #: Brings the counts of the flow up to date.
+    recount: Callable[[], None] | None = None
 
     def __init__(self, number: int, rule: str, began: float) -> None:
         self.number = number
@@ -118,3 +126,62 @@ class Record:
     def kind(self) -> APIKind:
         """The API that the path belongs to."""
         return api_kind(self.path)
+
+    @property
+    def request_id(self) -> str | None:
+        """The client's ``x-request-id``, else the upstream's."""
+        return self.identifiers()[0]
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the client's ``traceparent`` names (W3C Trace Context, section 3.2)."""
+        return self.identifiers()[1]
+
+    def identifiers(self) -> tuple[str | None, str | None]:
+        """Return the request's and the trace's, which are looked for only when somebody asks."""
+        request_id = trace_id = None
+        for name, value in self.request_fields:
+            size = len(name)
+            if size == _ID_LENGTH and request_id is None and name.lower() == _REQUEST_ID:
+                request_id = value
+            elif size == _TRACE_LENGTH and trace_id is None and name.lower() == _TRACE:
+                trace_id = value
+        if not request_id:
+            for name, value in self.response_fields:
+                if len(name) == _ID_LENGTH and name.lower() == _REQUEST_ID:
+                    request_id = value
+                    break
+        return (
+            request_id[:_MOST_CHARACTERS].decode("utf-8", "backslashreplace") if request_id else None,
+            _trace(trace_id) if trace_id else None,
+        )
+
+    @property
+    def abandoned_events(self) -> int:
+        """The events that the upstream had sent in vain when the client left."""
+        return self.events if self.status == 499 else 0
+
+    def name_model(self, name: object) -> None:
+        """Note the model, unless `name`, which is decoded JSON, is none."""
+        if isinstance(name, str) and name:
+            self.model = name[:_MOST_CHARACTERS]
+
+    def note_mode(self, why: str | None) -> None:
+        """Note that a call is converted, or `why` it is passed on; the first reason counts."""
+        if why is None:
+            self.mode, self.why = "converted", None
+        else:
+            self.mode, self.why = "passed", self.why or why
+
+    def refresh(self) -> None:
+        """Bring the counts up to date, of a request that goes on."""
+        if self.upload is not None:
+            self.received = self.upload.received
+        if self.recount is not None:
+            self.recount()
+
+
+def _trace(parent: bytes) -> str | None:
+    """Return the identifier of the trace in a ``traceparent``, ``None`` if it is malformed."""
+    parts = parent[:_MOST_CHARACTERS].decode("ascii", "replace").split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 and parts[1].isalnum() else None

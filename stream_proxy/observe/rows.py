@@ -34,7 +34,8 @@ def fixed(record: Record) -> Row:
 
 def moving(record: Record) -> Row:
     """Return what changes while a request runs."""
-    silence, upload = record.silence, record.upload
+    record.refresh()
+    silence = record.silence
     return {
         "mode": record.mode,
         "why": record.why,
@@ -42,7 +43,7 @@ def moving(record: Record) -> Row:
         "phase": record.phase.value,
         "firstEvent": _time(record.first_event),
         "events": record.events,
-        "received": record.received if upload is None else upload.received,
+        "received": record.received,
         "sent": max(record.sent, record.read),
         "touched": None if silence is None else _time(silence.touched),
         "limit": None if silence is None else silence.seconds,

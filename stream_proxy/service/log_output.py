@@ -8,16 +8,26 @@ import re
 import signal
 import stat
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from twisted.application.service import IService, MultiService
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEventAsClassicLogText, formatTime
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    eventAsText,
+    formatEventAsClassicLogText,
+    formatTime,
+)
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
+from stream_proxy.lenient_json import encode_json
+from stream_proxy.observe.log_entries import printable_json
 from stream_proxy.printable import printable
-from stream_proxy.request_log import LEVELS, RequestLog, ready_text
+from stream_proxy.request_log import RequestLog, ready_text
 from stream_proxy.transport.reactor import IReactor
 
 #: Whose entries quote what peers sent; what they are about is in the log already, in words of ours.
@@ -80,27 +90,43 @@ class LogFile:
 
 @implementer(ILogObserver)
 class LogOutput:
-    """Observer that writes entries of a level, with what is not printable escaped.
+    """Observer that writes entries as text or as JSON, with what is not printable escaped.
 
     :param stream: where to.
-    :param level: the lowest of :data:`~stream_proxy.request_log.LEVELS` that is written.
+    :param log: the log whose level and format hold for the entries of everything in the process.
     """
 
-    def __init__(self, stream: Stream, level: str = "info") -> None:
+    def __init__(self, stream: Stream, log: RequestLog) -> None:
         self.stream = stream
-        self._least = LEVELS[level.strip().lower()]
+        self._log = log
         self._second = -1
         self._second_text = ""
+        self._as_json = False
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
-        if level < self._least or _QUOTING.match(event.get("log_namespace") or ""):
+        if level < self._log.least or _QUOTING.match(event.get("log_namespace") or ""):
             return
-        text = self._text(event)
+        as_json = self._log.as_json
+        if as_json is not self._as_json:
+            self._as_json, self._second = as_json, -1
+        # With the end of the line, nothing would count as printable.
+        text = self._json(event) if as_json else printable(self._text(event), _LINES)
         if text:
-            # With the end of the line, nothing would count as printable.
-            self.stream.write(printable(text, _LINES) + "\n")
+            self.stream.write(text + "\n")
             self.stream.flush()
+
+    def _json(self, event: LogEvent) -> str:
+        """Return the entry of an event as a JSON object in one line, empty for an event without a text."""
+        level, when = event.get("log_level", LogLevel.info), event.get("log_time") or time.time()
+        head = f'{{"time":"{self._stamp(when)}.{int(when % 1 * 1000):03}Z","level":"{level.name}",'
+        line = ready_text(event)
+        if line and event.get("as_json"):
+            return head + line[1:]
+        text = line or eventAsText(event, includeTimestamp=False, includeSystem=False)
+        source = event.get("log_namespace") or "-"
+        members = encode_json({"event": "notice", "source": source, "message": text}).decode()
+        return head + printable_json(members[1:]) if text else ""
 
     def _text(self, event: LogEvent) -> str:
         """Return the entry of an event, without the end of its line, as Twisted formats it."""
@@ -119,12 +145,16 @@ class LogOutput:
             return formatTime(None)
         second = int(seconds)
         if second != self._second:
-            self._second, self._second_text = second, formatTime(second)
+            self._second = second
+            if self._as_json:
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            else:
+                self._second_text = formatTime(second)
         return self._second_text
 
 
-def log_output(options: Mapping[str, Any], level: str) -> LogOutput | None:
-    """Return the output that the options of ``twistd`` ask for; ``None`` if they name another kind.
+def log_output(options: Mapping[str, Any], log: RequestLog) -> LogOutput | None:
+    """Return the output of a log that the options of ``twistd`` ask for; ``None`` if they name another kind.
 
     Twisted's own would begin a new file after each megabyte, and at SIGUSR1 rename the one of the old name.
 
@@ -135,9 +165,9 @@ def log_output(options: Mapping[str, Any], level: str) -> LogOutput | None:
     foreground = options.get("nodaemon")
     name = options.get("logfile") or ("-" if foreground else "twistd.log")
     if name != "-":
-        return LogOutput(LogFile(name), level)
+        return LogOutput(LogFile(name), log)
     # A daemon has no such stream, and twistd has words for that.
-    return LogOutput(sys.stdout, level) if foreground else None
+    return LogOutput(sys.stdout, log) if foreground else None
 
 
 class LoggedService(MultiService):

@@ -53,6 +53,7 @@ class MainService(StoppableService):
         self._draining = False
         #: When the file was read again, and what was wrong with it.
         self._reloaded: tuple[float, str | None] | None = None
+        _configure(log, config)
         self._listeners = open_listeners(config, named)
         #: All TCP ports that we have listened on: workers may still be about to close them.
         self._ours = self._ports()
@@ -151,9 +152,12 @@ class MainService(StoppableService):
 
     def _change(self, config: Config) -> None:
         listeners = open_listeners(config, self._named, self._listeners, self._ours)
+        before = self._config
+        _configure(self._log, config)  # the level goes to the workers, too
         try:
             self.serving.reload(config, listeners)
         except BaseException:
+            _configure(self._log, before)
             for endpoint in listeners.keys() - self._listeners.keys():
                 listeners[endpoint].close()
             raise
@@ -189,3 +193,7 @@ def _keys(admin: Admin) -> list[bytes]:
         return [] if admin.key is None else admin.key.read()
     except ValueError as error:  # the configuration was valid, but the file may have changed since
         raise ConfigError(f"admin.key: {error}") from None
+
+
+def _configure(log: RequestLog, config: Config) -> None:
+    log.configure(config.log.level, as_json=config.log.format == "json")

@@ -25,6 +25,7 @@ from stream_proxy.service.admin.capture.local import LocalCapture
 from stream_proxy.service.admin.capture.options import CaptureOptions, capture_options
 from stream_proxy.service.admin.local import LocalSource
 from stream_proxy.service.configuration.types import Config, Rule
+from stream_proxy.service.drain_log import DrainLog
 from stream_proxy.service.listening import Listener, endpoint_of, stop_accepting
 from stream_proxy.service.naming import rule_name
 from stream_proxy.service.shared import Shared
@@ -192,7 +193,8 @@ class ProxyService(Service):
         self._grace = config.shutdown_grace_seconds
         lost = LostCalls(reactor, config.resume_max_calls, config.resume_max_bytes)
         #: What all rules use.
-        self.shared = Shared(reactor, log, Ledger(reactor.seconds), lost)
+        ledger = Ledger(reactor.seconds, watches=config.metrics.streams)
+        self.shared = Shared(reactor, log, ledger, lost)
         #: The requests under way, for the admin port.
         self.source = LocalSource(self.shared.ledger)
         self._capture = Capture(self.shared.ledger, **capture_options(config))
@@ -230,6 +232,7 @@ class ProxyService(Service):
         :raises ConfigError: a rule needs something that does not exist; then nothing has changed.
         """
         self.apply(self.plan(config, listeners))
+        self.shared.ledger.watches = config.metrics.streams
 
     def plan(self, config: Config, listeners: Mapping[str, Listener]) -> Change:
         """Do all of a reload that can fail.
@@ -282,12 +285,10 @@ class ProxyService(Service):
         retired = list(self._retired.items())
         for service, _ in retired:
             service.site.drain(self._grace)  # until now they had any time
-        await gatherResults(
-            [
-                *(Deferred.fromCoroutine(service.stop(self._grace)) for service in self.rules.values()),
-                *(stopping for _, stopping in retired),
-            ]
-        )
+        stops = [Deferred.fromCoroutine(service.stop(self._grace)) for service in self.rules.values()]
+        shared = self.shared
+        with DrainLog(shared.reactor, shared.log, shared.ledger.live):
+            await gatherResults([*stops, *(stopping for _, stopping in retired)])
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, let running requests end, close everything."""

@@ -23,7 +23,7 @@ from stream_proxy.downstream.response import is_taking
 from stream_proxy.request_log import Outcome
 from stream_proxy.transport.eager_write import send_promptly
 from stream_proxy.transport.timers import Timeout
-from stream_proxy.websocket.frames import Close
+from stream_proxy.websocket.frames import Close, FrameTracker
 from stream_proxy.websocket.pings import Pings
 from stream_proxy.websocket.side import Connection, Side
 from stream_proxy.websocket.upstream_handshake import UpstreamHandshake
@@ -80,6 +80,16 @@ class Session:
         self._code: int | None = None
         self._problem: str | None = None
         self._timeout = Timeout(clock)
+
+    @property
+    def up(self) -> FrameTracker:
+        """The frames of the client."""
+        return self._client.frames
+
+    @property
+    def down(self) -> FrameTracker:
+        """The frames of the upstream."""
+        return self._upstream.frames
 
     def start(self) -> None:
         """Take over both connections, and what has already come on them."""
@@ -224,7 +234,7 @@ class Session:
 
     def _end(self) -> None:
         self._timeout.stop()
-        up, down = self._client.frames, self._upstream.frames
+        up, down = self.up, self.down
         detail = (
             f"close {self._code or _VANISHED}, "
             f"{up.messages} messages {up.octets} bytes up, {down.messages} messages {down.octets} bytes down"

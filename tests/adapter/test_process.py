@@ -26,7 +26,7 @@ class AdapterProcessTests(ProcessTestCase):
         await process.line(f"listening on port {port} for {mock}\n")
         answer = await self.request(port, body=ASK)
         self.assertIn("hi", answer.json()["choices"][0]["message"]["content"])
-        await process.line(rf"POST {CHAT} 200 adapted {mock} \d+ bytes \d+ ms\n")
+        await process.line(rf"POST {CHAT} 200 adapted {mock} \d+ bytes \d+ ms \| ")
         process.signal("TERM")
         await process.ended()
         self.assert_ended_by(signal.SIGTERM, process)

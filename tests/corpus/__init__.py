@@ -18,6 +18,7 @@ from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.flows.conversion.aggregation import StreamAggregation
 from stream_proxy.flows.conversion.call import Kind, call_to_convert
 from stream_proxy.limits import Limits
+from stream_proxy.observe.record import Record
 
 HERE = Path(__file__).parent
 ANY = "$ANY"
@@ -78,7 +79,7 @@ def replayed(entry: Entry, reads: list[bytes], *, cut: bool = False) -> tuple[in
     kind = next(kind for kind in Kind if target.endswith(kind.value))
     call = call_to_convert(kind, target, entry.request)
     assert call is not None, f"{entry.name}: the request is not converted"
-    aggregation = StreamAggregation(call, Limits())
+    aggregation = StreamAggregation(call, Limits(), Record(0, "", 0.0))
     try:
         for read in reads:
             consume(aggregation.feed(read))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import stat
@@ -16,13 +17,25 @@ from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.observe.log_entries import log_received, log_request
+from stream_proxy.observe.record import Record
 from stream_proxy.printable import printable
-from stream_proxy.request_log import Outcome, RequestLog
+from stream_proxy.request_log import RequestLog
 from stream_proxy.service.log_output import LogFile, LogOutput, log_output
 from tests.support.twistd import ProcessTestCase, eventually, free_port
 
 #: Clears a terminal, and forges an entry.
 EVIL = "\x1b[2J\x9b\r\n2026-01-01 [stream_proxy#info] all is well\u2028\u202e"
+
+
+def ended(text: str | None = None) -> Record:
+    """Return the record of a request that has ended, with a text wherever somebody else chose it."""
+    record = Record(1, "main", 5.0)
+    record.method, record.path, record.ended, record.status, record.sent = b"GET", b"/x", 5.1, 200, 13
+    if text is not None:
+        record.model = record.problem = record.detail = record.code = text
+        record.request_fields = [(b"x-request-id", text.encode("utf-8", "surrogatepass"))]
+    return record
 
 
 def mode(path: Path) -> int:
@@ -114,7 +127,7 @@ class OutputTests(SynchronousTestCase):
     def written(self, level: str, *entries: tuple[str, str, str]) -> list[str]:
         """Return what is written of entries, each a namespace, a level and a text."""
         stream = io.StringIO()
-        publisher = LogPublisher(LogOutput(stream, level))
+        publisher = LogPublisher(LogOutput(stream, RequestLog(level)))
         for namespace, how, text in entries:
             getattr(Logger(namespace, observer=publisher), how)("{text}", text=text)
         return [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
@@ -143,7 +156,7 @@ class OutputTests(SynchronousTestCase):
     def test_traceback(self) -> None:
         """A traceback keeps its lines, which are indented."""
         stream = io.StringIO()
-        log = RequestLog(observer=LogPublisher(LogOutput(stream)))
+        log = RequestLog(observer=LogPublisher(LogOutput(stream, RequestLog())))
         try:
             raise ValueError(EVIL)
         except ValueError:
@@ -158,25 +171,34 @@ class OutputTests(SynchronousTestCase):
     def test_lines(self, text: str) -> None:
         """An entry of the request log is one printable line, whatever it quotes."""
         stream = io.StringIO()
-        log = RequestLog("debug", observer=LogPublisher(LogOutput(stream)))
-        log.request(b"GET", b"/x", "http://x", "passed", 0.1, Outcome(502, 0, text, text))
-        for tell in (log.info, log.warn, log.error):
-            tell(text)
+        settings = RequestLog("debug")
+        log = RequestLog("debug", observer=LogPublisher(LogOutput(stream, settings)))
+        for as_json in (False, True):
+            for each in (settings, log):
+                each.configure(as_json=as_json)
+            log_received(log, ended(text))
+            log_request(log, ended(text))
+            for tell in (log.info, log.warn, log.error):
+                tell(text)
         lines = stream.getvalue().split("\n")
-        self.assertEqual((len(lines), lines[4]), (5, ""))
+        self.assertEqual((len(lines), lines[-1]), (13, ""))
         self.assertTrue(all(line.isprintable() for line in lines))
+        entries = [json.loads(line) for line in lines[6:-1]]
+        levels = ["debug", "info", "debug", "info", "warn", "error"]
+        self.assertEqual([each["level"] for each in entries], levels)
+        self.assertEqual((entries[1]["model"], entries[1]["problem"]), (text, text))
 
     def test_as_twisted(self) -> None:
         """The entry of a request reads as Twisted's formatter writes it, second by second."""
         events: list[LogEvent] = []
         log = RequestLog(observer=events.append)  # type: ignore[arg-type]
-        log.request(b"GET", b"/x", "http://x", "passed", 0.1, Outcome(200, 13))
+        log_request(log, ended())
         log.info("a notice")
         request, notice = events
         self.assertLessEqual({*notice} - {"message"}, {*request})
         from_worker = {**request, "log_system": "worker 1", "log_level": LogLevel.warn, "line": "{a}\nb"}
         stream = io.StringIO()
-        output, expected = LogOutput(stream), ""
+        output, expected = LogOutput(stream, RequestLog()), ""
         for seconds in (5.2, 5.9, 6.0, 5.0, 1_800_000_000.7):
             for each in (request, notice, from_worker):
                 event = {**each, "log_time": seconds}
@@ -191,21 +213,21 @@ class OutputTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """Other kinds of logs are left to twistd; a daemon without a name has twistd's."""
-        self.assertIsNone(log_output({"logger": object()}, "info"))
-        self.assertIsNone(log_output({"syslog": True, "logfile": "x"}, "info"))
-        self.assertIsNone(log_output({"logfile": "-", "nodaemon": False}, "info"))
+        self.assertIsNone(log_output({"logger": object()}, RequestLog()))
+        self.assertIsNone(log_output({"syslog": True, "logfile": "x"}, RequestLog()))
+        self.assertIsNone(log_output({"logfile": "-", "nodaemon": False}, RequestLog()))
         path = self.mktemp()
         for options, expected in (
             ({"logfile": path}, path),
             ({"logfile": path, "nodaemon": True}, path),
             ({"nodaemon": False}, "twistd.log"),
         ):
-            output = log_output(options, "info")
+            output = log_output(options, RequestLog())
             assert output is not None and isinstance(output.stream, LogFile)
             self.assertEqual(output.stream.path, os.path.abspath(expected))
             output.stream.close()
             os.unlink(expected)
-        foreground: Any = log_output({"nodaemon": True}, "info")
+        foreground: Any = log_output({"nodaemon": True}, RequestLog())
         self.assertNotIsInstance(foreground.stream, LogFile)
 
 
@@ -255,6 +277,45 @@ class RotationTests(ProcessTestCase):
         await self.request(port, "GET", "/v1/after")
         await process.line("GET /v1/after")
         self.assertIsNone(process.status)
+
+    async def test_json(self) -> None:
+        """All entries are JSON if that is wanted, those of requests, their steps and the end among them."""
+        log = {"format": "json", "level": "debug"}
+        process, (port,) = await self.serve(await self.mock(), log=log)
+        await self.request(port, "GET", "/v1/none?secret")
+        await process.line('"event":"steps"')
+        process.signal("TERM")
+        await process.ended()
+        entries = [json.loads(line) for line in process.output.splitlines()]
+        self.assertNotIn("secret", process.output)
+        (request,) = (each for each in entries if each["event"] == "request")
+        self.assertEqual((request["path"], request["status"], request["rule"]), ("/v1/none", 404, str(port)))
+        self.assertEqual((request["level"], request["client"]), ("info", "127.0.0.1"))
+        self.assertRegex(request["time"], r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")
+        (steps,) = (each for each in entries if each["event"] == "steps")
+        self.assertEqual((steps["level"], steps["number"]), ("debug", request["number"]))
+        drains = [each for each in entries if "stops; open: 0 requests" in each.get("message", "")]
+        self.assertEqual(len(drains), self.workers)
+
+    async def test_reload(self) -> None:
+        """A reload changes format and level."""
+        port, directory = free_port(), self.directory()
+        rule = {"listenPort": port, "listenAddress": "127.0.0.1", "upstreamUrl": await self.mock()}
+        config = {"workers": self.workers, "rules": [rule]}
+        path = self.write_config({**config, "log": {"level": "warning"}}, directory)
+        process = self.twistd("-c", str(path))
+        await self.assert_accepts(port)
+        await self.request(port, "GET", "/v1/before")
+        self.write_config({**config, "log": {"format": "json"}}, directory)
+        os.kill(process.pid, signal.SIGHUP)
+        await process.line("was read again")
+
+        async def asked() -> bool:
+            await self.request(port, "GET", "/v1/after")
+            return '"path":"/v1/after"' in process.output
+
+        await eventually(asked)  # the workers read their commands a little later
+        self.assertNotIn("/v1/before", process.output)
 
     async def test_no_file(self) -> None:
         """A log that cannot be opened is an error of one line."""

@@ -185,8 +185,8 @@ class StartTests(ProcessTestCase):
         lines = [line.partition("] ")[2] for line in loud.output.splitlines() if "POST" in line]
         host = re.escape(upstream)
         self.assertEqual(len(lines), 2)
-        self.assertRegex(lines[0], rf"\APOST {CHAT} 200 converted {host} \d+ bytes \d+ ms\Z")
-        self.assertRegex(lines[1], rf"\APOST /v1/none 404 passed {host} \d+ bytes \d+ ms\Z")
+        self.assertRegex(lines[0], rf"\APOST {CHAT} 200 converted {host} \d+ bytes \d+ ms \| ")
+        self.assertRegex(lines[1], rf"\APOST /v1/none 404 passed {host} \d+ bytes \d+ ms \| ")
         self.assertEqual(quiet.output, "")
 
     async def test_log_failures(self) -> None:

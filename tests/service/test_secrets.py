@@ -128,7 +128,7 @@ class SecretTests(ProcessTestCase):
         for method, target, body in (
             ("POST", CHAT + QUERY, BODY),
             ("POST", CHAT + QUERY, {**BODY, "stream": True}),
-            ("POST", RESPONSES + QUERY, {"model": MARK, "input": MARK}),
+            ("POST", RESPONSES + QUERY, {"model": "m", "input": MARK}),
             ("POST", CHAT, f'{{"model": "{MARK}'.encode()),
             ("GET", "/v1/models" + QUERY, None),
             ("CONNECT", f"{MARK}:443", None),

@@ -111,7 +111,7 @@ class ServingTests(WorkersTestCase):
         self.assertEqual(len(lines), 20)
         for line in lines:
             wanted = (
-                rf"\A\S+T\S+ \[stream_proxy#info\] POST {CHAT} 200 converted http://\S+ \d+ bytes \d+ ms\Z"
+                rf"\A\S+T\S+ \[stream_proxy#info\] POST {CHAT} 200 converted http://\S+ \d+ bytes \d+ ms \|"
             )
             self.assertRegex(line, wanted)
         self.assertEqual(len(re.findall(rf"listening on port {port} for", process.output)), 1)

@@ -129,6 +129,7 @@ class ChatRuns(StreamReader):
         """Add the text of chunks, whole and in pieces as they are spelled, and the size of their data."""
         path = self._path
         assert path is not None
+        self._chat.content.add(len(texts))
         if path.call is None:
             self._chat.add_text(path.index, path.key, text, size)
         else:  # where one fragment ends and the next begins matters to arguments

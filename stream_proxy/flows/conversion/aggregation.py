@@ -18,6 +18,8 @@ from stream_proxy.http.content_coding import ContentDecoder
 from stream_proxy.json_steps import LONG_BYTES, costing
 from stream_proxy.lenient_json import BOM
 from stream_proxy.limits import Limits
+from stream_proxy.observe.record import Phase, Record
+from stream_proxy.observe.usage import usage_of
 
 # The size of a collected response's pieces: it is copied piece by piece.
 _PIECE_BYTES = 2**20
@@ -58,9 +60,11 @@ class StreamAggregation:
 
     :param call: the call that the stream answers.
     :param limits: those of the rule.
+    :param record: told of the content, the model and the usage.
     """
 
-    def __init__(self, call: Call, limits: Limits) -> None:
+    def __init__(self, call: Call, limits: Limits, record: Record) -> None:
+        self._record = record
         max_bytes, max_values = limits.max_response_bytes, limits.max_response_values
         self._max_values = max_values
         self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes, max_cleaned=LONG_BYTES)
@@ -75,6 +79,7 @@ class StreamAggregation:
             response = self._accumulator = ResponseAccumulator(max_bytes=max_bytes, max_values=max_values)
             self._reader = ResponseBlocks(self._events, response)
         self._accumulator.by_steps = True
+        record.recount = self._recount
 
     @property
     def complete(self) -> bool:
@@ -84,7 +89,23 @@ class StreamAggregation:
         if self._events.holds_long:
             return self._reader.feed_long(piece)
         self._reader.feed(piece)
+        self._look()
         return self._accumulator.pending()
+
+    def _look(self) -> None:
+        """Note the first event with content, and when the last one came."""
+        record = self._record
+        silence = record.silence
+        if silence is None:
+            return
+        if record.first_event is not None:
+            record.last_event = silence.touched
+        elif self._accumulator.content.any:
+            record.first_event = record.last_event = silence.touched
+            record.phase = Phase.STREAMING
+
+    def _recount(self) -> None:
+        self._record.events = self._accumulator.content.events
 
     def end(self, error: APIError | None) -> Iterator[int]:
         self._reader.end()
@@ -98,7 +119,13 @@ class StreamAggregation:
         return self._accumulator.steps()
 
     def result(self) -> list[bytes]:
-        return self._accumulator.result_pieces()
+        pieces = self._accumulator.result_pieces()
+        record = self._record
+        model, usage = self._accumulator.reported
+        record.name_model(model)
+        record.usage = usage_of(usage)
+        record.phase = Phase.CLIENT
+        return pieces
 
 
 class JSONAggregation:

@@ -69,10 +69,7 @@ class Call:
 
 def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader]) -> Kind | None:
     """Return the kind of call that a request may be, judged by its head, or ``None``."""
-    if method != b"POST":
-        return None
-    path = target.partition(b"?")[0].rstrip(b"/")
-    kind = next((kind for kind in Kind if path.endswith(kind.value)), None)
+    kind = _kind_of(target) if method == b"POST" else None
     if kind is None:
         return None
     content_types: list[bytes] = []
@@ -85,9 +82,20 @@ def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader])
     return kind if media_type(content_types) == b"application/json" else None
 
 
+def why_by_head(target: bytes, headers: Iterable[RawHeader]) -> str | None:
+    """Return why a POST of this head is not converted, ``None`` where the API is another one anyway."""
+    if _kind_of(target) is None:
+        return None
+    coded = any(
+        name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
+        for name, value in headers
+    )
+    return "encoded body" if coded else "not JSON"
+
+
 def call_to_convert(kind: Kind, target: bytes, body: bytes) -> Call | None:
     """Return the call that `body` makes, or ``None`` if the request is to pass through as it is."""
-    return call_of(kind, target, _object(body))
+    return call_of(kind, target, members_of(body))
 
 
 def call_of(kind: Kind, target: bytes, fields: Members | None) -> Call | None:
@@ -114,6 +122,33 @@ def call_of(kind: Kind, target: bytes, fields: Members | None) -> Call | None:
     return replace(call, n=n) if is_integer(n) and n > 1 else call
 
 
+def why_by_body(kind: Kind, target: bytes, fields: Members | None) -> str | None:
+    """Return why a body with these members is not converted, ``None`` if it asks for a stream."""
+    if fields is None:
+        return "not JSON"
+    if not _are_plain(fields):
+        return "long members"
+    if not _is_false(stream := _plain(fields, "stream")):
+        return None if bytes(stream or b"").strip() == b"true" else "stream is no boolean"
+    if "model" not in fields and _DEPLOYMENT.search(target.partition(b"?")[0]) is None:
+        return "no model"
+    return "background"
+
+
+def model_of(target: bytes, fields: Members | None) -> str | None:
+    """Return the name of the model that a call asks for, in its body or by its deployment."""
+    name = _decoded(_plain(fields, "model")) if fields is not None else None
+    if isinstance(name, str) and name:
+        return name
+    deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
+    return deployment[1].decode("utf-8", "backslashreplace") if deployment else None
+
+
+def members_of(body: bytes) -> Members | None:
+    """Return the members of a body, each as it stands, or ``None`` if it is no JSON object."""
+    return _object(body)
+
+
 def refuses_include_usage(status: int, body: bytes) -> bool:
     """Report whether an error is about ``stream_options.include_usage``."""
     return status in FALLBACK_STATUSES and (b"stream_options" in body or b"include_usage" in body)
@@ -131,6 +166,14 @@ def refuses_stream(status: int, body: bytes) -> bool:
     error = _object(fields.get("error")) or fields
     param = _decoded(error.get("param"))
     return param == "stream" or (param == "audio.format" and b"stream" in body.lower())
+
+
+def _kind_of(target: bytes) -> Kind | None:
+    path = target.partition(b"?")[0].rstrip(b"/")
+    for kind in Kind:
+        if path.endswith(kind.value):
+            return kind
+    return None
 
 
 def _are_plain(fields: Members) -> bool:

@@ -116,7 +116,7 @@ class Conversion(RelayingCall):
         self._stop_reading()
 
     def _ask(self) -> None:
-        self.record.mode = "converted" if self._fallbacks.streams else "passed"
+        self.record.note_mode(None if self._fallbacks.streams else "upstream refuses streams")
         self.ask(b"POST", self._target, *self._fallbacks.request())
 
     # The body, stage by stage
@@ -136,6 +136,7 @@ class Conversion(RelayingCall):
             return False
         self._stop_reading()
         self.drain()
+        self.record.attempts += (self._fallbacks.reason,)
         self._ask()
         return True
 
@@ -143,12 +144,12 @@ class Conversion(RelayingCall):
         self._fallbacks.succeeded()
 
     def aggregate(self, *, streamed: bool) -> None:
-        self.record.mode = "converted" if streamed else "passed"
+        self.record.note_mode(None if streamed else self._why_passed())
 
     def relay_body(self, headers: list[RawHeader], held: Iterable[bytes]) -> None:
         """Relay a response that is no event stream."""
         assert self.response is not None
-        self.record.mode = "passed"
+        self.record.note_mode(self._why_passed())
         self._answer.stop()
         self._stop_reading()
         self.relay(self.response, headers, held)
@@ -175,6 +176,10 @@ class Conversion(RelayingCall):
         self.drain()
         self._answer.respond_in_pieces(*head, pieces, lambda: self.close(Outcome(status, self.sent)))
 
+    def _why_passed(self) -> str:
+        success = self.response is not None and 200 <= self.response.status < 300
+        return "no stream came" if success else "upstream error"
+
     def _stop_reading(self) -> None:
         body, self._body = self._body, None
         if body is not None:
@@ -195,6 +200,7 @@ class Conversion(RelayingCall):
                 self._answer.begin(response.status, response.reason, headers)
             else:
                 self.relay_body(response.headers, self._body.held if self._body is not None else ())
+            self.record.kept_alive = not self.relaying
         except Exception:
             self.bug(Failure())
 

@@ -57,6 +57,11 @@ class Fallbacks:
             return self._plain_headers(self._headers), self.body
         return streaming_request_headers(self._headers), self.call.body(include_usage=self._usage)
 
+    @property
+    def reason(self) -> str:
+        """Why the call is made as it is now, if it had been refused."""
+        return f"refused {self.suspect.name.lower()}" if self.suspect is not None else ""
+
     def refused(self, status: int, body: bytes) -> bool:
         """Report whether another way is left after this error, which then is the next."""
         if not self.streams:

@@ -178,7 +178,7 @@ class StagedBody:
         streamed = kind is BodyKind.EVENTS
         aggregation: Aggregation
         if streamed:
-            aggregation = StreamAggregation(self._call, self._limits)
+            aggregation = StreamAggregation(self._call, self._limits, self._owner.record)
         else:
             aggregation = JSONAggregation(self._content, self._limits.max_response_bytes)
         self._owner.aggregate(streamed=streamed)

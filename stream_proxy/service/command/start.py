@@ -41,7 +41,7 @@ def start_up(options: usage.Options, choose: Callable[[], Source]) -> IService:
     reactor = installed_reactor()
     try:
         source = choose()
-        log = RequestLog(log_level(source.log, os.environ))
+        log = RequestLog(log_level(LogConfig(), os.environ))
         service = _logged(options.parent, reactor, source.service(reactor, log), log)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
@@ -68,7 +68,7 @@ def _logged(
 ) -> IService:
     try:
         # Only now: a process that does not start leaves no file.
-        output = None if options is None else log_output(options, log.level)
+        output = None if options is None else log_output(options, log)
     except OSError as error:
         raise ConfigError(f"{error.filename}: the log cannot be written there: {error.strerror}") from None
     return service if output is None else LoggedService(reactor, service, output, log)

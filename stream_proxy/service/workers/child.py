@@ -24,6 +24,7 @@ from stream_proxy.service.workers import messages
 from stream_proxy.transport.reactor import IReactor, installed_reactor
 
 if TYPE_CHECKING:
+    from stream_proxy.request_log import RequestLog
     from stream_proxy.service.admin.worker import ObservationPort
     from stream_proxy.service.rules import ProxyService
 
@@ -50,6 +51,8 @@ def _cannot_start() -> None:
 
 class Worker:
     """The service of a worker process: obeys the parent's commands, and stops when the parent is gone."""
+
+    _log: RequestLog | None = None
 
     def __init__(self, reactor: IReactor) -> None:
         self._reactor = reactor
@@ -88,6 +91,8 @@ class Worker:
                 self._unused |= listeners
                 self._service.reload(command.config, self._unused)
                 self._unused = {}
+                if self._log is not None:
+                    self._log.configure(command.log_level, as_json=command.config.log.format == "json")
                 self._show(command, self._service)
         except Exception as error:
             if self._service is not None:
@@ -104,7 +109,8 @@ class Worker:
         from stream_proxy.service.memory import settle
         from stream_proxy.service.rules import ProxyService
 
-        log = RequestLog(command.log_level)
+        log = self._log = RequestLog(command.log_level)
+        log.configure(as_json=command.config.log.format == "json")
         self._service = service = ProxyService(self._reactor, command.config, listeners, log=log)
         service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -147,6 +153,7 @@ class _Observer:
                     namespace=event.get("log_namespace") or "-",
                     system=event.get("log_system"),
                     text=text,
+                    as_json=bool(event.get("as_json")),
                 )
             )
 

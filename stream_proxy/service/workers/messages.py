@@ -62,13 +62,14 @@ Command = Serve | Stop | Abort
 
 
 class Line(Struct, frozen=True, array_like=True, tag="line"):
-    """An entry of the log; its text may have several lines."""
+    """An entry of the log; its text may have several lines, or be a JSON object."""
 
     time: float
     level: str
     namespace: str
     system: str | None
     text: str
+    as_json: bool = False
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):

@@ -99,7 +99,7 @@ class WorkerProcess(ProcessProtocol):
                 "log_level": LogLevel.lookupByName(line.level),
                 "log_namespace": line.namespace,
                 "log_system": line.system,
-                **ready(line.text),
+                **ready(line.text, as_json=line.as_json),
             }
         )
 

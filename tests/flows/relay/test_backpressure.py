@@ -227,7 +227,7 @@ class ClientGoneTests(LoopbackTestCase):
         logged: Deferred[None] = Deferred()
 
         class Log(RequestLog):
-            def request(self, *args: Any) -> None:
+            def entry(self, *args: Any, **options: Any) -> None:
                 lines.append(args)
                 logged.callback(None)
 
@@ -238,7 +238,7 @@ class ClientGoneTests(LoopbackTestCase):
         await turns()
         client.abort()
         await logged
-        self.assertEqual(lines[0][-1].status, 499)
+        self.assertEqual(lines[0][-1]["status"], 499)
         self.assertEqual(upstream.connections, [])
 
     async def test_while_paused(self) -> None:
