@@ -78,6 +78,8 @@ class Record:
 
     # The steps.
     phase = Phase.READING
+    #: When a body that is held was whole.
+    collected: float | None = None
     decided: float | None = None
     asked: float | None = None
     connecting: float | None = None
@@ -89,18 +91,26 @@ class Record:
     #: The reasons of second attempts, in their order.
     attempts: tuple[str, ...] = ()
 
-    # Counts: bytes of the bodies from the client, from the upstream and to the client, and content events.
+    # Counts, of which `refresh` brings those that are not final up to date: bytes of the bodies from the
+    # client, from the upstream and to the client, events from the first one with content on, and messages of
+    # a WebSocket either way.
     received = 0
     read = 0
     sent = 0
     events = 0
+    messages_up = 0
+    messages_down = 0
     usage: Usage | None = None
+    #: The client got a head before there was a response, and spaces while it waited.
+    kept_alive = False
 
     # The end.
     status = 0
     code: str | None = None
     problem: str | None = None
     detail: str | None = None
+    #: The client left before the response was whole.
+    left = False
 
     # While it goes.
     silence: Silence | None = None
@@ -108,6 +118,8 @@ class Record:
     cancel: Callable[[], None] | None = None
     #: Keeps the exchange, if somebody wants that.
     capture: ExchangeCapture | None = None
+    #: Brings the counts of the flow up to date.
+    recount: Callable[[], None] | None = None
 
     def __init__(self, number: int, rule: str, began: float) -> None:
         self.number = number
@@ -118,3 +130,10 @@ class Record:
     def kind(self) -> APIKind:
         """The API that the path belongs to."""
         return api_kind(self.path)
+
+    def refresh(self) -> None:
+        """Bring the counts up to date, of a request that goes on."""
+        if self.upload is not None:
+            self.received = self.upload.received
+        if self.recount is not None:
+            self.recount()
