@@ -16,7 +16,16 @@ import stream_proxy
 ROOT = Path(__file__).parent.parent
 MERMAID = ROOT / "docs" / "_build" / "mermaid@11" / "package" / "dist"
 _PAGES = {
-    "Use": ["configuration", "operating", "errors", "troubleshooting", "capturing", "adapter", "websockets"],
+    "Use": [
+        "configuration",
+        "operating",
+        "observing",
+        "errors",
+        "troubleshooting",
+        "capturing",
+        "adapter",
+        "websockets",
+    ],
     "Details": [
         "conversion",
         "providers",
