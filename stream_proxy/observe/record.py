@@ -111,6 +111,8 @@ class Record:
     detail: str | None = None
     #: The client left before the response was whole.
     left = False
+    #: Its answer waits for a retry.
+    kept = False
 
     # While it goes.
     silence: Silence | None = None

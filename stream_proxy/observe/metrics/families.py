@@ -141,7 +141,12 @@ FAMILIES = _own(
             "Converted responses whose head went out early, to keep the connection alive.",
             _RULE,
         ),
-        Family("counter", "resumed_total", "Calls picked up by a retry, or not.", ("rule", "outcome")),
+        Family(
+            "counter",
+            "resumed_total",
+            "Calls kept for a retry, and retries that joined one.",
+            ("rule", "outcome"),
+        ),
         Family(
             "gauge",
             "buffered_bytes",

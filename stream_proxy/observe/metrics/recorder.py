@@ -131,7 +131,9 @@ class Recorder:
             rule.attempted(record.attempts)
         if record.kept_alive:
             rule.count("kept_alive_answers_total")
-        if mode == "websocket":
+        if mode == "resumed":
+            rule.count("resumed_total", "left" if record.left else "joined")
+        elif mode == "websocket":
             self._count_messages(record)
             self._messages.pop(record.number, None)
         whole = 200 <= status < 300 and record.code is None and record.problem is None
@@ -189,7 +191,9 @@ class Recorder:
     def _failed(self, rule: _RuleCells, record: Record) -> None:
         if record.left and record.status == 499:
             rule.count("client_disconnects_total", _phase(record))
-            if record.events:
+            if record.kept:
+                rule.count("resumed_total", "kept")
+            elif record.events:
                 rule.count("abandoned_events_total", value=record.events)
             return
         reason = refusal(record)

@@ -157,6 +157,18 @@ class FailureTests(RecorderTestCase):
         self.assertEqual(found.by("upstream_errors_total", "reason"), {})
         self.assertEqual(found.by("requests_total", "code"), {"499": 4})
 
+    def test_kept(self) -> None:
+        """Events that came for a call that waits for its retry are not thrown away; retries are counted."""
+        left: dict[str, Any] = {"status": 499, "left": True}
+        found = self.counted(
+            ended(**left, events=9, kept=True),
+            ended(2, mode="resumed", head=None),
+            ended(3, **left, mode="resumed", head=None),
+        )
+        self.assertEqual(found.by("resumed_total", "outcome"), {"kept": 1, "joined": 1, "left": 1})
+        self.assertEqual(found.values("abandoned_events_total"), [0])
+        self.assertEqual(found.sum("client_disconnects_total"), 2)
+
     def test_cancelled(self) -> None:
         """What an operator cancelled is nobody's failure."""
         found = self.counted(
