@@ -8,8 +8,8 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones, which need node, npm, nginx, caddy and haproxy as well; then the next two,
-#                                  and check-runners
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy and prometheus as well; then
+#                                  the next two, and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy
@@ -97,10 +97,10 @@ test-compiled: wheels
 	STREAM_PROXY_EXAMPLES=full .ci/test-compiled $(BIN)/python wheelhouse/*.whl
 
 heavy-needs:
-	@missing=; for program in node npm nginx caddy haproxy; do \
+	@missing=; for program in node npm nginx caddy haproxy prometheus promtool; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; [ -z "$$missing" ] || \
-	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy" >&2; exit 1; }
+	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy prometheus" >&2; exit 1; }
 
 autobahn: $(TOOLS)
 	$(BIN)/python kits/autobahn/run.py

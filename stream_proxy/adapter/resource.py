@@ -78,6 +78,7 @@ class AdapterResource(UpstreamResource):
         return {"id": name, "object": "model", "created": self._created, "owned_by": "adapter"}
 
     def _chat(self, exchange: Exchange, body: bytes) -> None:
+        exchange.record.collected = self.clock.seconds()
         try:
             chat = parse_chat(body, self.dialect.models, self.limits.max_request_values)
         except APIError as error:

@@ -231,6 +231,7 @@ class Exchange:
         """End because the connection has, before the response was whole."""
         if failure.check(APIError, StalledError):
             self._dropped = str(failure.value)  # the client did not leave: the connection was ended here
+        self.record.left = self._dropped is None
         if self._flow is not None:
             self._flow.cancel()
         else:

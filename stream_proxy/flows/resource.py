@@ -116,6 +116,7 @@ class ProxyResource(UpstreamResource):
         scan: ObjectScan | None,
         identity: CallIdentity,
     ) -> None:
+        exchange.record.collected = self.clock.seconds()
         source = identity.settle()
         if source is not None:
             exchange.run(Joining(exchange, source))

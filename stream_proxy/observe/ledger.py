@@ -48,6 +48,8 @@ class Ledger:
         self.ended_hooks: list[Callable[[Record], None]] = []
         #: Whoever wants the next request captured.
         self.capture: RequestCapture | None = None
+        #: Called with what :meth:`count` is.
+        self.count_hooks: list[Callable[[str, str, str], None]] = []
         self._numbers = count(1)
 
     def begin(self, rule: str) -> Record:
@@ -55,6 +57,14 @@ class Ledger:
         record = Record(next(self._numbers), rule, self.seconds())
         self.live[record.number] = record
         return record
+
+    def count(self, family: str, rule: str, label: str) -> None:
+        """Count something that happens outside of a request.
+
+        :param family: the name of a counter among the metrics, whose labels are a rule and one other.
+        """
+        for hook in self.count_hooks:
+            hook(family, rule, label)
 
     def end(self, record: Record) -> None:
         """Note the end of a request; what it held is let go."""

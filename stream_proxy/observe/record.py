@@ -78,6 +78,8 @@ class Record:
 
     # The steps.
     phase = Phase.READING
+    #: When a body that is held was whole.
+    collected: float | None = None
     decided: float | None = None
     asked: float | None = None
     connecting: float | None = None
@@ -107,6 +109,10 @@ class Record:
     code: str | None = None
     problem: str | None = None
     detail: str | None = None
+    #: The client left before the response was whole.
+    left = False
+    #: Its answer waits for a retry.
+    kept = False
 
     # While it goes.
     silence: Silence | None = None

@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Collection
 
+from OpenSSL import SSL
 from twisted.internet import tcp, unix
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory, IProtocolFactory
@@ -50,6 +51,8 @@ class Opener:
         self.sockets: list[socket.socket] = []
         #: The file of a UNIX socket.
         self.path: str | None = None
+        #: When the certificate expires, since the epoch.
+        self.expires: float | None = None
         self._count = count
         self._ours = ours
 
@@ -74,7 +77,9 @@ class Opener:
         interface: str = "",
     ) -> None:
         """Check that key and certificate belong together, and open TCP sockets."""
-        contextFactory.getContext()
+        certificate = SSL.Connection(contextFactory.getContext()).get_certificate()
+        if certificate is not None:
+            self.expires = certificate.to_cryptography().not_valid_after_utc.timestamp()
         self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(

@@ -41,11 +41,19 @@ class Listener:
     :param endpoint: the endpoint's description.
     :param sockets: bound sockets, one for each process that accepts.
     :param path: the file of a UNIX socket that is ours to remove.
+    :param expires: when its certificate does, in seconds since the epoch, if it has one.
     """
 
-    def __init__(self, endpoint: str, sockets: list[socket.socket], path: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        sockets: list[socket.socket],
+        path: str | None = None,
+        expires: float | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.sockets = sockets
+        self.expires = expires
         self._path = path
 
     @property
@@ -120,6 +128,7 @@ def open_listeners(
     """
     held = held or {}
     opened: list[Listener] = []
+    renewed: dict[Listener, float | None] = {}
 
     def listener_of(endpoint: str, section: Rule | Admin) -> Listener:
         listener = held.get(endpoint)
@@ -128,15 +137,19 @@ def open_listeners(
             listener = open_listener(endpoint, count, ours)
             opened.append(listener)
         elif listener.encrypted:
-            open_listener(endpoint, 0, ours)  # whether its files are still good
+            # Whether its files are still good.
+            renewed[listener] = open_listener(endpoint, 0, ours).expires
         return listener
 
     try:
-        return gather_listeners(config, named, listener_of)
+        listeners = gather_listeners(config, named, listener_of)
     except ConfigError:
         for each in opened:
             each.close()
         raise
+    for listener, expires in renewed.items():
+        listener.expires = expires
+    return listeners
 
 
 def gather_listeners(
@@ -208,7 +221,7 @@ def open_listener(endpoint: str, count: int = 1, ours: Collection[int] = ()) -> 
     describe(endpoint, opener)
     if count and not opener.sockets:
         raise ValueError(f"{endpoint} is nothing that can be listened on")
-    return Listener(endpoint, opener.sockets, opener.path)
+    return Listener(endpoint, opener.sockets, opener.path, opener.expires)
 
 
 def describe(endpoint: str, reactor: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -22,11 +23,15 @@ from stream_proxy.service.admin.service import AdminService
 from stream_proxy.service.configuration.loading import load_config
 from stream_proxy.service.configuration.types import Admin, Config
 from stream_proxy.service.listening import endpoint_of, open_listeners
-from stream_proxy.service.naming import listening
+from stream_proxy.service.metrics.gathering import Gathering
+from stream_proxy.service.naming import listening, rule_name
 from stream_proxy.service.rules import ProxyService
 from stream_proxy.service.signals import StoppableService
 from stream_proxy.service.workers.supervisor import WorkersService
 from stream_proxy.transport.reactor import IReactor
+
+if TYPE_CHECKING:
+    from stream_proxy.service.metrics.route import MetricsRoute
 
 
 class MainService(StoppableService):
@@ -57,6 +62,8 @@ class MainService(StoppableService):
         self._listeners = open_listeners(config, named)
         #: All TCP ports that we have listened on: workers may still be about to close them.
         self._ours = self._ports()
+        self._gathering = Gathering(reactor)
+        self._metrics: MetricsRoute | None = None
         try:
             #: The rules, served by this process or by workers.
             self.serving = self._serve()
@@ -67,9 +74,13 @@ class MainService(StoppableService):
         self._admin = self._make_admin()
 
     def _serve(self) -> ProxyService | WorkersService:
-        if self._config.workers == 1:
-            return ProxyService(self._reactor, self._config, self._listeners, log=self._log)
-        return WorkersService(self._reactor, self._config, self._listeners, log=self._log)
+        if self._config.workers > 1:
+            return WorkersService(
+                self._reactor, self._config, self._listeners, log=self._log, gathering=self._gathering
+            )
+        service = ProxyService(self._reactor, self._config, self._listeners, log=self._log)
+        self._gathering.serves(service)
+        return service
 
     def _ports(self) -> set[int]:
         return {each.port for each in self._listeners.values() if each.port is not None}
@@ -89,7 +100,16 @@ class MainService(StoppableService):
             log=self._log,
         )
         serve_capture(service.resource, self.serving.captures)
+        self._serve_metrics(service, admin, local=listener.local)
         return service
+
+    def _serve_metrics(self, service: AdminService, admin: Admin, *, local: bool) -> None:
+        # Imported late: it takes 0.1 s, and only where there is an admin port.
+        from stream_proxy.service.metrics.route import MetricsRoute
+
+        if self._metrics is None:
+            self._metrics = MetricsRoute(self._reactor, self._gathering, self._log)
+        self._metrics.serve(service.resource, open_to_all=admin.open_metrics or local)
 
     def status(self) -> Status:
         """Return the state of the process, for the admin port."""
@@ -106,6 +126,7 @@ class MainService(StoppableService):
         """Start everything."""
         super().startService()
         self.serving.startService()
+        self._gather()
         if self._admin is not None:
             self._admin.startService()
         for rule in self._config.rules:
@@ -119,6 +140,11 @@ class MainService(StoppableService):
         if self._reloaded is not None:
             state["reload"] = dict(zip(("time", "problem"), self._reloaded, strict=True))
         return state
+
+    def _gather(self) -> None:
+        """Gather the metrics that the configuration says."""
+        found = [(rule_name(rule), self._listeners[endpoint_of(rule)].expires) for rule in self._config.rules]
+        self._gathering.apply(self._config, {name: at for name, at in found if at is not None})
 
     def abort(self) -> None:
         """Abort the requests that are running."""
@@ -139,16 +165,20 @@ class MainService(StoppableService):
             for line in others:
                 self._log.error(line)
             self._log.error(f"{last}; the configuration stays as it was")
-            self._reloaded = self._reactor.seconds(), str(error)
+            self._read_again(str(error))
             return
         except Exception:
             self._log.bug(Failure())
-            self._reloaded = self._reactor.seconds(), "a bug of the proxy; its log has the traceback"
+            self._read_again("a bug of the proxy; its log has the traceback")
             return
-        self._reloaded = self._reactor.seconds(), None
+        self._read_again(None)
         for warning in warnings:
             self._log.warn(warning)
         self._log.info(f"{self._path} was read again")
+
+    def _read_again(self, problem: str | None) -> None:
+        self._reloaded = self._reactor.seconds(), problem
+        self._gathering.reloaded(succeeded=problem is None)
 
     def _change(self, config: Config) -> None:
         listeners = open_listeners(config, self._named, self._listeners, self._ours)
@@ -167,6 +197,7 @@ class MainService(StoppableService):
         old_admin, admin = self._config.admin, config.admin
         self._config, self._listeners = config, listeners
         self._ours |= self._ports()
+        self._gather()
         if (old_admin and endpoint_of(old_admin)) != (admin and endpoint_of(admin)):
             stopping, self._admin = self._admin, self._make_admin()
             if stopping is not None:
@@ -175,11 +206,13 @@ class MainService(StoppableService):
                 self._admin.startService()
         elif admin is not None and self._admin is not None:
             self._admin.change_access(_keys(admin), admin.hosts)
+            self._serve_metrics(self._admin, admin, local=listeners[endpoint_of(admin)].local)
 
     async def _stop(self, others: Deferred[object]) -> None:
         await self.serving.stopService()
         if self._admin is not None:
             await self._admin.stopService()
+        self._gathering.stop()
         await others
 
     def stopService(self) -> Deferred[None]:

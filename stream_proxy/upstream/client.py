@@ -79,6 +79,21 @@ class Upstream:
         )
         self._carrier = Carrier(PooledAgent(self._connections, url.netloc, self.access))
 
+    @property
+    def active(self) -> int:
+        """How many connections are in use."""
+        return self._connections.slots.in_use
+
+    @property
+    def idle(self) -> int:
+        """How many connections are kept for the next request."""
+        return self._connections.idle
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return self._connections.slots.waiting
+
     def request(
         self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None
     ) -> Deferred[UpstreamResponse]:

@@ -43,6 +43,11 @@ class Connections:
         #: Watches over the connections.
         self.paths = PathWatch(reactor)
 
+    @property
+    def idle(self) -> int:
+        """How many connections are idle."""
+        return self.pool.count_of(self.route.key)
+
     def take(self) -> UpstreamConnection | None:
         """Return an idle connection, if there is one."""
         return self.pool.take(self.route.key)

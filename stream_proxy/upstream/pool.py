@@ -32,6 +32,10 @@ class UpstreamPool:
         """Return the idle connections for `key`, the longest idle first."""
         return list(self._idle.get(key, ()))
 
+    def count_of(self, key: Hashable) -> int:
+        """How many connections are idle for `key`."""
+        return len(self._idle.get(key, ()))
+
     @property
     def count(self) -> int:
         """How many connections are idle, for all keys together."""

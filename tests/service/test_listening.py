@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,41 @@ class ProcessTests(ProcessTestCase):
         self.assertEqual(await process.ended(), 1)
         words = "listen: stands in place of listenPort and listenAddress; leave these out"
         self.assertEqual(process.output, f"{path}: rules[0].{words}\n")
+
+
+class ExpiryTests(SynchronousTestCase):
+    """When the certificate of a listener expires."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()).absolute()
+        self.path.mkdir()
+        files = f"privateKey={self.path}/key.pem:certKey={self.path}/cert.pem"
+        listen = f"ssl:{free_port()}:{files}:interface=127.0.0.1"
+        self.config = Config(rules=[Rule(listen=listen, upstream_url=URL)])
+
+    def issue(self, year: int) -> None:
+        """Replace the certificate by one that expires then."""
+        certificate = CA.issue_cert("a.example", not_after=datetime(year, 1, 1, tzinfo=UTC))
+        certificate.private_key_pem.write_to_path(str(self.path / "key.pem"))
+        certificate.cert_chain_pems[0].write_to_path(str(self.path / "cert.pem"))
+
+    def test_renewed(self) -> None:
+        """It is known, also after a renewal, and of one that cannot be used it stays what it was."""
+        self.issue(2040)
+        listeners = open_listeners(self.config, str)
+        (listener,) = listeners.values()
+        self.addCleanup(listener.close)
+        self.assertEqual(listener.expires, datetime(2040, 1, 1, tzinfo=UTC).timestamp())
+        self.issue(2041)
+        open_listeners(self.config, str, listeners)
+        self.assertEqual(listener.expires, datetime(2041, 1, 1, tzinfo=UTC).timestamp())
+        (self.path / "cert.pem").write_text("junk")
+        with self.assertRaises(ConfigError):
+            open_listeners(self.config, str, listeners)
+        self.assertEqual(listener.expires, datetime(2041, 1, 1, tzinfo=UTC).timestamp())
+
+    def test_none(self) -> None:
+        """A listener without TLS has none."""
+        listener = open_listener(f"tcp:{free_port()}:interface=127.0.0.1")
+        self.addCleanup(listener.close)
+        self.assertIsNone(listener.expires)

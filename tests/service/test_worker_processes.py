@@ -22,7 +22,7 @@ from stream_proxy.errors import ConfigError
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
-from stream_proxy.service.workers import child, supervisor
+from stream_proxy.service.workers import child, slot, supervisor
 from stream_proxy.service.workers.messages import (
     COMMANDS,
     PARENTS_SIGNALS,
@@ -455,4 +455,4 @@ class ReactorTests(SynchronousTestCase):
 
         for kind in (selectreactor.SelectReactor, Derived):
             reactor = kind.__new__(kind)
-            self.assertEqual(supervisor._installer(reactor), "twisted.internet.selectreactor")
+            self.assertEqual(slot._installer(reactor), "twisted.internet.selectreactor")

@@ -93,6 +93,7 @@ class Conversion(RelayingCall):
             super().cancel()
             return
         outcome = replace(Outcome.gone(self.sent), detail="its answer waits for a retry")
+        self.record.kept = True
         self._answer.stop()
         self._answer = orphan
         self.exchange.finished(outcome)

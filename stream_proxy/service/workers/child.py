@@ -26,6 +26,7 @@ from stream_proxy.transport.reactor import IReactor, installed_reactor
 if TYPE_CHECKING:
     from stream_proxy.request_log import RequestLog
     from stream_proxy.service.admin.worker import ObservationPort
+    from stream_proxy.service.metrics.shipping import Shipping
     from stream_proxy.service.rules import ProxyService
 
 
@@ -58,6 +59,7 @@ class Worker:
         self._reactor = reactor
         self._service: ProxyService | None = None
         self._observation: ObservationPort | None = None
+        self._shipping: Shipping | None = None
         self._status = 0
         #: Listeners that came with a reload that failed; they do not come again.
         self._unused: dict[str, Listener] = {}
@@ -94,6 +96,8 @@ class Worker:
                 if self._log is not None:
                     self._log.configure(command.log_level, as_json=command.config.log.format == "json")
                 self._show(command, self._service)
+                if self._shipping is not None:
+                    self._shipping.apply(command.config)
         except Exception as error:
             if self._service is not None:
                 Logger(namespace="stream_proxy").error(
@@ -107,14 +111,18 @@ class Worker:
     def _start(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         # Imported late, so that an import that fails is logged like every other failure to start.
         from stream_proxy.service.memory import settle
+        from stream_proxy.service.metrics.shipping import Shipping
         from stream_proxy.service.rules import ProxyService
 
         log = self._log = RequestLog(command.log_level)
         log.configure(as_json=command.config.log.format == "json")
         self._service = service = ProxyService(self._reactor, command.config, listeners, log=log)
         service.startService()
+        self._shipping = shipping = Shipping(self._reactor, service, _send)
+        shipping.apply(command.config)
         self._reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
         self._show(command, service)
+        self._reactor.addSystemEventTrigger("after", "shutdown", shipping.stop)
         settle()
         _send(messages.Ready())
 

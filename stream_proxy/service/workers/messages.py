@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from stream_proxy.service.configuration.types import Config
+from stream_proxy.service.metrics.figures import Figures
 from stream_proxy.transport.reactor import IReactor
 
 #: The worker's descriptor of the connection for commands. If it ends, the parent is gone.
@@ -76,7 +77,7 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
     """The worker listens."""
 
 
-Record = Line | Ready
+Record = Line | Ready | Figures
 
 _decode_command = msgspec.msgpack.Decoder(Command).decode
 #: Raises :class:`msgspec.DecodeError`.

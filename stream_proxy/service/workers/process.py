@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
 from stream_proxy.request_log import ready
+from stream_proxy.service.metrics.figures import Figures
 from stream_proxy.service.workers.messages import RECORDS, Line, decode_record
 
 #: After each read the records wait in the pipe for this long: being woken up for each single one would cost
@@ -28,6 +29,7 @@ class WorkerProcess(ProcessProtocol):
     :param name: the worker's name in the log.
     :param ready: called when the process listens.
     :param ended: called when it has ended and all its output is in the log, with how it ended.
+    :param figures: called with what it tells of its metrics.
     :param observer: receives what the process logs, with the times at which it did.
     """
 
@@ -40,6 +42,7 @@ class WorkerProcess(ProcessProtocol):
         *,
         ready: Callable[[WorkerProcess], None],
         ended: Callable[[WorkerProcess, str], None],
+        figures: Callable[[Figures], None] = lambda figures: None,
         observer: ILogObserver = globalLogPublisher,
     ) -> None:
         #: Whether it has begun to listen.
@@ -50,6 +53,7 @@ class WorkerProcess(ProcessProtocol):
         self._name = name
         self._on_ready = ready
         self._on_end = ended
+        self._on_figures = figures
         self._observer = observer
         #: Beginnings of lines whose ends have not come, by descriptor.
         self._partial: dict[int, bytes] = {}
@@ -88,6 +92,8 @@ class WorkerProcess(ProcessProtocol):
             record = Line(time.time(), LogLevel.error.name, "stream_proxy", None, text)
         if isinstance(record, Line):
             self._publish(record)
+        elif isinstance(record, Figures):
+            self._on_figures(record)
         else:
             self.ready = True
             self._on_ready(self)
