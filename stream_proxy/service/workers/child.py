@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream_proxy.service.admin.worker import ObservationPort
     from stream_proxy.service.metrics.shipping import Shipping
     from stream_proxy.service.rules import ProxyService
+    from stream_proxy.service.workers.offer import OfferPort
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ class Worker:
         self._reactor = reactor
         self._service: ProxyService | None = None
         self._observation: ObservationPort | None = None
+        self._offer: OfferPort | None = None
         self._shipping: Shipping | None = None
         self._status = 0
         #: Listeners that came with a reload that failed; they do not come again.
@@ -79,6 +81,9 @@ class Worker:
                 sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
                 named = zip(command.endpoints, sockets, strict=True)
                 self._serve(command, {endpoint: Listener(endpoint, [each]) for endpoint, each in named})
+            case messages.Kept():
+                if self._offer is not None:
+                    self._offer.note(command)
             case messages.Stop():
                 self._stop()
             case messages.Abort():
@@ -127,7 +132,12 @@ class Worker:
         _send(messages.Ready())
 
     def _show(self, command: messages.Serve, service: ProxyService) -> None:
-        """Show the parent the requests, from the first time on that it wants to see them."""
+        """Show the parent the requests, and offer kept answers, from the first time on that it wants that."""
+        if command.offer is not None and self._offer is None:
+            from stream_proxy.service.workers.offer import OfferPort
+
+            self._offer = OfferPort(self._reactor, command.offer, service.shared.lost, _send)
+            self._reactor.addSystemEventTrigger("before", "shutdown", self._offer.close)
         if command.observe is None or self._observation is not None:
             return
         from stream_proxy.service.admin.access import Guard

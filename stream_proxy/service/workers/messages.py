@@ -42,13 +42,23 @@ class Serve(Struct, frozen=True, tag="serve"):
 
     ``endpoints`` describe the sockets that come with the command, in their order; sockets that the worker has
     already do not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`. ``observe``:
-    the path of the UNIX socket on which the worker shows its requests, if it is to.
+    the path of the UNIX socket on which the worker shows its requests, if it is to. ``offer``: that on which
+    it gives the answers away that it keeps for retries.
     """
 
     config: Config
     endpoints: tuple[str, ...]
     log_level: str
     observe: str | None = None
+    offer: str | None = None
+
+
+class Kept(Struct, frozen=True, tag="kept"):
+    """Calls with these digests are kept by another worker, whose socket has this path, or not any more."""
+
+    path: str
+    digests: tuple[bytes, ...]
+    there: bool
 
 
 class Stop(Struct, frozen=True, tag="stop"):
@@ -59,7 +69,7 @@ class Abort(Struct, frozen=True, tag="abort"):
     """Abort running requests."""
 
 
-Command = Serve | Stop | Abort
+Command = Serve | Kept | Stop | Abort
 
 
 class Line(Struct, frozen=True, array_like=True, tag="line"):
@@ -77,7 +87,14 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
     """The worker listens."""
 
 
-Record = Line | Ready | Figures
+class KeptHere(Struct, frozen=True, array_like=True, tag="kept"):
+    """The worker keeps a call with this digest, or does not any more."""
+
+    digest: bytes
+    there: bool
+
+
+Record = Line | Ready | Figures | KeptHere
 
 _decode_command = msgspec.msgpack.Decoder(Command).decode
 #: Raises :class:`msgspec.DecodeError`.

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from stream_proxy.request_log import ready
 from stream_proxy.service.metrics.figures import Figures
-from stream_proxy.service.workers.messages import RECORDS, Line, decode_record
+from stream_proxy.service.workers.messages import RECORDS, KeptHere, Line, decode_record
 
 #: After each read the records wait in the pipe for this long: being woken up for each single one would cost
 #: several times as much as the record itself.
@@ -29,7 +29,7 @@ class WorkerProcess(ProcessProtocol):
     :param name: the worker's name in the log.
     :param ready: called when the process listens.
     :param ended: called when it has ended and all its output is in the log, with how it ended.
-    :param figures: called with what it tells of its metrics.
+    :param told: called with what it tells beside its log.
     :param observer: receives what the process logs, with the times at which it did.
     """
 
@@ -42,7 +42,7 @@ class WorkerProcess(ProcessProtocol):
         *,
         ready: Callable[[WorkerProcess], None],
         ended: Callable[[WorkerProcess, str], None],
-        figures: Callable[[Figures], None] = lambda figures: None,
+        told: Callable[[Figures | KeptHere], None] = lambda record: None,
         observer: ILogObserver = globalLogPublisher,
     ) -> None:
         #: Whether it has begun to listen.
@@ -53,7 +53,7 @@ class WorkerProcess(ProcessProtocol):
         self._name = name
         self._on_ready = ready
         self._on_end = ended
-        self._on_figures = figures
+        self._told = told
         self._observer = observer
         #: Beginnings of lines whose ends have not come, by descriptor.
         self._partial: dict[int, bytes] = {}
@@ -92,8 +92,8 @@ class WorkerProcess(ProcessProtocol):
             record = Line(time.time(), LogLevel.error.name, "stream_proxy", None, text)
         if isinstance(record, Line):
             self._publish(record)
-        elif isinstance(record, Figures):
-            self._on_figures(record)
+        elif isinstance(record, Figures | KeptHere):
+            self._told(record)
         else:
             self.ready = True
             self._on_ready(self)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from stream_proxy.request_log import RequestLog
-from stream_proxy.service.metrics.gathering import WorkerFigures
+from stream_proxy.service.workers.kept import WorkerNews
 from stream_proxy.service.workers.messages import (
     COMMANDS,
     PARENTS_SIGNALS,
@@ -39,7 +39,7 @@ class WorkerSlot:
     :param name: the worker's name in the log.
     :param serve: the first command to each process.
     :param sockets: the sockets that it accepts on, by endpoint.
-    :param figures: takes what its processes tell of their metrics.
+    :param news: takes what its processes tell beside their log.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class WorkerSlot:
         serve: Serve,
         sockets: dict[str, socket.socket],
         log: RequestLog,
-        figures: WorkerFigures,
+        news: WorkerNews,
     ) -> None:
         self._reactor = reactor
         self._name = name
@@ -57,7 +57,7 @@ class WorkerSlot:
         self.serve = serve
         self._sockets = sockets
         self._log = log
-        self._figures = figures
+        self._news = news
         self._process: WorkerProcess | None = None
         self._commands: CommandSender | None = None
         self._failures = 0
@@ -76,7 +76,7 @@ class WorkerSlot:
         if self._end is not None:
             return
         process = WorkerProcess(
-            self._reactor, self._name, ready=self._ready, ended=self._ended, figures=self._figures.take
+            self._reactor, self._name, ready=self._ready, ended=self._ended, told=self._news.take
         )
         ours, theirs = socket.socketpair()
         try:
@@ -89,9 +89,9 @@ class WorkerSlot:
         else:
             self._process = process
             if process.pid is not None:
-                self._figures.started(process.pid)
+                self._news.started(process.pid)
             self._commands = CommandSender(ours)
-            self._send(self.serve, self._sockets.values())
+            self.send(self.serve, self._sockets.values())
 
     def _spawn(self, process: WorkerProcess, commands: socket.socket) -> None:
         descriptors: dict[int, int | str] = {COMMANDS: commands.fileno(), 1: "r", 2: "r", RECORDS: "r"}
@@ -105,7 +105,8 @@ class WorkerSlot:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def _send(self, command: Command, sockets: Iterable[socket.socket] = ()) -> None:
+    def send(self, command: Command, sockets: Iterable[socket.socket] = ()) -> None:
+        """Send its process a command, if there is one."""
         if self._commands is None or self._process is None:
             return
         try:
@@ -121,15 +122,16 @@ class WorkerSlot:
         """
         new = {endpoint: sockets[endpoint] for endpoint in serve.endpoints if endpoint not in self._sockets}
         self.serve, self._sockets = serve, sockets
-        self._send(msgspec.structs.replace(serve, endpoints=tuple(new)), new.values())
+        self.send(msgspec.structs.replace(serve, endpoints=tuple(new)), new.values())
 
     def _ready(self, process: WorkerProcess) -> None:
         self._failures = 0
         self._log.info(f"{self._name} is process {process.pid}")
+        self._news.ready()
 
     def _ended(self, process: WorkerProcess, how: str) -> None:
         self._process = None
-        self._figures.ended(replaced=self._end is None)
+        self._news.ended(replaced=self._end is None)
         if self._commands is not None:
             self._commands.close()
             self._commands = None
@@ -160,14 +162,14 @@ class WorkerSlot:
         if self._process is None:
             end.callback(None)
         else:
-            self._send(Stop())
+            self.send(Stop())
             self._kill_after(grace + _KILL_SECONDS)
         return end
 
     def abort(self) -> None:
         """Abort its requests."""
         if self._process is not None:
-            self._send(Abort())
+            self.send(Abort())
             self._kill_after(_KILL_SECONDS)
 
     def _kill_after(self, seconds: float) -> None:

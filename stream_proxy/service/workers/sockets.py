@@ -20,17 +20,24 @@ class SocketDirectory:
         self._path: Path | None = None
 
     def make(self) -> None:
-        """Make it, unless there is one; without one the admin port shows no requests."""
+        """Make it, unless there is one; without one workers show no requests and share no answers."""
         if self._path is not None:
             return
         try:
             self._path = Path(tempfile.mkdtemp(prefix="openai-stream-proxy-"))  # of mode 0700
         except OSError as error:
-            self._log.warn(f"the admin port shows no requests: there is no place for sockets: {error}")
+            self._log.warn(
+                "the admin port shows no requests, and workers share no answers: there is no place for "
+                f"sockets: {error}"
+            )
 
     def socket(self, number: int) -> str | None:
         """Return the path of a worker's socket; ``None`` without a directory."""
         return None if self._path is None else str(self._path / f"{number}.socket")
+
+    def offer(self, number: int) -> str | None:
+        """Return the path of the socket on which a worker gives away what it keeps."""
+        return None if self._path is None else str(self._path / f"{number}.offer")
 
     def remove(self) -> None:
         """Remove it with all that is in it."""

@@ -22,13 +22,20 @@ from stream_proxy.service.admin.remote import WorkersSource
 from stream_proxy.service.configuration.types import Config, Rule
 from stream_proxy.service.listening import Listener, endpoint_of
 from stream_proxy.service.metrics.gathering import Gathering, WorkerFigures
+from stream_proxy.service.workers.kept import KeptCalls, WorkerNews
 from stream_proxy.service.workers.messages import Serve
 from stream_proxy.service.workers.slot import WorkerSlot
 from stream_proxy.service.workers.sockets import SocketDirectory
 from stream_proxy.transport.reactor import IReactor
 
 #: Limits on what all processes have together.
-_SHARED = ("max_connections", "max_upstream_connections", "max_upstream_waiting")
+_SHARED = (
+    "max_connections",
+    "max_upstream_connections",
+    "max_upstream_waiting",
+    "resume_max_calls",
+    "resume_max_bytes",
+)
 
 
 class WorkersService(Service):
@@ -59,6 +66,7 @@ class WorkersService(Service):
         self.source = WorkersSource(reactor, self._directory.socket, config.workers)
         #: Their whole exchanges.
         self.captures = WorkersCapture(self.source, config.workers)
+        kept = KeptCalls(self._directory.offer)
         self._slots = [
             WorkerSlot(
                 reactor,
@@ -66,14 +74,17 @@ class WorkersService(Service):
                 self._serve(number),
                 self._sockets(number),
                 log,
-                WorkerFigures(gathering, number + 1),
+                WorkerNews(number + 1, WorkerFigures(gathering, number + 1), kept),
             )
             for number in range(config.workers)
         ]
+        kept.workers = {number: slot.send for number, slot in enumerate(self._slots, 1)}
 
     def _serve(self, number: int) -> Serve:
-        observe = None if self._config.admin is None else self._directory.socket(number + 1)
-        return Serve(_share(self._config), tuple(self._listeners), self._log.level, observe)
+        config, directory = self._config, self._directory
+        observe = None if config.admin is None else directory.socket(number + 1)
+        offer = directory.offer(number + 1) if _resumes(config) else None
+        return Serve(_share(config), tuple(self._listeners), self._log.level, observe, offer)
 
     def _sockets(self, number: int) -> dict[str, socket.socket]:
         return {endpoint: listener.sockets[number] for endpoint, listener in self._listeners.items()}
@@ -98,7 +109,7 @@ class WorkersService(Service):
 
     def _make_directory(self) -> None:
         # Not before the start: then it may belong to a user whose privileges are given up.
-        if self._config.admin is not None:
+        if self._config.admin is not None or _resumes(self._config):
             self._directory.make()
 
     def reload(self, config: Config, listeners: Mapping[str, Listener]) -> None:
@@ -138,11 +149,16 @@ def _rules_listeners(config: Config, listeners: Mapping[str, Listener]) -> dict[
     return {endpoint: listeners[endpoint] for endpoint in map(endpoint_of, config.rules)}
 
 
+def _resumes(config: Config) -> bool:
+    """Report whether a rule keeps calls without their clients."""
+    return any(config.limits_of(rule).resume_seconds for rule in config.rules)
+
+
 def _share(config: Config) -> Config:
     """Return the configuration of one worker, with its share of the limits on connections."""
 
     def parts(limits: Limits | Rule) -> dict[str, int]:
-        values = {name: getattr(limits, name) for name in _SHARED}
+        values = {name: getattr(limits, name, None) for name in _SHARED}
         return {name: math.ceil(v / config.workers) for name, v in values.items() if v is not None}
 
     rules = [msgspec.structs.replace(rule, **parts(rule)) for rule in config.rules]
