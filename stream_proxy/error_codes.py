@@ -43,6 +43,7 @@ class ErrorCode(Enum):
 
     # The upstream's response
     UPSTREAM_TIMEOUT = (504, "The upstream was not reached in `connectSeconds`, or sent nothing for long.")
+    UPSTREAM_STALLED = (504, "The upstream sent no content within `firstEventSeconds`, or `stalledSeconds`.")
     UPSTREAM_CUT = (502, "The upstream closed the connection before its response was complete.")
     UPSTREAM_INCOMPLETE = (502, "The response ended properly, but the stream in it is unfinished.")
     UPSTREAM_MALFORMED = (502, "The response is not the HTTP, JSON, event stream or data that it should be.")

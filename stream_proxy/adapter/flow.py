@@ -14,6 +14,7 @@ from stream_proxy.downstream.response import is_taking
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, compressed_data_cut, upstream_error, upstream_silent
 from stream_proxy.flows.capturing import seen
+from stream_proxy.flows.content_clock import ContentClock
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.pacing import PacedBody
 from stream_proxy.flows.upstream_call import UpstreamCall
@@ -47,7 +48,7 @@ class AdapterCall(UpstreamCall):
 
     def __init__(self, exchange: Exchange, dialect: Dialect, chat: ChatRequest) -> None:
         super().__init__(exchange)
-        self._dialect = dialect
+        self.dialect = dialect
         self._chat = chat
         self._headers = exchange.own_headers
         self._content: ContentDecoder | None = None
@@ -59,7 +60,9 @@ class AdapterCall(UpstreamCall):
 
     def begin(self) -> None:
         self.record.name_model(self._chat.model)
-        call = self._dialect.request(self._chat.body, self.exchange.fields)
+        call = self.dialect.request(self._chat.body, self.exchange.fields)
+        if self.content is not None:
+            self.content.start()
         self.ask(call.method, call.target, call.headers, call.body)
 
     @property
@@ -90,7 +93,7 @@ class AdapterCall(UpstreamCall):
 
     def _translate(self, response: UpstreamResponse, body: PacedBody) -> None:
         chat = self._chat
-        self._translation = self._dialect.translation(
+        self._translation = self.dialect.translation(
             media_type(response.values(b"content-type")),
             (f"chatcmpl-{uuid4().hex}", int(self.exchange.clock.seconds()), chat.model),
             include_usage=chat.include_usage or not chat.stream,
@@ -124,7 +127,7 @@ class AdapterCall(UpstreamCall):
                     self._take_refusal(piece)
                 else:
                     yield from self._take(self._translation.steps(piece))
-                    _note_events(record, self._translation, now)
+                    _note_events(record, self._translation, now, self.content)
         except APIError:
             if self._translation is not None:
                 raise
@@ -164,11 +167,11 @@ class AdapterCall(UpstreamCall):
                     self.touch()
         except Exception:
             output.flush()
-            self._warn(translation.remarks() if ended or translation.complete else [])
+            _warn(self, translation.remarks() if ended or translation.complete else [])
             raise
         output.flush()
         if ended or translation.complete:
-            self._warn(translation.remarks())
+            _warn(self, translation.remarks())
         if translation.complete:
             _note_events(self.record, translation, self.exchange.clock.seconds())
             for cost in output.steps():
@@ -185,16 +188,11 @@ class AdapterCall(UpstreamCall):
         self.drain()
         output.complete(lambda: self.close(Outcome(200, self.sent)))
 
-    def _warn(self, remarks: list[str]) -> None:
-        """Log what the rule's configuration seems to have wrong, each remark once for the rule."""
-        for remark in self._dialect.unsaid(remarks):
-            self.exchange.log.warn(f"{self.upstream.url.origin}: {remark}")
-
     def _fail_as_service(self) -> None:
         """Fail with the error that the service reported by its status."""
         assert self.response is not None
         origin = self.upstream.url.origin
-        self.fail(refusal(self.response.status, bytes(self._error_body), self._dialect.reader, origin))
+        self.fail(refusal(self.response.status, bytes(self._error_body), self.dialect.reader, origin))
 
     def fail(self, error: APIError, headers: Iterable[RawHeader] = ()) -> None:
         if self.ended:
@@ -209,9 +207,13 @@ class AdapterCall(UpstreamCall):
         retry = [(name, value) for name, value in upstreams if name.lower() in _RETRY]
         super().fail(error, (*self._headers, *headers, *retry))
 
+    @property
+    def waits_for_client(self) -> bool:
+        return isinstance(self._output, StreamOutput) and self._output.paused
+
     def silent(self) -> None:
         output = self._output
-        if not isinstance(output, StreamOutput) or not output.paused:
+        if not isinstance(output, StreamOutput) or not self.waits_for_client:
             super().silent()
         elif is_taking(self.request):
             self.touch()  # the service waits for a client that is slow
@@ -232,12 +234,16 @@ class AdapterCall(UpstreamCall):
             body.stop()
 
     def _redacted(self, text: str) -> str:
-        return self.upstream.access.redacted(self._dialect.redacted(text))
+        return self.upstream.access.redacted(self.dialect.redacted(text))
 
 
-def _note_events(record: Record, translation: Translation, now: float | None) -> None:
+def _note_events(
+    record: Record, translation: Translation, now: float | None, content: ContentClock | None = None
+) -> None:
     """Note what has come, and once the response is complete its usage."""
     events = translation.content_payloads
+    if content is not None:
+        content.count(events)
     if events > record.events:
         record.last_event = now
         if record.first_event is None:
@@ -245,3 +251,9 @@ def _note_events(record: Record, translation: Translation, now: float | None) ->
         record.events = events
     if translation.complete:
         record.usage = usage_of(translation.usage)
+
+
+def _warn(call: AdapterCall, remarks: list[str]) -> None:
+    """Log what the rule's configuration seems to have wrong, each remark once for the rule."""
+    for remark in call.dialect.unsaid(remarks):
+        call.exchange.log.warn(f"{call.upstream.url.origin}: {remark}")

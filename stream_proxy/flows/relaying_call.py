@@ -10,9 +10,12 @@ from zope.interface import implementer
 
 from stream_proxy.downstream.response import break_off, is_taking, start_response
 from stream_proxy.errors import APIError, client_stalled, internal_error, upstream_timeout
+from stream_proxy.flows.content_clock import ContentClock
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
+from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.observe.content_scan import ContentScan
 from stream_proxy.observe.record import Phase
 from stream_proxy.observe.stream_watch import StreamWatch
 from stream_proxy.request_log import Outcome
@@ -38,6 +41,7 @@ class RelayingCall(UpstreamCall):
         self.relaying = False
         self._paused = False
         self._watch: StreamWatch | None = None
+        self._scan: ContentScan | None = None
 
     @property
     def sent(self) -> int:
@@ -55,6 +59,8 @@ class RelayingCall(UpstreamCall):
         record = self.record
         record.recount = self._recount_relayed
         watch = self._watch = self._watch_over(response)
+        if self.content is not None:
+            self._begin_scan(self.content, response)
         if watch is None:
             record.phase = Phase.STREAMING
         request = self.request
@@ -87,6 +93,8 @@ class RelayingCall(UpstreamCall):
         self.record.sent += len(data)
         if self._watch is not None:
             self._watch.feed(data, now)
+        if self._scan is not None and self.content is not None and self._scan.feed(data):
+            self.content.heard()
         self.request.write(data)
 
     def body_ended(self, error: APIError | None) -> None:
@@ -142,6 +150,26 @@ class RelayingCall(UpstreamCall):
             self._break_off(client_stalled(seconds))
         else:
             self._break_off(upstream_timeout(f"The upstream sent nothing for {seconds:g} seconds."))
+
+    @property
+    def waits_for_client(self) -> bool:
+        return self._paused
+
+    def stalled(self, error: APIError) -> None:
+        if self.relaying and not self._paused:
+            self._break_off(error)
+        else:
+            super().stalled(error)
+
+    def _begin_scan(self, content: ContentClock, response: UpstreamResponse) -> None:
+        """Scan a stream of an API that is known; the limits are not about anything else."""
+        kind, asked = self.record.kind, self.record.asked
+        media = media_type(response.values(b"content-type"))
+        if media == b"text/event-stream" and 200 <= response.status < 300 and StreamWatch.knows(kind):
+            self._scan = ContentScan(kind)
+            content.start(0.0 if asked is None else self.exchange.clock.seconds() - asked)
+        else:
+            content.stop()
 
     def _watch_over(self, response: UpstreamResponse) -> StreamWatch | None:
         """Return a watch over a response that may tell of tokens, if that is wanted."""

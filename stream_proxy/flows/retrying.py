@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -12,6 +12,7 @@ from stream_proxy.errors import APIError
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.http.headers import RawHeader
+from stream_proxy.limits import Limits
 from stream_proxy.observe.record import Phase, Record
 from stream_proxy.transport.timers import Timeout
 from stream_proxy.upstream.response import UpstreamResponse
@@ -32,8 +33,13 @@ class RetriedCall(Protocol):
     def ask(self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None) -> None:
         """Send a request."""
 
-    def watch_silence(self) -> None:
-        """Take silence for an error from now on."""
+    limits: Limits
+
+    def limit(self, seconds: float, expired: Callable[[], None]) -> None:
+        """Call `expired` after so many seconds of silence."""
+
+    def silent(self) -> None:
+        """End because of silence."""
 
     def stop_waiting(self) -> None:
         """Take silence for no error from now on."""
@@ -97,7 +103,7 @@ class Retrying:
     def _again(self, call: RetriedCall) -> None:
         asked = self._asked
         if asked is not None:
-            call.watch_silence()
+            call.limit(call.limits.timeout_seconds, call.silent)
             call.ask(*asked)
 
 

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
+from stream_proxy.flows.content_clock import content_clock
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.retrying import retrying
 from stream_proxy.http.headers import RawHeader
@@ -46,11 +47,13 @@ class UpstreamCall(ABC):
         self.ended = False
         self._asking: Asking | None = None
         self._timer: IdleTimer | None = None
+        #: Limits on the content of a stream, if the rule has any.
+        self.content = content_clock(exchange.clock, self.limits, self.stalled)
         self._retrying = retrying(exchange) if self.limits.retries else None
 
     def start(self) -> None:
         """Begin, and watch for silence."""
-        self.watch_silence()
+        self.limit(self.limits.timeout_seconds, self.silent)
         try:
             self.begin()
         except APIError as error:
@@ -78,10 +81,6 @@ class UpstreamCall(ABC):
         """Call `expired` after so many seconds without :meth:`touch`, in place of the limit before."""
         self.stop_waiting()
         self._timer = self.record.silence = IdleTimer(self.exchange.clock, seconds, expired)
-
-    def watch_silence(self) -> None:
-        """End after ``timeoutSeconds`` of silence from now on."""
-        self.limit(self.limits.timeout_seconds, self.silent)
 
     def stop_waiting(self) -> None:
         """Take silence for no error from now on."""
@@ -142,6 +141,18 @@ class UpstreamCall(ABC):
         self.exchange.log.bug(failure)
         self.fail(internal_error())
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the upstream is paused, because the client does not read."""
+        return False
+
+    def stalled(self, error: APIError) -> None:
+        """End, because no content came for long, unless the upstream may not send."""
+        if self.waits_for_client and self.content is not None:
+            self.content.heard()
+        else:
+            self.fail(error)
+
     def silent(self) -> None:
         """End, because nothing moved for ``timeoutSeconds``."""
         seconds = self.limits.timeout_seconds
@@ -174,26 +185,16 @@ class UpstreamCall(ABC):
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
         self.stop_asking()
-        again, self._retrying = self._retrying, None
-        if again is not None:
-            again.stop()
+        for owned in (self.content, self._retrying):
+            if owned is not None:
+                owned.stop()
+        self.content = self._retrying = None
 
     # For the upstream
 
     def upstream_step(self, step: Step) -> None:
         """Note what happens before the request is on a connection."""
-        record, now = self.record, self.exchange.clock.seconds()
-        match step:
-            case "queued":
-                record.phase = Phase.QUEUED
-            case "connecting":
-                record.phase = Phase.CONNECTING
-                record.connecting = now
-            case "connected":
-                record.phase = Phase.HEAD
-                record.connected = now
-            case "resent":
-                record.attempts += ("stale connection",)
+        self.record.note_step(step, self.exchange.clock.seconds())
 
     def upstream_responded(self, response: UpstreamResponse) -> None:
         """Take the response to what was asked."""

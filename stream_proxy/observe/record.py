@@ -179,6 +179,20 @@ class Record:
         else:
             self.mode, self.why = "passed", self.why or why
 
+    def note_step(self, step: str, now: float) -> None:
+        """Note what happens to the request before it is on a connection to the upstream."""
+        match step:
+            case "queued":
+                self.phase = Phase.QUEUED
+            case "connecting":
+                self.phase = Phase.CONNECTING
+                self.connecting = now
+            case "connected":
+                self.phase = Phase.HEAD
+                self.connected = now
+            case "resent":
+                self.attempts += ("stale connection",)
+
     def refresh(self) -> None:
         """Bring the counts up to date, of a request that goes on."""
         if self.upload is not None:

@@ -30,7 +30,8 @@ _CUT_BYTES = 64
 _TEXT = re.compile(
     rb'"(?:content|reasoning_content|reasoning|refusal|text|arguments|name)"[ \t]*+:[ \t]*+"[^"]'
 )
-_CONTENT: dict[APIKind, re.Pattern[bytes]] = {
+#: What content looks like in the bytes of a stream.
+CONTENT: dict[APIKind, re.Pattern[bytes]] = {
     "chat": _TEXT,
     "completions": _TEXT,
     "gemini": _TEXT,
@@ -69,7 +70,7 @@ class StreamWatch:
 
     def __init__(self, kind: APIKind, *, streams: bool) -> None:
         self._kind: APIKind = kind
-        self._content = _CONTENT[kind] if streams else None
+        self._content = CONTENT[kind] if streams else None
         self._cut: bytes | None = b""  # the end of the read before, until what is looked for is found
         self._parts: list[bytes] = []  # the last reads
         # Events from the first content on, in how many bytes, and how many bytes came after these.
@@ -86,7 +87,7 @@ class StreamWatch:
     @staticmethod
     def knows(kind: APIKind) -> bool:
         """Report whether an API's answers can be watched."""
-        return kind in _CONTENT
+        return kind in CONTENT
 
     def feed(self, data: bytes, now: float | None) -> None:
         """Look at the next bytes, which came `now`."""

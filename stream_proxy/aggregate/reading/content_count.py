@@ -15,6 +15,8 @@ class ContentCount:
     def __init__(self) -> None:
         #: Whether there was one.
         self.any = False
+        #: A number that rises whenever there were more, and costs nothing.
+        self.changes = 0
         self._counted = 0
         self._numbered = -1
         self._blocks: list[bytes] = []
@@ -31,6 +33,7 @@ class ContentCount:
         self._counted += count
         if count:
             self.any = True
+            self.changes += 1
 
     def add_kind(self, kind: str) -> None:
         """Count an event of the Responses API, if it brings a piece of a text."""
@@ -40,6 +43,7 @@ class ContentCount:
     def add_block(self, block: bytes) -> None:
         """Count the events of the Responses API in a part of its stream."""
         self._blocks.append(block)
+        self.changes += 1
         if not self.any:
             self.any = _PIECE_LINE in block
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from stream_proxy.aggregate.accumulator import EventAccumulator
@@ -61,10 +61,18 @@ class StreamAggregation:
     :param call: the call that the stream answers.
     :param limits: those of the rule.
     :param record: told of the content, the model and the usage.
+    :param count: called after each piece with a number that rises whenever it had content.
     """
 
-    def __init__(self, call: Call, limits: Limits, record: Record) -> None:
+    def __init__(
+        self,
+        call: Call,
+        limits: Limits,
+        record: Record,
+        count: Callable[[int], None] | None = None,
+    ) -> None:
         self._record = record
+        self._count = count
         max_bytes, max_values = limits.max_response_bytes, limits.max_response_values
         self._max_values = max_values
         self._events = SSEDecoder(max_event_bytes=limits.max_event_bytes, max_cleaned=LONG_BYTES)
@@ -95,6 +103,8 @@ class StreamAggregation:
     def _look(self) -> None:
         """Note the first event with content, and when the last one came."""
         record = self._record
+        if self._count is not None:
+            self._count(self._accumulator.content.changes)
         silence = record.silence
         if silence is None:
             return

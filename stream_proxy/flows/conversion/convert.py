@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
@@ -118,6 +118,10 @@ class Conversion(RelayingCall):
 
     def _ask(self) -> None:
         self.record.note_mode(None if self._fallbacks.streams else "upstream refuses streams")
+        if self.content is not None and self._fallbacks.streams:
+            self.content.start()
+        elif self.content is not None:
+            self.content.stop()
         self.ask(b"POST", self._target, *self._fallbacks.request())
 
     # The body, stage by stage
@@ -144,7 +148,13 @@ class Conversion(RelayingCall):
     def succeeded(self) -> None:
         self._fallbacks.succeeded()
 
+    @property
+    def count(self) -> Callable[[int], None] | None:
+        return None if self.content is None else self.content.count
+
     def aggregate(self, *, streamed: bool) -> None:
+        if self.content is not None and not streamed:
+            self.content.stop()
         self.record.note_mode(None if streamed else self._why_passed())
 
     def relay_body(self, headers: list[RawHeader], held: Iterable[bytes]) -> None:
@@ -157,6 +167,8 @@ class Conversion(RelayingCall):
 
     def complete(self, aggregation: Aggregation) -> Iterator[int]:
         """Send the result, by steps if it is large."""
+        if self.content is not None:
+            self.content.stop()
         for cost in aggregation.steps():
             yield cost
             self.touch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -46,6 +46,10 @@ class StagedCall(Protocol):
 
         :param held: what has come of it.
         """
+
+    @property
+    def count(self) -> Callable[[int], None] | None:
+        """What is told of the content of a stream, if anything."""
 
     def aggregate(self, *, streamed: bool) -> None:
         """Note that the response will be an aggregate."""
@@ -178,7 +182,12 @@ class StagedBody:
         streamed = kind is BodyKind.EVENTS
         aggregation: Aggregation
         if streamed:
-            aggregation = StreamAggregation(self._call, self._limits, self._owner.record)
+            aggregation = StreamAggregation(
+                self._call,
+                self._limits,
+                self._owner.record,
+                self._owner.count,
+            )
         else:
             aggregation = JSONAggregation(self._content, self._limits.max_response_bytes)
         self._owner.aggregate(streamed=streamed)

@@ -13,6 +13,7 @@ UPSTREAM = {
     "egress_failed": "egress",
     "egress_refused": "egress",
     "upstream_timeout": "timeout",
+    "upstream_stalled": "stalled",
     "upstream_cut": "cut",
     "upstream_incomplete": "cut",
     "upstream_malformed": "malformed",
