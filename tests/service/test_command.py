@@ -102,6 +102,8 @@ class CheckTests(CommandTestCase):
             {"listen": "ssl:2:privateKey=/none.pem", "upstreamUrl": URL},
             {"listenPort": 3, "upstreamUrl": URL, **key},
             {"listenPort": 4, "upstreamUrl": URL, "listenAddress": "127.0.0.1", **key},
+            {"listenPort": 5, "upstreamUrl": URL, "requestHeaders": {"set": {"X": "${HOME}"}}},
+            {"listenPort": 6, "upstreamUrl": URL, "requestHeaders": {"set": {"X": "y"}}},
         ]
         status, lines = self.check({"rules": rules})
         self.assertEqual(status, 1)
@@ -112,6 +114,7 @@ class CheckTests(CommandTestCase):
                 "rules[2].listen: tcp:x is no Twisted endpoint description: ",
                 "rules[3].listen: ssl:2:privateKey=/none.pem cannot be used: No such file",
                 "rules[4].clientKeys: is required where a rule with a key of its own can be reached from",
+                "rules[6].clientKeys: is required where a rule with a key of its own can be reached from",
                 "rules[0].upstreamUrl: leads back to this rule, so each request would come again",
             ),
             strict=True,
