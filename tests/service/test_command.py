@@ -176,7 +176,9 @@ class CheckTests(CommandTestCase):
             "request": {"auth": {"token": "s3cret"}, "q": "{{last_user_message}}", "apiKey": "{{model}}"},
         }
         place = {"listenPort": 1, "listenAddress": "127.0.0.1"}
-        rule = {**place, "upstreamUrl": "http://h/x?token=s3cret&a=b", "adapter": adapter}
+        fields = {"set": {"X-Token": "s3cret", "X-Gateway-Key": "${PATH}"}}
+        url = "http://h/x?token=s3cret&a=b"
+        rule = {**place, "upstreamUrl": url, "adapter": adapter, "requestHeaders": fields}
         proxied = {"listenPort": 2, "upstreamUrl": URL, "proxy": "http://u:s3cret@h"}
         with mock.patch.dict(os.environ, {"PASSWORD": "x"}):
             named = {"listenPort": 3, "upstreamUrl": URL, "proxy": "http://u:${PASSWORD}@h"}
@@ -185,6 +187,8 @@ class CheckTests(CommandTestCase):
         self.assertEqual(status, 0)
         self.assertNotIn("s3cret", out)
         first, *others = json.loads(out)["rules"]
+        shown = {"set": {"X-Token": "***", "X-Gateway-Key": "${PATH}"}, "remove": []}
+        self.assertEqual(first["requestHeaders"], shown)
         self.assertEqual(first["upstreamUrl"], "http://h/x?token=***&a=b")
         self.assertEqual([each["proxy"] for each in others], ["http://u:***@h", "http://u:${PASSWORD}@h"])
         self.assertEqual(

@@ -16,6 +16,8 @@ from stream_proxy.http.headers import HOP_BY_HOP, RawHeader, is_field_name
 
 #: Fields that the proxy writes itself.
 _RESERVED = HOP_BY_HOP | {b"content-length", b"expect", b"host"}
+#: Fields whose values are keys.
+_CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -49,6 +51,8 @@ class RequestHeaders(Struct, frozen=True, rename="camel", kw_only=True):
             _check_name(place, name)
             if not _VALUE.fullmatch(value):
                 raise ValueError(f"{place}: has characters that no header may hold")
+            if name.lower() in _CREDENTIALS and not has_reference(value):
+                raise ValueError(f"{place}: keys do not stand in the config; write ${{NAME}} for a variable")
             found = _expanded(place, value, os.environ if environ is None else environ, keys)
             (secret if has_reference(value) else fields).append((name.encode("ascii"), found))
         for index, name in enumerate(self.remove):

@@ -190,8 +190,13 @@ MISTAKES: tuple[tuple[object, str], ...] = (
         "rules[0].requestHeaders.set.A: the environment has no NO_KEY",
     ),
     (
-        rule(requestHeaders={"set": {"authorization": "x"}}, upstreamKey={"environment": "PATH"}),
+        rule(requestHeaders={"set": {"authorization": "${PATH}"}}, upstreamKey={"environment": "PATH"}),
         "rules[0].requestHeaders.set.authorization: upstreamKey stands in its place; leave one out",
+    ),
+    (
+        rule(requestHeaders={"set": {"Authorization": "Bearer sk-s3cret"}}),
+        "rules[0].requestHeaders.set.Authorization: keys do not stand in the config; write ${NAME} for a "
+        "variable",
     ),
     (
         rule(requestHeaders={"Authorization": "x"}),

@@ -49,6 +49,7 @@ BEYOND = (
     "set by the proxy",
     "no header may hold",
     "stands in its place",
+    "write ${NAME}",
     "is too large",
 )
 
