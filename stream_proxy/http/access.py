@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from stream_proxy.error_codes import ErrorCode
@@ -30,8 +31,38 @@ _READABLE: tuple[RawHeader, ...] = (
     (b"Access-Control-Allow-Origin", b"*"),
     (b"Access-Control-Expose-Headers", b"*"),
 )
+#: Shorter values are no keys, and may be part of any text.
+_SHORTEST_SECRET = 8
 #: Field of the response to a request without a key (RFC 9110 section 11.6.1).
 CHALLENGE: tuple[RawHeader, ...] = ((b"WWW-Authenticate", b"Bearer"),)
+
+
+@dataclass(frozen=True)
+class HeaderChanges:
+    """Changes of a rule to the fields of its requests.
+
+    :param fields: stand in place of the client's of the same name.
+    :param secret: those of these fields that hold a key of the operator's.
+    :param removed: names of fields that do not go upstream, in lower case.
+    :param keys: the keys in the secret fields.
+    """
+
+    fields: tuple[RawHeader, ...] = ()
+    secret: tuple[RawHeader, ...] = ()
+    removed: frozenset[bytes] = frozenset()
+    keys: tuple[bytes, ...] = ()
+
+    def applied(self, method: bytes, headers: list[RawHeader], removed: frozenset[bytes]) -> list[RawHeader]:
+        """Return the fields of a request without those `removed`, and with those that are set.
+
+        Preflight requests come without a key, and need none.
+        """
+        fields = self.fields if method == b"OPTIONS" else self.fields + self.secret
+        dropped = removed.union(name.lower() for name, _ in self.fields + self.secret)
+        return [field for field in headers if field[0].lower() not in dropped] + list(fields)
+
+
+_NO_CHANGES = HeaderChanges()
 
 
 class Access:
@@ -43,6 +74,7 @@ class Access:
     :param hosts: see :class:`~stream_proxy.http.origin.Pages`, which judges requests where everyone in reach
         would spend the upstream's key.
     :param origins: see there.
+    :param changes: what else changes in the fields of requests.
     :raises ValueError: one of the hosts or origins is none.
     """
 
@@ -54,6 +86,7 @@ class Access:
         *,
         hosts: Iterable[str] = (),
         origins: Iterable[str] | None = None,
+        changes: HeaderChanges | None = None,
     ) -> None:
         # Digests have one length, so that the time of a comparison says nothing about the keys.
         self._clients = tuple(_digest(key) for key in client_keys)
@@ -62,10 +95,15 @@ class Access:
             self._own = [(upstream_header.encode("ascii"), upstream_key)]
         elif upstream_key is not None:
             self._own = [(b"Authorization", b"Bearer " + upstream_key)]
-        self._key = upstream_key
+        self._changes = changes or _NO_CHANGES
+        # A cookie may be a credential, and none of a client's goes with a key of the operator's.
+        self._removed = self._changes.removed | ({b"cookie"} if self._changes.secret else set())
+        #: The keys of the operator's that go upstream; blanking a shorter text would blank any.
+        self._keys = [upstream_key] if upstream_key is not None else []
+        self._keys += [key for key in self._changes.keys if len(key) >= _SHORTEST_SECRET]
         self._pages = Pages(hosts, origins)
         #: Requests go upstream with a key of the operator's.
-        self.injects = upstream_key is not None
+        self.injects = upstream_key is not None or bool(self._changes.secret)
         self._dropped = _CREDENTIALS | {name.lower() for name, _ in self._own}
         self._query: tuple[bytes, ...] = _QUERY_CREDENTIALS
 
@@ -79,12 +117,15 @@ class Access:
         access = copy(self)
         access.injects = self.injects or injects
         access._dropped = frozenset(name.lower() for name, _ in self._own)
+        access._removed = self._changes.removed
         access._query = ()
         return access
 
     def redacted(self, text: str) -> str:
-        """Return `text` without the upstream's key: services quote the keys that they reject."""
-        return text if self._key is None else text.replace(self._key.decode("ascii"), "***")
+        """Return `text` without the upstream's keys: services quote the keys that they reject."""
+        for key in self._keys:
+            text = text.replace(key.decode("latin-1"), "***")
+        return text
 
     @property
     def is_open(self) -> bool:
@@ -140,6 +181,12 @@ class Access:
 
     def headers(self, method: bytes, headers: Iterable[RawHeader]) -> list[RawHeader]:
         """Return the fields of a request as they go upstream."""
+        fields = self._with_own_key(method, headers)
+        if self._changes is _NO_CHANGES:
+            return fields
+        return self._changes.applied(method, fields, self._removed)
+
+    def _with_own_key(self, method: bytes, headers: Iterable[RawHeader]) -> list[RawHeader]:
         if not self._own:
             return list(headers)
         kept = []
@@ -168,7 +215,7 @@ class Access:
 
     def answer_headers(self, headers: Iterable[RawHeader]) -> list[RawHeader]:
         """Return the fields of a response as they go to the client: cookies belong to the key's owner."""
-        if not self._own:
+        if not (self._own or self._changes.secret):
             return list(headers)
         return [(name, value) for name, value in headers if name.lower() != b"set-cookie"]
 

@@ -14,4 +14,5 @@ def access_of(rule: Rule) -> Access:
     source = rule.upstream_key
     clients = rule.client_keys.read() if rule.client_keys is not None else []
     own, header = (source.read()[0], source.header) if source is not None else (None, None)
-    return Access(clients, own, header, hosts=rule.hosts, origins=rule.origins)
+    changes = rule.request_headers.read() if rule.request_headers is not None else None
+    return Access(clients, own, header, hosts=rule.hosts, origins=rule.origins, changes=changes)

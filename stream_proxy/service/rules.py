@@ -137,7 +137,8 @@ class RuleService:
         # A service that does not listen yet was made for this very rule.
         new = self._port is None
         # What files and the environment hold may have changed under the same name.
-        outside = rule.client_keys or rule.upstream_key or rule.ca_file or rule.certificate_file
+        keys = rule.client_keys or rule.upstream_key or rule.request_headers
+        outside = keys or rule.ca_file or rule.certificate_file
         unchanged = (rule, limits) == (self.served.rule, self.served.limits) and not outside
         served = None if new or unchanged else self._make(rule, limits)
         if not new and not self._listener.encrypted:

@@ -15,7 +15,7 @@ from stream_proxy.adapter.config import AdapterConfig
 from stream_proxy.adapter.resource import AdapterResource
 from stream_proxy.environment import variable
 from stream_proxy.errors import ConfigError
-from stream_proxy.http.access import Access
+from stream_proxy.http.access import Access, HeaderChanges
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.service.configuration.loading import parse_config
 from stream_proxy.service.keys import KeySource
@@ -38,6 +38,8 @@ PROTOCOL = "Sec-WebSocket-Protocol"
 ONE, OTHER, OWN = "client-one", "client-other", "upstream-own"
 ACCESS = Access([ONE.encode(), OTHER.encode()])
 INJECTING = Access([ONE.encode()], OWN.encode())
+#: A rule sets a field with a secret.
+CHANGES = HeaderChanges((), ((b"X-Gateway", f"token {OWN}".encode()),), keys=(OWN.encode(),))
 
 
 def raw(*fields: tuple[str, str]) -> list[RawHeader]:
@@ -146,6 +148,37 @@ class OutgoingTests(SynchronousTestCase):
         """The key may be in another field, bare; the client's field of that name is removed."""
         access = Access([], OWN.encode(), "X-Key")
         self.assertEqual(list(access.headers(b"GET", raw(("x-key", "mine")))), raw(("X-Key", OWN)))
+
+    def test_changes(self) -> None:
+        """Fields that a rule sets stand in place of the client's; what it removes does not go upstream."""
+        access = Access(changes=HeaderChanges(((b"X-Team", b"a"),), (), frozenset({b"x-forwarded-for"})))
+        fields = raw(
+            ("x-team", "mine"), ("X-Forwarded-For", "1.2.3.4"), ("Authorization", "k"), ("Cookie", "c")
+        )
+        expected = raw(("Authorization", "k"), ("Cookie", "c"), ("X-Team", "a"))
+        for method in (b"GET", b"OPTIONS"):
+            self.assertEqual(access.headers(method, fields), expected)
+        self.assertEqual((access.injects, access.redacted("a b")), (False, "a b"))
+        self.assertIsNone(access.refusal(b"TRACE", []))
+        self.assertEqual(access.answer_headers(raw(("Set-Cookie", "a=b"))), raw(("Set-Cookie", "a=b")))
+
+    def test_secret_changes(self) -> None:
+        """A field with a secret is a key of the operator's: no TRACE, no foreign page, no cookie."""
+        access = Access(changes=CHANGES)
+        fields = raw(("Authorization", "k"), ("Cookie", "c"), ("x-gateway", "mine"))
+        expected = raw(("Authorization", "k"), ("X-Gateway", f"token {OWN}"))
+        self.assertEqual(access.headers(b"POST", fields), expected)
+        self.assertEqual(access.headers(b"OPTIONS", fields), expected[:1])
+        self.assertEqual(access.answer_headers(raw(("Set-Cookie", "a=b"))), [])
+        self.assertEqual(access.redacted(f"bad key {OWN}"), "bad key ***")
+        for method, headers in (
+            (b"TRACE", []),
+            (b"GET", raw(("Host", "x"), ("Origin", "https://evil.example"))),
+        ):
+            self.assertIsNotNone(access.refusal(method, headers))
+        # An adapter's own cookie goes with it.
+        own = raw(("Cookie", "service=1"))
+        self.assertEqual(access.for_adapter().headers(b"POST", own), own + expected[1:])
 
     def test_preflight(self) -> None:
         """A preflight request came without a key, and goes upstream without one."""
@@ -262,6 +295,21 @@ class FlowTests(WebSocketTestCase):
             self.assertEqual(asked[0].get("sec-websocket-protocol"), offered)
             self.assertEqual(asked[0].get("authorization"), key)
             self.assertEqual(asked[0].get("cookie"), "c=d" if key is None else None)
+
+    async def test_changes(self) -> None:
+        """A field that the rule sets goes upstream in every flow, WebSockets included."""
+        port, asked = await self.listening(Access([ONE.encode()], changes=CHANGES))
+        key = ("Authorization", f"Bearer {ONE}")
+        for method, target, body in self.flows():
+            fields = [key, ("x-gateway", "mine"), ("Cookie", "c=d")]
+            answer = await self.request(port, method, target, body, fields)
+            self.assertEqual((answer.status, answer.get("set-cookie")), (200, None))
+        fields = [key, ("X-Gateway", "mine"), ("Cookie", "c=d"), (PROTOCOL, "realtime")]
+        answer = await self.websocket(port, fields)
+        self.assertEqual((answer.status, answer.get("set-cookie")), (101, None))
+        self.assertEqual(len(asked), 5)
+        for request in asked:
+            self.assertEqual((request.all("x-gateway"), request.get("cookie")), ([f"token {OWN}"], None))
 
     async def test_preflight(self) -> None:
         """A preflight reaches the upstream without any key."""

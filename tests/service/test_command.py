@@ -102,6 +102,8 @@ class CheckTests(CommandTestCase):
             {"listen": "ssl:2:privateKey=/none.pem", "upstreamUrl": URL},
             {"listenPort": 3, "upstreamUrl": URL, **key},
             {"listenPort": 4, "upstreamUrl": URL, "listenAddress": "127.0.0.1", **key},
+            {"listenPort": 5, "upstreamUrl": URL, "requestHeaders": {"set": {"X": "${HOME}"}}},
+            {"listenPort": 6, "upstreamUrl": URL, "requestHeaders": {"set": {"X": "y"}}},
         ]
         status, lines = self.check({"rules": rules})
         self.assertEqual(status, 1)
@@ -112,6 +114,7 @@ class CheckTests(CommandTestCase):
                 "rules[2].listen: tcp:x is no Twisted endpoint description: ",
                 "rules[3].listen: ssl:2:privateKey=/none.pem cannot be used: No such file",
                 "rules[4].clientKeys: is required where a rule with a key of its own can be reached from",
+                "rules[6].clientKeys: is required where a rule with a key of its own can be reached from",
                 "rules[0].upstreamUrl: leads back to this rule, so each request would come again",
             ),
             strict=True,
@@ -173,7 +176,9 @@ class CheckTests(CommandTestCase):
             "request": {"auth": {"token": "s3cret"}, "q": "{{last_user_message}}", "apiKey": "{{model}}"},
         }
         place = {"listenPort": 1, "listenAddress": "127.0.0.1"}
-        rule = {**place, "upstreamUrl": "http://h/x?token=s3cret&a=b", "adapter": adapter}
+        fields = {"set": {"X-Token": "s3cret", "X-Gateway-Key": "${PATH}"}}
+        url = "http://h/x?token=s3cret&a=b"
+        rule = {**place, "upstreamUrl": url, "adapter": adapter, "requestHeaders": fields}
         proxied = {"listenPort": 2, "upstreamUrl": URL, "proxy": "http://u:s3cret@h"}
         with mock.patch.dict(os.environ, {"PASSWORD": "x"}):
             named = {"listenPort": 3, "upstreamUrl": URL, "proxy": "http://u:${PASSWORD}@h"}
@@ -182,6 +187,8 @@ class CheckTests(CommandTestCase):
         self.assertEqual(status, 0)
         self.assertNotIn("s3cret", out)
         first, *others = json.loads(out)["rules"]
+        shown = {"set": {"X-Token": "***", "X-Gateway-Key": "${PATH}"}, "remove": []}
+        self.assertEqual(first["requestHeaders"], shown)
         self.assertEqual(first["upstreamUrl"], "http://h/x?token=***&a=b")
         self.assertEqual([each["proxy"] for each in others], ["http://u:***@h", "http://u:${PASSWORD}@h"])
         self.assertEqual(

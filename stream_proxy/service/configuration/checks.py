@@ -176,6 +176,14 @@ def _upstream(rule: Rule) -> UpstreamURL:
         raise ValueError(f"upstreamUrl: {error}") from None
 
 
+def _request_headers(rule: Rule) -> Iterator[str]:
+    if rule.request_headers is not None:
+        source = rule.upstream_key
+        field = None if source is None else (source.header or "Authorization").lower()
+        for problem in rule.request_headers.problems(field):
+            yield f"requestHeaders.{problem}"
+
+
 def _one_key(rule: Rule) -> Iterator[str]:
     if rule.adapter is not None and rule.upstream_key is not None:
         yield from _keys_of_adapter(rule.upstream_key, rule.adapter)
@@ -207,6 +215,7 @@ _RULE_CHECKS: tuple[tuple[tuple[str, ...], _Check], ...] = (
     (("clientKeys",), lambda rule: _key("clientKeys", rule.client_keys)),
     (("upstreamKey",), lambda rule: _key("upstreamKey", rule.upstream_key)),
     (("upstreamKey", "adapter"), _one_key),
+    (("requestHeaders", "upstreamKey"), _request_headers),
     (("hosts", "origins"), lambda rule: _hosts(rule.hosts, rule.origins)),
     (("upstreamUrl", "adapter", "proxy", "caFile", "certificateFile", "keyFile"), _route),
 )

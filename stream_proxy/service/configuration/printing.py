@@ -37,6 +37,8 @@ def _rule(config: Config, rule: Rule) -> dict[str, Any]:
     found["upstreamUrl"] = _url(found["upstreamUrl"])
     if found["proxy"] is not None:
         found["proxy"] = _url(found["proxy"])
+    if found["requestHeaders"] is not None:
+        found["requestHeaders"]["set"] = _blanked(found["requestHeaders"]["set"])
     if found["adapter"] is not None:
         adapter = found["adapter"]
         adapter["headers"] = _blanked(adapter["headers"])

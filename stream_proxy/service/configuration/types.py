@@ -26,6 +26,7 @@ from stream_proxy.limits import (
     TimeoutSeconds,
     WebSocketPingSeconds,
 )
+from stream_proxy.service.configuration.request_headers import RequestHeaders
 from stream_proxy.service.keys import KeySource, UpstreamKeySource
 from stream_proxy.upstream.route import Route
 
@@ -78,6 +79,9 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     upstream_key: Annotated[
         UpstreamKeySource | None, Meta(description="which key the upstream is called with")
     ] = None
+    request_headers: Annotated[
+        RequestHeaders | None, Meta(description="header fields that requests go upstream with, or without")
+    ] = None
     # Where everyone may spend the latter: the names and the pages by which browsers may call.
     hosts: Annotated[
         tuple[str, ...],
@@ -128,7 +132,8 @@ class Rule(Struct, frozen=True, rename="camel", kw_only=True):
     @property
     def open_wallet(self) -> bool:
         """Whether everyone who can connect spends a key of the operator's."""
-        injects = self.adapter is not None and self.adapter.injects
+        parts = (self.adapter, self.request_headers)
+        injects = any(part is not None and part.injects for part in parts)
         return self.client_keys is None and (injects or self.upstream_key is not None)
 
     @property

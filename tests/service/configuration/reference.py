@@ -14,6 +14,7 @@ import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 
 from stream_proxy.limits import Limits
+from stream_proxy.service.configuration.request_headers import RequestHeaders
 from stream_proxy.service.configuration.schema import schema
 from stream_proxy.service.configuration.types import (
     Admin,
@@ -46,6 +47,7 @@ _MORE = {
     "rules[].listen": "[where it listens](#where-it-listens)",
     "rules[].origins": "[web pages](#web-pages)",
     "rules[].proxy": "[proxies and certificates](#proxies-and-certificates)",
+    "rules[].requestHeaders": "[request headers](#request-headers)",
     "rules[].upstreamKey": "[keys](#keys)",
     "workers": "[more than one core](operating.md#more-than-one-core)",
 }
@@ -55,6 +57,7 @@ _STRUCTS: dict[str, tuple[type[Struct], str]] = {
     "keys": (UpstreamKeySource, ""),
     "log": (LogConfig, "log."),
     "metrics": (MetricsConfig, "metrics."),
+    "headers": (RequestHeaders, "rules[].requestHeaders."),
     "rules": (Rule, "rules[]."),
 }
 #: The names of all tables.
@@ -145,7 +148,7 @@ def _kind(kind: inspect.Type) -> str:
         case inspect.ListType() | inspect.VarTupleType():
             item = _kind(kind.item_type)
             return f"list of {item}s"
-        case inspect.StructType():
+        case inspect.StructType() | inspect.DictType():
             return "object"
     raise AssertionError(f"no word for {kind}")
 

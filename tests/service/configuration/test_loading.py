@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
 from stream_proxy.errors import ConfigError
+from stream_proxy.service.access import access_of
+from stream_proxy.service.admin.capture.options import known_secrets
 from stream_proxy.service.configuration.loading import load_config, parse_config
 from stream_proxy.service.configuration.types import (
     Admin,
@@ -153,6 +157,23 @@ class SectionTests(TestCase):
             "c: admin.key: the environment has no NONE_SUCH",
         )
         self.assertIn("c: admin.hosts: a:1 must be", self.error(admin={"listenPort": 2, "hosts": ["a:1"]}))
+
+
+class RequestHeaderTests(TestCase):
+    """``requestHeaders``."""
+
+    def test_changes(self) -> None:
+        """Requests get the fields, with what the environment holds, and no capture shows that."""
+        changes = {"set": {"X-Gateway": "token ${GATEWAY_TOKEN}", "X-Team": " a "}, "remove": ["X-Old"]}
+        rule = {"listenPort": 1, "upstreamUrl": URL, "requestHeaders": changes}
+        with mock.patch.dict(os.environ, {"GATEWAY_TOKEN": "s3cret-token"}):
+            config, _ = config_of(rules=[rule])
+            access = access_of(config.rules[0])
+            secrets = known_secrets(config)
+        fields = access.headers(b"GET", [(b"x-old", b"1"), (b"x-team", b"b"), (b"X", b"y")])
+        own = [(b"X-Team", b"a"), (b"X-Gateway", b"token s3cret-token")]
+        self.assertEqual(fields, [(b"X", b"y"), *own])
+        self.assertEqual((access.injects, secrets), (True, [b"s3cret-token"]))
 
 
 class NumberTests(TestCase):

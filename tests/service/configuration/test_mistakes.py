@@ -165,6 +165,43 @@ MISTAKES: tuple[tuple[object, str], ...] = (
         "rules[0].upstreamKey.environment: must be the name of a variable, such as OPENAI_API_KEY",
     ),
     (rule(caFile="/none/ca.pem"), "rules[0].caFile: /none/ca.pem does not exist"),
+    (
+        rule(requestHeaders={"set": {"A": 5}}),
+        'rules[0].requestHeaders.set.A: must be text in quotes: "5", not 5',
+    ),
+    (
+        rule(requestHeaders={"set": {"X Y": "1"}}),
+        "rules[0].requestHeaders.set.X Y: is no name of a header field",
+    ),
+    (
+        rule(requestHeaders={"set": {"Host": "x"}}),
+        "rules[0].requestHeaders.set.Host: is set by the proxy itself",
+    ),
+    (
+        rule(requestHeaders={"remove": ["TE"]}),
+        "rules[0].requestHeaders.remove[0]: is set by the proxy itself",
+    ),
+    (
+        rule(requestHeaders={"set": {"A": "b\r\nC: d"}}),
+        "rules[0].requestHeaders.set.A: has characters that no header may hold",
+    ),
+    (
+        rule(requestHeaders={"set": {"A": "${NO_KEY}"}}),
+        "rules[0].requestHeaders.set.A: the environment has no NO_KEY",
+    ),
+    (
+        rule(requestHeaders={"set": {"authorization": "${PATH}"}}, upstreamKey={"environment": "PATH"}),
+        "rules[0].requestHeaders.set.authorization: upstreamKey stands in its place; leave one out",
+    ),
+    (
+        rule(requestHeaders={"set": {"Authorization": "Bearer sk-s3cret"}}),
+        "rules[0].requestHeaders.set.Authorization: keys do not stand in the config; write ${NAME} for a "
+        "variable",
+    ),
+    (
+        rule(requestHeaders={"Authorization": "x"}),
+        "rules[0].requestHeaders.Authorization: unknown key; known here: set, remove",
+    ),
     # The admin port.
     (top(admin=9901), 'admin: must be an object: {"listenPort": 9901}, not 9901'),
     (top(admin={}), "admin.listenPort: is required"),

@@ -24,7 +24,8 @@ from tests.service.configuration.reference import PAGE, SCHEMA, TABLES, page, sc
 from tests.service.configuration.test_mistakes import MISTAKES
 
 EXAMPLE = PAGE.parents[1] / "config.example.json"
-ENVIRONMENT = {"OPENAI_API_KEY": "a", "AGENTS_CLIENTS": "b", "AGENTS_KEY": "c", "PROXY_PASSWORD": "d"}
+#: Variables that the example names.
+NAMED = ("OPENAI_API_KEY", "AGENTS_CLIENTS", "AGENTS_KEY", "PROXY_PASSWORD", "OPENAI_ORGANIZATION")
 #: Mistakes that only values beyond their types make, of which a schema knows nothing.
 BEYOND = (
     "is already",
@@ -44,6 +45,11 @@ BEYOND = (
     "is required where",
     "needs an admin port",
     "it ends too early",
+    "no name of a header",
+    "set by the proxy",
+    "no header may hold",
+    "stands in its place",
+    "write ${NAME}",
     "is too large",
 )
 
@@ -115,7 +121,7 @@ class ExampleTests(SynchronousTestCase):
         for name in ("clients.keys", "admin.key"):
             Path(name).write_text("key\n")
             Path(name).chmod(0o600)
-        with mock.patch.dict(os.environ, ENVIRONMENT):
+        with mock.patch.dict(os.environ, dict.fromkeys(NAMED, "x")):
             config, warnings = load_config(EXAMPLE)
         self.assertEqual((len(config.rules), warnings), (3, []))
 

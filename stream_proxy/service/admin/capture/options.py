@@ -45,6 +45,9 @@ def known_secrets(config: Config) -> list[bytes]:
     sources.append(config.admin.key if config.admin is not None else None)
     try:
         found = [key for source in sources if source is not None for key in source.read()]
+        found += [
+            key for rule in config.rules if rule.request_headers for key in rule.request_headers.read().keys
+        ]
         return found + [text.encode() for rule in config.rules for text in _texts(rule)]
     except ValueError as error:  # the configuration was valid, but files may have changed since
         raise ConfigError(f"a key cannot be read any more: {error}") from None
