@@ -80,16 +80,12 @@ def details(record: Record) -> Row:
     """Return all that is shown of one request, under way or not; heads have at most 4 KiB each."""
     usage = record.usage
     steps = ("began", "decided", "asked", "connecting", "connected", "head")
-    times = {name: _time(getattr(record, name)) for name in steps}
-    times |= {
-        "firstEvent": _time(record.first_event),
-        "lastEvent": _time(record.last_event),
-        "ended": _time(record.ended),
-    }
+    times = {name: getattr(record, name) for name in steps}
+    times |= {"firstEvent": record.first_event, "lastEvent": record.last_event, "ended": record.ended}
     return {
         **fixed(record),
         **moving(record),
-        "times": {name: at for name, at in times.items() if at is not None},
+        "times": {name: round(at, 6) for name, at in times.items() if at is not None},
         "path": _text(record.path, _MOST_DETAIL),
         "live": record.ended is None,
         "sent": record.sent,

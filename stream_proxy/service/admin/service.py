@@ -14,6 +14,7 @@ from stream_proxy.observe.rows import Row
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.admin.access import AdminAccess
 from stream_proxy.service.admin.feed import Feed, Source, serve_feed
+from stream_proxy.service.admin.files import serve_page
 from stream_proxy.service.admin.health import Status, serve_health
 from stream_proxy.service.admin.router import AdminResource
 from stream_proxy.service.listening import Listener
@@ -50,8 +51,9 @@ class AdminService(Service):
         self._listener = listener
         #: Others may serve more on it.
         self.resource = AdminResource(reactor, access, log)
-        self._feed = Feed(reactor, source, state)
+        self._feed = Feed(reactor, source, lambda: self._with_access(state()))
         serve_health(self.resource, status)
+        serve_page(self.resource)
         serve_feed(self.resource, self._feed, source)
         self._site = ProxySite(self.resource, reactor=reactor, limits=_LIMITS, log=log)
         self._port: IListeningPort | None = None
@@ -62,6 +64,10 @@ class AdminService(Service):
         access = self.resource.access = before.changed(keys, hosts)
         if not access.same_keys(before):
             self._feed.close()
+
+    def _with_access(self, state: Row | None) -> Row:
+        """Return `state`, and whether there is anything to log out of."""
+        return {**(state or {}), "keyed": self.resource.access.has_keys}
 
     def startService(self) -> None:
         """Listen."""
