@@ -128,8 +128,8 @@ class Table {
         if (column.hint) button.title = column.hint;
         button.addEventListener("click", () => this.sortBy(column));
         cell.append(button);
-      } else if (column.title) {
-        cell.append(column.title);
+      } else {
+        cell.append(element("span", "unseen", column.title));
       }
       head.append(cell);
     }
@@ -204,7 +204,7 @@ class Table {
     for (const column of this.columns) {
       const cell = element("td", [column.number && "number", column.span].filter(Boolean).join(" "));
       cell.setAttribute("role", "cell");
-      cell.dataset.label = column.title;
+      if (column.value) cell.dataset.label = column.title;
       line.append(cell);
     }
     if (this.opens) {
@@ -358,7 +358,7 @@ const liveTable = new Table(byId("live"), [
   numberColumn("tokens", "Tokens/s", (row) => row.rate || null, number, { hint: "content events a second" }),
   { key: "bytes", title: "Bytes", value: (row) => row.sent, number: true, fill: (cell, row) => setText(cell, bytesText(row)), span: "double" },
   { key: "silence", title: "Silence", value: quiet, fill: silence, ticks: true, span: "double" },
-  { key: "cancel", title: "", fill: canceller },
+  { key: "cancel", title: "Cancel", fill: canceller },
 ], ["began", false], openDetails);
 
 const recentTable = new Table(byId("recent"), [
