@@ -305,29 +305,36 @@ function phase(cell, row) {
   setText(cell.firstChild, row.phase + (row.attempts ? `, attempt ${row.attempts + 1}` : ""));
 }
 
-/** A button that cancels a request, and wants to be pressed twice. */
+/** Have a button do something that cannot be taken back when it is pressed twice. */
+function pressTwice(button, what, act) {
+  const words = button.textContent;
+  let timer = 0;
+  const calm = () => {
+    clearTimeout(timer);
+    timer = 0;
+    button.className = "";
+    button.textContent = words;
+    button.setAttribute("aria-label", `${words} ${what}`);
+  };
+  calm();
+  button.addEventListener("click", () => {
+    if (timer) {
+      calm();
+      act();
+      return;
+    }
+    timer = setTimeout(calm, 4000);
+    button.className = "sure";
+    button.textContent = "Sure?";
+    button.setAttribute("aria-label", `Press again to ${words.toLowerCase()} ${what}`);
+  });
+}
+
 function canceller(cell, row) {
   if (cell.firstChild) return;
   const button = element("button", "", "Cancel");
   button.type = "button";
-  button.setAttribute("aria-label", `Cancel the request of ${clock(row.began)}`);
-  let timer = 0;
-  const calm = () => {
-    timer = 0;
-    button.className = "";
-    button.textContent = "Cancel";
-    button.setAttribute("aria-label", `Cancel the request of ${clock(row.began)}`);
-  };
-  button.addEventListener("click", async () => {
-    if (!timer) {
-      timer = setTimeout(calm, 4000);
-      button.className = "sure";
-      button.textContent = "Sure?";
-      button.setAttribute("aria-label", `Press again to cancel the request of ${clock(row.began)}`);
-      return;
-    }
-    clearTimeout(timer);
-    calm();
+  pressTwice(button, `the request of ${clock(row.began)}`, async () => {
     button.disabled = true;
     const answer = await fetch(`/requests/${encodeURIComponent(row.id)}/cancel`, { method: "POST" }).catch(() => null);
     if (!answer?.ok) {
@@ -684,6 +691,7 @@ function connect() {
     // A full list hides what was before it.
     const since = recent.length >= MOST_RECENT ? recent.at(-1).ended : message.time - BUCKETS * BUCKET_SECONDS;
     knownSince = opened ? Math.min(knownSince, since) : since;
+    if (!opened && message.state?.keyed) tellCapture("/capture");
     opened = true;
     document.body.classList.remove("stale");
     announce("", 0);
@@ -758,6 +766,7 @@ async function openDetails(id) {
     return;
   }
   if (!dialog.open) dialog.showModal();
+  showCaptured(id);
 }
 
 async function showDetails() {
@@ -809,6 +818,40 @@ async function showDetails() {
   return true;
 }
 
+// The capture, where there is one: it needs a key.
+
+let capture = null;
+
+async function tellCapture(path, body) {
+  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const answer = await fetch(path, options).catch(() => null);
+  if (answer?.ok) showCapture(await answer.json());
+  else if (body !== undefined) announce("The capture cannot be changed now.", 6);
+}
+
+function showCapture(found) {
+  capture = found;
+  byId("tab-capture").hidden = false;
+  setText(byId("tab-capture").querySelector(".count"), found.exchanges ? String(found.exchanges) : "");
+  const state = found.always ? "Every request is captured." : found.wanted ? `The next ${found.wanted} are captured.` : "It is off.";
+  setText(byId("capture-state"), `${state} ${number(found.exchanges)} kept, ${bytes(found.bytes)} of ${bytes(found.maxBytes)}.`);
+  byId("capture-start").hidden = found.always || found.wanted > 0;
+  byId("capture-stop").hidden = found.always || !found.wanted;
+  byId("capture-files").hidden = !found.exchanges;
+}
+
+/** Offer the files of one request, if it was captured. */
+async function showCaptured(id) {
+  const links = byId("details-capture");
+  links.hidden = true;
+  if (!capture?.exchanges) return;
+  const address = `/capture/${encodeURIComponent(id)}`;
+  const answer = await fetch(`${address}.curl`, { method: "HEAD" }).catch(() => null);
+  if (!answer?.ok || id !== detailed) return;
+  for (const link of links.querySelectorAll("a")) link.href = `${address}.${link.dataset.form}`;
+  links.hidden = false;
+}
+
 // Tabs, filter, start.
 
 function selectTab(tab) {
@@ -816,6 +859,7 @@ function selectTab(tab) {
     const selected = each === tab;
     each.setAttribute("aria-selected", String(selected));
     each.tabIndex = selected ? 0 : -1;
+    if (selected && each.id === "tab-capture") tellCapture("/capture");
     byId(each.getAttribute("aria-controls")).hidden = !selected;
   }
   render();
@@ -851,6 +895,9 @@ function start() {
     animate = false;
     render();
   });
+  byId("capture-start").addEventListener("click", () => tellCapture("/capture", { requests: 20 }));
+  byId("capture-stop").addEventListener("click", () => tellCapture("/capture", { requests: 0 }));
+  pressTwice(byId("capture-clear"), "the capture", () => tellCapture("/capture/clear", {}));
   byId("details").addEventListener("close", () => {
     detailed = "";
   });
@@ -868,6 +915,7 @@ function start() {
     measureRates();
     renderFigures();
     render();
+    if (capture && !byId("panel-capture").hidden) tellCapture("/capture");
   }, 1000);
   connect();
 }
