@@ -42,10 +42,16 @@ function duration(seconds) {
   return `${Math.floor(whole / 60)} ${large}${whole % 60 ? ` ${whole % 60} ${small}` : ""}`;
 }
 
+/** Minutes and seconds. */
+function minutes(seconds) {
+  const whole = Math.floor(Math.max(0, seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
 /** A duration that ticks: without tenths, which would flicker. */
 function age(seconds) {
-  const value = Math.max(0, seconds);
-  return value < 60 ? `${Math.floor(value)} s` : duration(value);
+  if (seconds < 60) return `${Math.floor(Math.max(0, seconds))} s`;
+  return seconds < 3600 ? minutes(seconds) : duration(seconds);
 }
 
 function bytes(count) {
@@ -296,7 +302,7 @@ function silence(cell, row, at) {
   meter.setAttribute("aria-valuetext", words);
   const width = `${(part * 100).toFixed(1)}%`;
   if (meter.firstChild.style.width !== width) meter.firstChild.style.width = width;
-  setText(text, words);
+  setText(text, `${minutes(seconds)} of ${minutes(row.limit)}`);
 }
 
 function phase(cell, row) {
@@ -363,7 +369,7 @@ const liveTable = new Table(byId("live"), [
   { key: "phase", title: "Phase", value: (row) => row.phase, fill: phase, span: "double" },
   numberColumn("events", "Events", (row) => row.events ?? 0, number),
   numberColumn("tokens", "Tokens/s", (row) => row.rate || null, number, { hint: "content events a second" }),
-  { key: "bytes", title: "Bytes", value: (row) => row.sent, number: true, fill: (cell, row) => setText(cell, bytesText(row)), span: "double" },
+  { key: "bytes", title: "Bytes", value: (row) => row.sent, number: true, fill: (cell, row) => setText(cell, row.sent ? `↓${bytes(row.sent)}` : `↑${bytes(row.received ?? 0)}`) },
   { key: "silence", title: "Silence", value: quiet, fill: silence, ticks: true, span: "double" },
   { key: "cancel", title: "Cancel", fill: canceller },
 ], ["began", false], openDetails);
@@ -907,11 +913,8 @@ function start() {
 
   // Ages and silences go on between the events; a page that nobody sees need not.
   setInterval(() => {
-    if (document.hidden || !opened) return;
-    liveTable.tick((id) => live.get(id));
-  }, 250);
-  setInterval(() => {
     if (!opened || document.hidden) return;
+    liveTable.tick((id) => live.get(id));
     measureRates();
     renderFigures();
     render();
