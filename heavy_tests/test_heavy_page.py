@@ -166,7 +166,7 @@ class LiveTests(PageTestCase):
         """A page whose proxy is gone says so, and goes on when it is back."""
         page = await self.page()
         await self.do(lambda: page.context.set_offline(True))
-        self.service._feed.close()
+        self.service._feed.send_away()
         await self.sees(page.locator("#status"), "connection lost")
         await self.sees(page.locator("#announcement"), "lost")
         await self.do(lambda: page.context.set_offline(False))

@@ -63,7 +63,7 @@ class AdminService(Service):
         before = self.resource.access
         access = self.resource.access = before.changed(keys, hosts)
         if not access.same_keys(before):
-            self._feed.close()
+            self._feed.send_away()
 
     def _with_access(self, state: Row | None) -> Row:
         """Return `state`, and whether there is anything to log out of."""
@@ -77,6 +77,7 @@ class AdminService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop at once."""
         super().stopService()
+        self._feed.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -84,5 +85,4 @@ class AdminService(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         self._listener.close()
-        self._feed.close()
         await self._site.drain(0)

@@ -90,6 +90,24 @@ class FeedTests(FeedTestCase):
             await self.turn()
         await self.view(port)
 
+    async def test_moved(self) -> None:
+        """A port that stops lets its source go at once, for the port in its place."""
+        source = LocalSource(self.ledger)
+        service, port = self.admin(source=source)
+        viewer = await self.view(port)
+        await viewer.event()
+        late = await self.client(port)
+        stopping = service.stopService()
+        self.assertEqual(self.ledger.ended_hooks, [])
+        late.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        _, other = self.admin(source=source)
+        again = await self.view(other)
+        await again.event()
+        await stopping
+        record = self.begin()
+        await again.until(lambda: again.live)
+        self.ledger.end(record)
+
     async def test_head(self) -> None:
         """HEAD makes no viewer."""
         service, port = self.admin()
