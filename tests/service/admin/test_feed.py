@@ -96,10 +96,8 @@ class FeedTests(FeedTestCase):
         service, port = self.admin(source=source)
         viewer = await self.view(port)
         await viewer.event()
-        late = await self.client(port)
         stopping = service.stopService()
         self.assertEqual(self.ledger.ended_hooks, [])
-        late.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         _, other = self.admin(source=source)
         again = await self.view(other)
         await again.event()
@@ -154,9 +152,13 @@ class _Visit:
 
     def __init__(self) -> None:
         self.request = _Request()
+        self.errors: list[int] = []
 
     def start(self, *head: Any) -> None:
         pass
+
+    def fail(self, error: Any) -> None:
+        self.errors.append(error.status)
 
 
 class PaceTests(SynchronousTestCase):
@@ -183,6 +185,13 @@ class PaceTests(SynchronousTestCase):
             self.ledger.begin("8080")
             self.clock.advance(0.01)
         self.assertEqual(viewer.take(), ["event: batch"] * 4)
+
+    def test_stopped(self) -> None:
+        """Nobody comes to a feed that has stopped."""
+        self.feed.stop()
+        visit: Any = _Visit()
+        self.feed.attend(visit)
+        self.assertEqual((visit.errors, self.ledger.ended_hooks), ([503], []))
 
     def test_idle(self) -> None:
         """While nothing happens nothing is sent but a comment each 15 seconds."""

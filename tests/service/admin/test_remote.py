@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -92,6 +93,16 @@ class RemoteTests(RemoteTestCase):
         self.assertEqual((await self.send(self.port, "/requests/1-1")).status, 404)
         self.assertEqual((await self.send(self.port, "/requests/1.1-1")).json()["id"], "1.1-1")
         self.ledgers[1].end(record)
+
+    async def test_killed(self) -> None:
+        """The socket that a killed worker has left is no hindrance to its successor."""
+        await self.stop(1)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.directory.socket(1) or "")
+        self.start(1)
+        self.ledgers[1].begin("a")
+        viewer = await self.view(self.port)
+        await viewer.until(lambda: "1-1" in viewer.live)
 
     async def test_nobody(self) -> None:
         """Workers collect nothing while nobody looks at the parent's port."""
