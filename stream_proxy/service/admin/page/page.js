@@ -96,7 +96,7 @@ function outcome(row) {
   return row.status >= 400 || known(row.problem) ? "error" : "good";
 }
 
-const rowTexts = ["id", "method", "path", "client", "rule", "kind", "mode", "why", "model", "phase", "status", "code", "problem"];
+const rowTexts = ["id", "method", "path", "client", "rule", "kind", "mode", "why", "model", "phase", "status", "code", "problem", "requestId"];
 
 function passes(row) {
   if (filter.rule && row.rule !== filter.rule) return false;
@@ -794,6 +794,7 @@ async function showDetails() {
     ["Mode", row.why ? `${row.mode}, because: ${row.why}` : row.mode],
     ["Model", row.model],
     ["Rule", row.rule],
+    ["Upstream", row.upstream],
     ["Client", row.client],
     ["Request", row.requestId],
     ["Trace", row.traceId],
