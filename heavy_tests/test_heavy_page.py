@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,10 @@ from twisted.internet.defer import Deferred
 
 from heavy_tests.browser import PATIENCE, BrowserTestCase
 from stream_proxy.limits import Limits
+from stream_proxy.observe.capture.capture import Capture
 from stream_proxy.observe.record import Phase, Record, Usage
+from stream_proxy.service.admin.capture.local import LocalCapture
+from stream_proxy.service.admin.capture.routes import serve_capture
 from tests.support.admin import KEY
 from tests.support.loopback import reactor
 from tests.support.payloads import CHAT, CHAT_BODY, chunk
@@ -276,6 +280,57 @@ class RecentTests(PageTestCase):
         await self.sees(page.locator("#tile-flight"), str(len(Phase)))
         self.assertGreater(await self.do(lambda: page.locator("#tile-errors rect").count()), 0)
         self.assertGreater(await self.do(lambda: page.locator("#tile-rate path").count()), 0)
+
+
+class CaptureTests(PageTestCase):
+    """Whole exchanges, kept on demand."""
+
+    async def test_capture(self) -> None:
+        """The next requests are captured, downloaded, shown as files of one request, and cleared."""
+        page = await self.page(keys=(KEY,))
+        capture = Capture(self.ledger, always=False, megabytes=8, bodies=True, secrets=[])
+        serve_capture(self.service.resource, LocalCapture(reactor, capture))
+        await self.do(lambda: page.get_by_label("Key of the admin port").fill(KEY))
+        await self.do(page.get_by_role("button", name="Log in").click)
+        await self.do(page.get_by_role("tab", name="Capture").click)
+        state = page.locator("#capture-state")
+        await self.sees(state, "It is off. 0 kept")
+        await self.assert_accessible(page, "capture")
+        await self.do(page.get_by_role("button", name="Capture the next 20 requests").click)
+        await self.sees(state, "The next 20 are captured.")
+
+        proxy = await self.proxy(await self.mock(), ledger=self.ledger, name="first")
+        self.assertEqual((await self.request(proxy, "POST", CHAT, CHAT_BODY)).status, 200)
+        await self.sees(state, "The next 19 are captured. 1 kept")
+        await self.do(page.get_by_role("button", name="Stop").click)
+        await self.sees(state, "It is off. 1 kept")
+
+        def download() -> Any:
+            with page.expect_download() as coming:
+                page.get_by_role("link", name="HAR").click()
+            return json.loads(coming.value.path().read_text())
+
+        har = await self.do(download)
+        # Both sides of the call: the client's, and the upstream's stream.
+        self.assertEqual([CHAT in entry["request"]["url"] for entry in har["log"]["entries"]], [True, True])
+        await self.do(page.get_by_role("tab", name="Recent").click)
+        await self.do(page.locator("#recent tbody .open").click)
+        curl = page.get_by_role("dialog").get_by_role("link", name="curl")
+        await self.do(lambda: expect(curl).to_have_attribute("href", "/capture/1.curl"))
+        await self.do(lambda: page.keyboard.press("Escape"))
+        await self.do(page.get_by_role("tab", name="Capture").click)
+        await self.do(page.get_by_role("button", name="Clear the capture").click)
+        await self.do(page.get_by_role("button", name="Press again to clear the capture").click)
+        await self.sees(state, "0 kept")
+
+    async def test_no_key(self) -> None:
+        """Without a key there is no capture to see."""
+        page = await self.page()
+        capture = Capture(self.ledger, always=True, megabytes=8, bodies=True, secrets=[])
+        serve_capture(self.service.resource, LocalCapture(reactor, capture))
+        await self.do(page.reload)
+        await self.sees(page.locator("#status"), "ready")
+        await self.do(lambda: expect(page.locator("#tab-capture")).to_be_hidden())
 
 
 class AccessTests(PageTestCase):
