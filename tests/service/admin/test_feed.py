@@ -14,6 +14,7 @@ from stream_proxy.service.admin import feed
 from stream_proxy.service.admin.local import LocalSource
 from tests.support.admin import FeedTestCase
 from tests.support.loopback import reactor
+from tests.support.wire import read_head
 
 
 class FeedTests(FeedTestCase):
@@ -42,6 +43,15 @@ class FeedTests(FeedTestCase):
         self.assertEqual((viewer.ended[-1]["id"], viewer.ended[-1]["output"]), ("2", 9))
         self.assertEqual((viewer.flight, viewer.snapshots), (1, 1))
         self.ledger.end(other)
+
+    async def test_http_1_0(self) -> None:
+        """A client that knows no chunks is sent the events as they are."""
+        _, port = self.admin()
+        stream = await self.client(port)
+        stream.write(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        head = await read_head(stream)
+        self.assertIsNone(head.get("Transfer-Encoding"))
+        self.assertTrue((await stream.until(b"event: snapshot\n")).startswith(b"retry: "))
 
     async def test_state(self) -> None:
         """A drain is told."""
