@@ -8,8 +8,8 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy and prometheus as well; then
-#                                  the next two, and check-runners
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy, prometheus and chromium
+#                                  as well; then the next two, and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy
@@ -56,6 +56,7 @@ BENCH_TOOLS := $(BENCH_VENV)/.stamp-bench
 BENCH_OTHERS := $(BENCH_VENV)/.stamp-others
 FUZZ_VENV := .venv-fuzz
 FUZZ_TOOLS := $(FUZZ_VENV)/.stamp-fuzz
+HEAVY_TOOLS := $(VENV)/.stamp-heavy
 HEAVY_CLIENTS := heavy_tests/clients/node_modules/.stamp
 PYZ_VENV := .venv-pyz
 PYZ_TOOLS := $(PYZ_VENV)/.stamp-pyz
@@ -87,7 +88,7 @@ test-heavy: heavy-needs
 	$(MAKE) test-compiled
 	$(MAKE) check-runners
 
-heavy-tests: $(TOOLS) $(HEAVY_CLIENTS)
+heavy-tests: $(TOOLS) $(HEAVY_TOOLS) $(HEAVY_CLIENTS)
 	$(BIN)/python -m tests heavy_tests
 
 test-plain: $(TOOLS)
@@ -97,10 +98,10 @@ test-compiled: wheels
 	STREAM_PROXY_EXAMPLES=full .ci/test-compiled $(BIN)/python wheelhouse/*.whl
 
 heavy-needs:
-	@missing=; for program in node npm nginx caddy haproxy prometheus promtool; do \
+	@missing=; for program in node npm nginx caddy haproxy prometheus promtool chromium; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; [ -z "$$missing" ] || \
-	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy prometheus" >&2; exit 1; }
+	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy prometheus chromium" >&2; exit 1; }
 
 autobahn: $(TOOLS)
 	$(BIN)/python kits/autobahn/run.py
@@ -189,6 +190,10 @@ $(PYZ_TOOLS): | $(PYZ_VENV)/bin/python
 
 $(DOCS_TOOLS): pyproject.toml | $(DOCS_VENV)/bin/python
 	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
+$(HEAVY_TOOLS): heavy_tests/requirements.txt | $(BIN)/python
+	$(BIN)/python $(PIP_INSTALL) --requirement heavy_tests/requirements.txt
 	@touch $@
 
 $(HEAVY_CLIENTS): heavy_tests/clients/package.json

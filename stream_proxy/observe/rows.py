@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stream_proxy.observe.capture.secrets import Secrets
 from stream_proxy.observe.heads import shown_head
 from stream_proxy.observe.record import Record
 from stream_proxy.printable import printable
@@ -29,6 +30,7 @@ def fixed(record: Record) -> Row:
         "path": _text(record.path),
         "kind": record.kind,
         "client": _text(record.client),
+        "requestId": _text(record.request_id),
     }
 
 
@@ -42,7 +44,7 @@ def moving(record: Record) -> Row:
         "model": _text(record.model),
         "phase": record.phase.value,
         "firstEvent": _time(record.first_event),
-        "events": record.events,
+        "events": record.events or record.messages_up + record.messages_down,
         "received": record.received,
         "sent": max(record.sent, record.read),
         "touched": None if silence is None else _time(silence.touched),
@@ -63,7 +65,7 @@ def ended(record: Record) -> Row:
         "firstEvent": _time(record.first_event),
         "lastEvent": _time(record.last_event),
         "ended": _time(record.ended),
-        "events": record.events,
+        "events": record.events or record.messages_up + record.messages_down,
         "received": record.received,
         "sent": record.sent,
         "attempts": len(record.attempts),
@@ -76,22 +78,23 @@ def ended(record: Record) -> Row:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def details(record: Record) -> Row:
-    """Return all that is shown of one request, under way or not; heads have at most 4 KiB each."""
+def details(record: Record, known: Secrets | None = None) -> Row:
+    """Return all that is shown of one request, under way or not; heads have at most 4 KiB each.
+
+    :param known: values that are secrets.
+    """
     usage = record.usage
     steps = ("began", "decided", "asked", "connecting", "connected", "head")
-    times = {name: _time(getattr(record, name)) for name in steps}
-    times |= {
-        "firstEvent": _time(record.first_event),
-        "lastEvent": _time(record.last_event),
-        "ended": _time(record.ended),
-    }
+    times = {name: getattr(record, name) for name in steps}
+    times |= {"firstEvent": record.first_event, "lastEvent": record.last_event, "ended": record.ended}
     return {
         **fixed(record),
         **moving(record),
-        "times": {name: at for name, at in times.items() if at is not None},
+        "times": {name: round(at, 6) for name, at in times.items() if at is not None},
         "path": _text(record.path, _MOST_DETAIL),
         "live": record.ended is None,
+        "upstream": _text(record.origin),
+        "traceId": _text(record.trace_id),
         "sent": record.sent,
         "read": record.read,
         "status": record.status or None,
@@ -106,8 +109,8 @@ def details(record: Record) -> Row:
             "cached": usage.cached,
             "reasoning": usage.reasoning,
         },
-        "request": shown_head(record.request_fields),
-        "response": shown_head(record.response_fields),
+        "request": shown_head(record.request_fields, known),
+        "response": shown_head(record.response_fields, known),
     }
 
 

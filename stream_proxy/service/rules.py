@@ -197,7 +197,7 @@ class ProxyService(Service):
         ledger = Ledger(reactor.seconds, watches=config.metrics.streams)
         self.shared = Shared(reactor, log, ledger, lost)
         #: The requests under way, for the admin port.
-        self.source = LocalSource(self.shared.ledger)
+        self.source = LocalSource(self.shared.ledger, lambda: self._capture.secrets)
         self._capture = Capture(self.shared.ledger, **capture_options(config))
         #: Whole exchanges, for the admin port.
         self.captures = LocalCapture(reactor, self._capture)

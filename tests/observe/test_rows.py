@@ -7,6 +7,7 @@ import json
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.observe.capture.secrets import Secrets
 from stream_proxy.observe.heads import shown_head
 from stream_proxy.observe.record import Record, Usage
 from stream_proxy.observe.rows import details, ended, fixed, moving
@@ -96,6 +97,13 @@ class HeadTests(SynchronousTestCase):
                 ("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.***, beta"),
                 ("Sec-WebSocket-Version", "13"),
             ],
+        )
+
+    def test_known(self) -> None:
+        """A value that is known to be a secret is shown nowhere."""
+        self.assertEqual(
+            shown_head([(b"X-A", b"a sk-operator b"), (b"X-B", b"b")], Secrets([b"sk-operator"])),
+            [("X-A", "a *** b"), ("X-B", "b")],
         )
 
     def test_cut(self) -> None:

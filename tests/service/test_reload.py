@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.ssl import Certificate, optionsForClientTLS
 
+from tests.support.admin import OPEN, Viewer
 from tests.support.certificates import CA
 from tests.support.loopback import Upstream, reactor
 from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
-from tests.support.wire import Stream, head, read_request, read_response, respond, send_request
+from tests.support.wire import Stream, head, read_head, read_request, read_response, respond, send_request
 
 
 def descriptors(pid: int) -> int:
@@ -290,6 +291,34 @@ class AdminTests(ReloadTestCase):
         await self.assert_refused(first)
         await self.reload(process, rule)
         await process.line(rf"TCP Port {second} Closed")
+
+    async def view(self, port: int) -> Viewer:
+        """Look at what goes through."""
+        stream = await self.client(port)
+        stream.write(OPEN)
+        await read_head(stream)
+        return Viewer(stream)
+
+    async def test_shown(self) -> None:
+        """An admin port that a reload opens shows requests and reloads, and so does one that is moved."""
+        upstream = await self.named(b"a")
+        port, first, second = free_port(), free_port(), free_port()
+        rule = {"listenPort": port, "upstreamUrl": upstream.url}
+        process = await self.begin(rule)
+        await self.reload(process, rule, admin={"listenPort": first})
+        viewer = await self.view(first)
+        await viewer.event()
+        self.assertIsNone((viewer.state or {})["reload"]["problem"])
+        await self.reload(process, rule, admin={"listenPort": second})
+        await viewer.stream.gone()
+        viewer = await self.view(second)
+        await viewer.event()
+        await self.request(port, "GET", "/x")
+        await viewer.until(lambda: [row["path"] for row in viewer.ended] == ["/x"])
+        self.write_config("{", self.path.parent)
+        await self.hang_up(process, "the configuration stays as it was")
+        await viewer.until(lambda: (viewer.state or {})["reload"]["problem"])
+        self.assertIn("config.json", (viewer.state or {})["reload"]["problem"])
 
     async def test_port_in_use(self) -> None:
         """An invalid admin port prevents the start, like that of a rule."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from tests.support.admin import OPEN, Viewer
 from tests.support.loopback import turns
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO, RESPONSES, chunk
 from tests.support.sessions import HANDSHAKE, accepted, handshake
@@ -18,6 +19,7 @@ from tests.support.wire import (
     Stream,
     event_stream_head,
     head,
+    read_head,
     read_request,
     read_response,
     respond,
@@ -38,6 +40,7 @@ CREDENTIALS = [
     ("Cookie", f"session={MARK}"),
     ("Referer", f"http://x/?key={MARK}"),
     ("X-Custom", MARK),
+    ("X-Note", f"it is upstream-{MARK}"),
 ]
 BODY = {**CHAT_BODY, "model": "gpt-3.5-turbo", "user": MARK}
 QUERY = f"?api-key={MARK}&x={MARK}"
@@ -164,6 +167,24 @@ class SecretTests(ProcessTestCase):
             stream.write(junk.encode())
             self.assertNotIn(MARK.encode(), await stream.rest())
 
+    async def look(self, admin: int) -> None:
+        """Look at all requests on the admin port, whose heads hold everything but secrets."""
+        stream = await self.client(admin)
+        stream.write(OPEN)
+        viewer = Viewer(stream)
+        await read_head(stream)
+        await viewer.event()
+        self.assertGreater(len(viewer.ended), 100)
+        keys = [*(value.encode() for name, value in ENVIRONMENT.items() if MARK in value), CLIENT.encode()]
+        asking = await self.client(admin)
+        for row in viewer.ended:
+            send_request(asking, "GET", f"/requests/{row['id']}")
+            details = await read_response(asking, "GET")
+            self.assertIn(b'"request":', details.body)
+            for secret in (*keys, b"session=", f"key={MARK}".encode(), TOLD.encode()):
+                self.assertNotIn(secret, details.body)
+        stream.abort()
+
     async def test_nothing_comes_out(self) -> None:
         """No key appears after requests of every kind, good and bad, to upstreams of every kind."""
         process, ports, admin = await self.begin()
@@ -171,6 +192,7 @@ class SecretTests(ProcessTestCase):
         for target in ("/healthz", "/readyz", f"/x{QUERY}"):
             health = await self.request(admin, "GET", target, headers=CREDENTIALS)
             self.assertNotIn(MARK.encode(), health.body)
+        await self.look(admin)
         process.signal("HUP")
         await process.line("was read again")
         await turns()

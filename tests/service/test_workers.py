@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.service import test_process
+from tests.support.admin import OPEN, Viewer
 from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
-from tests.support.wire import Message, Stream
+from tests.support.wire import Message, Stream, read_head, send_request
 
 #: A module that cannot be imported in a worker, and imports the real one elsewhere.
 BROKEN = """
@@ -68,6 +71,43 @@ class WorkersTestCase(ProcessTestCase):
     async def pids(self, process: Process) -> list[int]:
         """Return the process ids of the first two processes."""
         return [int((await process.line(rf"worker {n} of 2 is process (\d+)"))[1]) for n in (1, 2)]
+
+
+class ObservationTests(WorkersTestCase):
+    """The admin port of the parent."""
+
+    async def test_rows(self) -> None:
+        """It shows the requests of the workers; a dead worker's go, and so do the sockets at the end."""
+        place = Path(tempfile.mkdtemp())  # whose path is short enough for sockets
+        self.addCleanup(shutil.rmtree, place)
+        self.patch(os, "environ", {**os.environ, "TMPDIR": str(place)})
+        url, go_on = await self.streaming()
+        admin = free_port()
+        process, (port,) = await self.serve(url, admin={"listenPort": admin})
+        pids = await self.pids(process)
+        asking = await self.client(port)
+        send_request(asking, "POST", CHAT, CHAT_BODY)
+        stream = await self.client(admin)
+        stream.write(OPEN)
+        await read_head(stream)
+        viewer = Viewer(stream)
+        await viewer.until(lambda: viewer.live)
+        (name,) = viewer.live
+        self.assertRegex(name, r"^[12]-1$")
+        self.assertEqual((viewer.state or {})["workers"], {"running": 2, "wanted": 2})
+        details = await self.request(admin, "GET", f"/requests/{name}")
+        self.assertEqual(details.json()["path"], CHAT)
+
+        (sockets,) = place.iterdir()
+        self.assertEqual(sockets.stat().st_mode & 0o777, 0o700)
+
+        os.kill(pids[int(name[0]) - 1], signal.SIGKILL)
+        await asking.gone()
+        await viewer.until(lambda: not viewer.live and viewer.flight == 0)
+        go_on.callback(None)
+        process.signal("TERM")
+        await process.ended()
+        self.assertEqual(list(place.iterdir()), [])
 
 
 class ServingTests(WorkersTestCase):

@@ -45,7 +45,8 @@ class Capture:
         self._ledger = ledger
         self._always = always
         self._wanted = 0
-        self._secrets = Secrets(secrets)
+        #: Values that are secrets wherever they stand.
+        self.secrets = Secrets(secrets)
         self._switch()
 
     @property
@@ -66,7 +67,7 @@ class Capture:
     def change(self, *, always: bool, megabytes: float, bodies: bool, secrets: Iterable[bytes]) -> None:
         """Go on with another configuration, from the next request on."""
         self._always, self.bodies = always, bodies
-        self._secrets = Secrets(secrets)
+        self.secrets = Secrets(secrets)
         self.ring.resize(int(megabytes * 2**20))
         self._switch()
 
@@ -79,7 +80,7 @@ class Capture:
             self._switch()
         head = Head(record.method, target, version, origin)
         return CapturedExchange(
-            record, head, fields, self.ring, self._secrets, self._ledger.seconds, bodies=self.bodies
+            record, head, fields, self.ring, self.secrets, self._ledger.seconds, bodies=self.bodies
         )
 
     def state(self) -> dict[str, object]:

@@ -95,10 +95,14 @@ class Feed:
         self._state = state
         self._board: Board | None = None
         self._viewers: dict[Viewer, Visit] = {}
+        self._stopped = False
         self._tick = Timeout(clock)
 
     def attend(self, visit: Visit) -> None:
         """Answer a request with events, until its client leaves."""
+        if self._stopped:
+            visit.fail(proxy_error(ErrorCode.SERVER_STOPPING, "This port is about to close."))
+            return
         if len(self._viewers) >= MOST_VIEWERS:
             words = f"{MOST_VIEWERS} pages show this already; close one."
             visit.fail(proxy_error(ErrorCode.SERVER_IS_OVERLOADED, words), [(b"Retry-After", b"5")])
@@ -116,7 +120,12 @@ class Feed:
         if self._board is None:
             self._begin()
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Send everybody away for good: the source may have another feed from now on."""
+        self._stopped = True
+        self.send_away()
+
+    def send_away(self) -> None:
         """Send everybody away; they may come again."""
         for viewer, visit in list(self._viewers.items()):
             visit.gone = None

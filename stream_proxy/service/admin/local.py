@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from stream_proxy.observe.board import MOST_ENDED, MOST_LIVE, Board
+from stream_proxy.observe.capture.secrets import Secrets
 from stream_proxy.observe.figures import Figures
 from stream_proxy.observe.ledger import Ledger
 from stream_proxy.observe.record import Record
@@ -22,10 +23,14 @@ _NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class LocalSource:
-    """The ledger of this process."""
+    """The ledger of this process.
 
-    def __init__(self, ledger: Ledger) -> None:
+    :param known: returns the values that are secrets wherever they stand.
+    """
+
+    def __init__(self, ledger: Ledger, known: Callable[[], Secrets] = Secrets) -> None:
         self._ledger = ledger
+        self._known = known
         self._board: Board | None = None
         self._figures: Figures | None = None
         #: Those on the board.
@@ -71,7 +76,10 @@ class LocalSource:
     def details(self, name: str) -> Deferred[bytes | None]:
         """Return all about a request, as JSON; ``None`` if it is not known."""
         record = self._find(name)
-        return succeed(None if record is None else msgspec.json.encode({"id": name, **details(record)}))
+        if record is None:
+            return succeed(None)
+        known = self._known()
+        return succeed(known.blanked(msgspec.json.encode({"id": name, **details(record, known)})))
 
     def cancel(self, name: str) -> Deferred[bytes | None]:
         """Cancel a request, and return a word about that as JSON; ``None`` if it is not under way."""

@@ -40,7 +40,7 @@ _FIELDS: tuple[RawHeader, ...] = (
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Cache-Control", b"no-store"),
     (b"Cross-Origin-Resource-Policy", b"same-origin"),
-    (b"Referrer-Policy", b"no-referrer"),
+    (b"Referrer-Policy", b"same-origin"),
 )
 
 

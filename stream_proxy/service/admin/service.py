@@ -14,6 +14,7 @@ from stream_proxy.observe.rows import Row
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.admin.access import AdminAccess
 from stream_proxy.service.admin.feed import Feed, Source, serve_feed
+from stream_proxy.service.admin.files import serve_page
 from stream_proxy.service.admin.health import Status, serve_health
 from stream_proxy.service.admin.router import AdminResource
 from stream_proxy.service.listening import Listener
@@ -50,8 +51,9 @@ class AdminService(Service):
         self._listener = listener
         #: Others may serve more on it.
         self.resource = AdminResource(reactor, access, log)
-        self._feed = Feed(reactor, source, state)
+        self._feed = Feed(reactor, source, lambda: self._with_access(state()))
         serve_health(self.resource, status)
+        serve_page(self.resource)
         serve_feed(self.resource, self._feed, source)
         self._site = ProxySite(self.resource, reactor=reactor, limits=_LIMITS, log=log)
         self._port: IListeningPort | None = None
@@ -61,7 +63,11 @@ class AdminService(Service):
         before = self.resource.access
         access = self.resource.access = before.changed(keys, hosts)
         if not access.same_keys(before):
-            self._feed.close()
+            self._feed.send_away()
+
+    def _with_access(self, state: Row | None) -> Row:
+        """Return `state`, and whether there is anything to log out of."""
+        return {**(state or {}), "keyed": self.resource.access.has_keys}
 
     def startService(self) -> None:
         """Listen."""
@@ -71,6 +77,7 @@ class AdminService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop at once."""
         super().stopService()
+        self._feed.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -78,5 +85,4 @@ class AdminService(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         self._listener.close()
-        self._feed.close()
         await self._site.drain(0)

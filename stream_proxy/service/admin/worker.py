@@ -40,6 +40,6 @@ class ObservationPort:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
+        self._feed.stop()
         await maybeDeferred(self._port.stopListening)
-        self._feed.close()
         await self._site.drain(0)

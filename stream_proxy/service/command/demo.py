@@ -99,7 +99,8 @@ def _page(config: Config) -> str:
     """Return the line about the admin port."""
     if config.admin is None:
         return ""
-    return f"What happens: http://{_HOST}:{config.admin.listen_port}/\n"
+    page = f"http://{_HOST}:{config.admin.listen_port}/"
+    return f"What happens: {page} (with -H 'X-Mock-Pace: 0.2' a call is slow enough to be watched)\n"
 
 
 def _curl(origin: str) -> str:

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import msgspec
+from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, LogEvent, Logger, eventAsText, globalLogBeginner
 from twisted.python.reflect import namedModule
 from zope.interface import implementer
@@ -144,9 +145,15 @@ class Worker:
         from stream_proxy.service.admin.capture.routes import serve_capture
         from stream_proxy.service.admin.worker import ObservationPort
 
-        self._observation = ObservationPort(
-            self._reactor, command.observe, service.source, RequestLog(command.log_level)
-        )
+        try:
+            self._observation = ObservationPort(
+                self._reactor, command.observe, service.source, RequestLog(command.log_level)
+            )
+        except (OSError, CannotListenError) as error:
+            Logger(namespace="stream_proxy").warn(
+                "the admin port does not show the requests of a worker: {problem}", problem=str(error)
+            )
+            return
         # Nobody else can enter the socket's directory.
         serve_capture(self._observation.resource, service.captures, Guard.KEY)
 

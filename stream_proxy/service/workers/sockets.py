@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from stream_proxy.request_log import RequestLog
+
+_PREFIX = "openai-stream-proxy-"
+#: The longest path of a UNIX socket has some 100 bytes, of which the rest is ours.
+_LONGEST_PLACE = 60
 
 
 class SocketDirectory:
@@ -23,8 +28,10 @@ class SocketDirectory:
         """Make it, unless there is one; without one workers show no requests and share no answers."""
         if self._path is not None:
             return
+        usual = tempfile.gettempdir()
+        place = usual if len(os.fsencode(usual)) <= _LONGEST_PLACE else "/tmp"
         try:
-            self._path = Path(tempfile.mkdtemp(prefix="openai-stream-proxy-"))  # of mode 0700
+            self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))  # of mode 0700
         except OSError as error:
             self._log.warn(
                 "the admin port shows no requests, and workers share no answers: there is no place for "

@@ -14,6 +14,7 @@ from stream_proxy.service.admin import feed
 from stream_proxy.service.admin.local import LocalSource
 from tests.support.admin import FeedTestCase
 from tests.support.loopback import reactor
+from tests.support.wire import read_head
 
 
 class FeedTests(FeedTestCase):
@@ -26,7 +27,7 @@ class FeedTests(FeedTestCase):
         record = self.begin(model="m-1")
         viewer = await self.view(port)
         self.assertEqual(await viewer.event(), "snapshot")
-        self.assertEqual((viewer.flight, viewer.state), (1, {"status": "ready"}))
+        self.assertEqual((viewer.flight, viewer.state), (1, {"status": "ready", "keyed": False}))
         row = viewer.live["2"]
         self.assertEqual((row["kind"], row["model"], row["phase"]), ("chat", "m-1", "reading"))
         self.assertEqual([row["id"] for row in viewer.ended], ["1"])
@@ -43,6 +44,15 @@ class FeedTests(FeedTestCase):
         self.assertEqual((viewer.flight, viewer.snapshots), (1, 1))
         self.ledger.end(other)
 
+    async def test_http_1_0(self) -> None:
+        """A client that knows no chunks is sent the events as they are."""
+        _, port = self.admin()
+        stream = await self.client(port)
+        stream.write(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        head = await read_head(stream)
+        self.assertIsNone(head.get("Transfer-Encoding"))
+        self.assertTrue((await stream.until(b"event: snapshot\n")).startswith(b"retry: "))
+
     async def test_state(self) -> None:
         """A drain is told."""
         _, port = self.admin()
@@ -50,7 +60,7 @@ class FeedTests(FeedTestCase):
         await viewer.event()
         self.status = "draining"
         await viewer.event()
-        self.assertEqual(viewer.state, {"status": "draining"})
+        self.assertEqual((viewer.state or {})["status"], "draining")
 
     async def test_nobody(self) -> None:
         """Nothing is collected before somebody looks, and after the last one has left."""
@@ -89,6 +99,22 @@ class FeedTests(FeedTestCase):
         while len(service._feed._viewers) == feed.MOST_VIEWERS:
             await self.turn()
         await self.view(port)
+
+    async def test_moved(self) -> None:
+        """A port that stops lets its source go at once, for the port in its place."""
+        source = LocalSource(self.ledger)
+        service, port = self.admin(source=source)
+        viewer = await self.view(port)
+        await viewer.event()
+        stopping = service.stopService()
+        self.assertEqual(self.ledger.ended_hooks, [])
+        _, other = self.admin(source=source)
+        again = await self.view(other)
+        await again.event()
+        await stopping
+        record = self.begin()
+        await again.until(lambda: again.live)
+        self.ledger.end(record)
 
     async def test_head(self) -> None:
         """HEAD makes no viewer."""
@@ -136,9 +162,13 @@ class _Visit:
 
     def __init__(self) -> None:
         self.request = _Request()
+        self.errors: list[int] = []
 
     def start(self, *head: Any) -> None:
         pass
+
+    def fail(self, error: Any) -> None:
+        self.errors.append(error.status)
 
 
 class PaceTests(SynchronousTestCase):
@@ -165,6 +195,13 @@ class PaceTests(SynchronousTestCase):
             self.ledger.begin("8080")
             self.clock.advance(0.01)
         self.assertEqual(viewer.take(), ["event: batch"] * 4)
+
+    def test_stopped(self) -> None:
+        """Nobody comes to a feed that has stopped."""
+        self.feed.stop()
+        visit: Any = _Visit()
+        self.feed.attend(visit)
+        self.assertEqual((visit.errors, self.ledger.ended_hooks), ([503], []))
 
     def test_idle(self) -> None:
         """While nothing happens nothing is sent but a comment each 15 seconds."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,6 +94,16 @@ class RemoteTests(RemoteTestCase):
         self.assertEqual((await self.send(self.port, "/requests/1.1-1")).json()["id"], "1.1-1")
         self.ledgers[1].end(record)
 
+    async def test_killed(self) -> None:
+        """The socket that a killed worker has left is no hindrance to its successor."""
+        await self.stop(1)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(self.directory.socket(1) or "")
+        self.start(1)
+        self.ledgers[1].begin("a")
+        viewer = await self.view(self.port)
+        await viewer.until(lambda: "1-1" in viewer.live)
+
     async def test_nobody(self) -> None:
         """Workers collect nothing while nobody looks at the parent's port."""
         self.assertEqual(self.ledgers[1].ended_hooks, [])
@@ -149,6 +161,27 @@ class SocketTests(RemoteTestCase):
         ask = WorkersSource(reactor, self.directory.socket, 2).ask
         for path, status in (("/", 404), ("/healthz", 404), ("/requests/7", 404)):
             self.assertEqual((await ask(1, b"GET", path)).code, status)
+
+    def test_long(self) -> None:
+        """The path of a socket is never longer than the system allows."""
+        long = Path(self.mktemp()).absolute() / ("x" * 80)
+        long.mkdir(parents=True)
+        self.patch(tempfile, "tempdir", str(long))
+        directory = SocketDirectory(LOG)
+        directory.make()
+        self.addCleanup(directory.remove)
+        self.assertLess(len(directory.socket(64) or "x" * 200), 100)
+
+    def test_nowhere(self) -> None:
+        """Without a place there are no sockets, and the log says so."""
+        self.patch(tempfile, "tempdir", "/nonexistent")
+        lines: list[str] = []
+        directory = SocketDirectory(
+            RequestLog(observer=cast(Any, lambda event: lines.append(event["message"])))
+        )
+        directory.make()
+        self.assertIsNone(directory.socket(1))
+        self.assertIn("the admin port shows no requests", lines[0])
 
     def test_removed(self) -> None:
         """The directory goes with the service."""

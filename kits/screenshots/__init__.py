@@ -1,0 +1,1 @@
+"""Pictures of the page of the admin port, for the documentation."""
