@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from playwright.sync_api import Browser, Page, sync_playwright
 from twisted.internet.defer import Deferred
@@ -14,6 +14,9 @@ from twisted.python.threadpool import ThreadPool
 
 from tests.support.admin import FeedTestCase
 from tests.support.loopback import reactor
+
+#: The colours that a page is shown in.
+Scheme: TypeAlias = Literal["dark", "light"]
 
 _T = TypeVar("_T")
 #: Milliseconds that a step may take; only a guard, since a loaded machine is slow.
@@ -54,13 +57,13 @@ class BrowserTestCase(FeedTestCase):
         """Take a step in the browser's thread."""
         return deferToThreadPool(reactor, self.pool, step)
 
-    async def open(self, url: str, *, width: int = 1440, height: int = 900, scheme: str = "light") -> Page:
+    async def open(self, url: str, *, width: int = 1440, height: int = 900, scheme: Scheme = "light") -> Page:
         """Open a page in a browser of its own."""
 
         def step() -> Page:
             context = self.browser.new_context(
                 viewport={"width": width, "height": height},
-                color_scheme=scheme,  # type: ignore[arg-type]
+                color_scheme=scheme,
             )
             context.set_default_timeout(PATIENCE)
             page = context.new_page()

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -96,6 +97,14 @@ class Traffic:
         threading.Thread(target=_send, args=(request,), daemon=True).start()
 
 
+# Name, size and colours.
+_PICTURES: tuple[tuple[str, int, int, Literal["dark", "light"]], ...] = (
+    ("page-light", 1280, 760, "light"),
+    ("page-dark", 1280, 760, "dark"),
+    ("page-narrow", 360, 780, "dark"),
+)
+
+
 def _send(request: urllib.request.Request) -> None:
     # An error status, a response that breaks off, a proxy that has been ended.
     with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(request) as response:
@@ -104,14 +113,10 @@ def _send(request: urllib.request.Request) -> None:
 
 def take(browser: Browser, url: str) -> None:
     """Take all pictures."""
-    for name, width, height, scheme in (
-        ("page-light", 1280, 760, "light"),
-        ("page-dark", 1280, 760, "dark"),
-        ("page-narrow", 360, 780, "dark"),
-    ):
+    for name, width, height, scheme in _PICTURES:
         context = browser.new_context(
             viewport={"width": width, "height": height},
-            color_scheme=scheme,  # type: ignore[arg-type]
+            color_scheme=scheme,
             reduced_motion="reduce",
         )
         page = context.new_page()
