@@ -262,6 +262,14 @@ class RecentTests(PageTestCase):
         self.ledger.end(record)
         await self.sees(facts, "200")
 
+    async def test_why(self) -> None:
+        """A call that was not converted says why, and one that failed what happened."""
+        page = await self.page()
+        self.ended(mode="passed", why="no model", status=400, problem="the upstream said no")
+        row = page.locator("#recent tbody tr")
+        await self.sees(row, "passed: no model")
+        await self.sees(row, "the upstream said no")
+
     async def test_models(self) -> None:
         """Models are counted."""
         self.fill()

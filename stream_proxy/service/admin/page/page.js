@@ -272,8 +272,7 @@ function call(cell, row, text) {
   }
   setText(name, text);
   name.title = `${row.method} ${row.path}`;
-  setText(mode, row.mode);
-  mode.title = row.why ? `not converted: ${row.why}` : "";
+  setText(mode, row.why ? `${row.mode}: ${row.why}` : row.mode);
 }
 
 const bytesText = (row) => `↑${bytes(row.received ?? 0)} ↓${bytes(row.sent ?? 0)}`;
@@ -753,7 +752,11 @@ function spans(row, end) {
     if (name !== "queued" || to - from > 0.001) found.push({ label, kind, from, to });
     from = to;
   }
-  if (row.live) found.push({ label: `${row.phase} …`, kind: row.phase, from, to: Math.max(from, end) });
+  if (row.live) {
+    const moved = known(times.lastEvent);
+    const label = moved ? "Since the last event" : `${row.phase[0].toUpperCase()}${row.phase.slice(1)} …`;
+    found.push({ label, kind: moved ? "waiting" : "", from, to: Math.max(from, end) });
+  }
   return found;
 }
 
