@@ -135,8 +135,8 @@ class ResponseAccumulator(EventAccumulator):
     def defer(self, block: bytes) -> bool:
         """Keep events undecoded that matter only if the terminal event has no output.
 
-        :param block: events as a stream has them: each an ``event: `` line with one of the `ITEM_EVENTS`, or
-            with one that means nothing here, a ``data: `` line, and an empty line.
+        :param block: events as a stream has them: each an ``event:`` line with one of the `ITEM_EVENTS`, or
+            with one that means nothing here, a ``data:`` line, and an empty line.
         :return: ``False`` if one of them might exceed a bound; then they have to be fed one by one.
         """
         size = self.deferred_bytes + len(block)
