@@ -56,7 +56,9 @@ class EventAccumulator:
 
         :raises APIError: the upstream reported an error, sent invalid JSON, or exceeded the bound.
         """
-        if event.data and self._result is None and self._steps is None and self._failure is None:
+        # Compiled code takes what is tested directly to be ``None`` to the end, though `_process` may set it.
+        over = self._result is not None or self._steps is not None or self._failure is not None
+        if event.data and not over:
             try:
                 if len(event.data) > self._brief:
                     if len(event.data) > LONG_BYTES:
