@@ -42,7 +42,7 @@ _RESPONSE = {
 Result = tuple[str, bool]
 
 
-class WaitingTests(ProcessTestCase):
+class WaitingTestCase(ProcessTestCase):
     """One upstream that takes its time, and both SDKs, chat and Responses."""
 
     timeout = 300
@@ -94,10 +94,22 @@ class WaitingTests(ProcessTestCase):
                 self.assertIs(from_before, resumed, sdk.__name__)
             self.assertEqual(len(self.requests), calls, sdk.__name__)
 
+
+class WaitingTests(WaitingTestCase):
+    """What becomes of calls that take longer than their clients' clocks."""
+
     async def test_resumed(self) -> None:
         """A clock at 3 s against an answer after 8 s: one call upstream, and a later try gets the answer."""
         limits = Limits(keep_alive_seconds=0, resume_seconds=60)
         port = await self.proxy(await self.slow(8), limits=limits)
+        await self.check(port, 3, 2, resumed=True, calls=2)
+
+    async def test_workers(self) -> None:
+        """The same with two workers, whichever a later try comes to."""
+        self.workers = 2
+        process, (port,) = await self.serve(await self.slow(8), keepAliveSeconds=0, resumeSeconds=60)
+        for number in (1, 2):
+            await process.line(rf"worker {number} of 2 is process")
         await self.check(port, 3, 2, resumed=True, calls=2)
 
     async def test_bytes_in_time(self) -> None:
