@@ -120,7 +120,7 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         exchange.record.collected = self.clock.seconds()
         source = identity.settle()
-        late = partial(identity.keep_error, body)
+        late = partial(identity.keep_error, b"")  # of a call whose identity is known: no body is held for it
         if source is not None:
             exchange.run(Joining(exchange, source, late))
             return

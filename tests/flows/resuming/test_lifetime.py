@@ -52,6 +52,18 @@ class LifetimeTests(ResumingTestCase):
         await read_response(retry)
         await self.assert_free(Conversion, Exchange, Joining, Orphan)
 
+    async def test_joined(self) -> None:
+        """While a retry waits its body is not held, but that of the call before."""
+        port, body = await self.start(), {**CHAT_BODY, "user": "x" * 300_000}
+        client = await self.call(port, KEY, body=body)
+        self.assertTrue(await eventually(lambda: self.due() or len(self.asked) == 1))
+        await self.leave(client, 1)
+        bodies = self.living(BodyPieces)
+        await self.call(port, KEY, again(1), body=body)
+        self.assertTrue(await eventually(lambda: self.due() or bool(self.living(Joining))))
+        await turns(4)
+        self.assertEqual(self.living(BodyPieces), bodies)
+
     async def test_ends(self) -> None:
         """Nothing is left of a call that expires, is forgotten, or whose retry leaves after that."""
         for joined in (False, True):
