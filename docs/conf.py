@@ -22,6 +22,7 @@ _PAGES = {
         "observing",
         "errors",
         "troubleshooting",
+        "waiting",
         "capturing",
         "adapter",
         "websockets",

@@ -40,6 +40,8 @@ def summary(report: Report) -> str:
     statuses = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(tally.statuses.items()))
     lines.append(f"{'statuses':16} {statuses}")
     lines.append(f"{'stale uploads':16} {tally.stale:8}")
+    picked = ", ".join(f"{name} {count}" for name, count in sorted(tally.picked_up.items()))
+    lines.append(f"{'lost calls':16} {picked}")
     lines.append(f"{'reloads':16} {report.reloads:8}")
     if samples:
         memory = [sample.memory / 2**20 for sample in samples]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from kits.soak.cases import Case
 from kits.soak.client import Connection, Connections, Response, request
+from kits.soak.upstream import Lost
 
 _MOST_PROBLEMS = 50
 
@@ -22,6 +23,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     stale: int = 0
+    picked_up: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     wrong: int = 0
 
@@ -45,14 +47,18 @@ class Actor:
     """One client: its random choices and its kept connections.
 
     :ivar reached: reports whether the upload with a token has reached the upstream.
+    :ivar lost: the calls whose clients leave, as the upstream sees them.
     :ivar replaced: rules are replaced during the run, so that a kept connection may end before it is reused.
+    :ivar joins: each retry of a lost call comes to the process that keeps it, which forgets nothing.
     """
 
     ports: Ports
     tally: Tally
     reached: Callable[[str], bool]
+    lost: Lost
     chance: random.Random
     replaced: bool
+    joins: bool
     connections: Connections = field(default_factory=Connections)
 
     async def ask(self, port: int, case: Case, data: bytes, method: str = "POST") -> Response:

@@ -25,6 +25,7 @@ _ACTIONS: dict[Callable[[Actor], Awaitable[None]], int] = {
     sessions.session: 6,
     calls.slow_reader: 2,
     sessions.leaving: 9,
+    sessions.lost: 6,
     calls.too_large: 1,
 }
 

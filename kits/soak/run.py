@@ -44,6 +44,11 @@ class Settings:
     reload: bool = True
     sample_seconds: float = 2.0
 
+    @property
+    def joins(self) -> bool:
+        """Whether each retry of a lost call comes to the process that keeps it, which forgets nothing."""
+        return self.workers == 1 and not self.reload
+
 
 @dataclass
 class Report:
@@ -104,8 +109,10 @@ class _Run:
                 Ports(ports[0], ports[1]),
                 report.tally,
                 self._upstream.uploads.__contains__,
+                self._upstream.lost,
                 random.Random(seeds.getrandbits(64)),
                 settings.reload,
+                settings.joins,
             )
             for _ in range(settings.clients)
         ]
@@ -188,6 +195,11 @@ class _Run:
             report.reasons.append(f"{tally.stale} uploads met a connection that was closing")
         for mixed in self._upstream.mixed[:5]:
             report.reasons.append(f"the upstream got another request's: {mixed}")
+        lost, picked = self._upstream.lost, tally.picked_up
+        calls, known = lost.calls.total(), picked["answers"] + lost.dropped
+        picked.update(calls=calls, dropped=lost.dropped)
+        if calls != known if self._settings.joins else calls < known:
+            report.reasons.append(f"{calls} lost calls upstream, but {known} answers and dropped ones")
         for complaint in self._proxy.complaints():
             report.reasons.append(f"the log has:\n{complaint}")
         report.growth = growth(report.samples, self._settings.seconds * WARM_SHARE)
@@ -214,6 +226,7 @@ def _config(upstream: int, settings: Settings) -> dict[str, Any]:
     return {
         "timeoutSeconds": _TIME_LIMIT,
         "maxResponseBytes": 8 * 2**20,
+        "resumeSeconds": 3,
         "workers": settings.workers,
         "rules": [
             {"listenPort": proxy, "upstreamUrl": url},

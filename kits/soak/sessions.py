@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from kits.soak import expected
-from kits.soak.actor import Actor, chat_request
+from kits.soak.actor import Actor, call_body, chat_request
 from kits.soak.cases import Case
 from kits.soak.client import Connection, Response, handshake, request
 from kits.soak.expected import check
@@ -88,3 +88,59 @@ async def leaving(actor: Actor) -> None:
         pass
     finally:
         connection.leave()
+
+
+async def lost(actor: Actor) -> None:
+    """Leave before the answer, and ask again, once or more; or never, so that the answer expires."""
+    chance, calls = actor.chance, actor.lost
+    case = Case.draw(chance, ("lost",))
+    actor.tally.faults[case.fault] += 1
+    picked, token = actor.tally.picked_up, case.token
+    picked["lost"] += 1
+    tries = chance.choice([0, 1, 1, 1, 2, 3])
+    early = chance.random() < 0.5  # the answer comes before the last try
+    connection = await _tried(actor, case, 0)
+    while not calls.calls[token]:
+        await asyncio.sleep(0.01)
+    for number in range(1, tries + 1):
+        connection.leave()
+        await asyncio.sleep(chance.uniform(0.4, 0.8))  # as SDKs do
+        if number == tries and early:
+            calls.released[token].set()
+            await asyncio.sleep(chance.uniform(0.0, 0.2))
+        connection = await _tried(actor, case, number)
+        if number < tries:
+            await asyncio.sleep(chance.uniform(0.1, 0.4))
+    if not tries:
+        connection.leave()
+        return
+    impostor = await _tried(actor, case, 9, "other") if chance.random() < 0.2 else None
+    calls.released[token].set()
+    resumed = await _picked_up(actor, case, connection)
+    check(resumed or not actor.joins, "not resumed", case)
+    if impostor is not None:
+        check(not await _picked_up(actor, case, impostor), "another key's answer", case)
+
+
+async def _tried(actor: Actor, case: Case, number: int, key: str = "") -> Connection:
+    """Send a try of a call on a connection of its own."""
+    fields = (f"Authorization: Bearer {key or case.token}", f"X-Stainless-Retry-Count: {number}")
+    body = call_body(case, messages=[{"role": "user", "content": "hello"}])
+    connection = await Connection.open(actor.ports.proxy)
+    await connection.send(request("POST", "/v1/chat/completions", case, body, fields=fields))
+    return connection
+
+
+async def _picked_up(actor: Actor, case: Case, connection: Connection) -> bool:
+    """Read the answer to a lost call; return whether it was that of a call before."""
+    try:
+        response = await connection.response()
+    finally:
+        await connection.close()
+    picked = actor.tally.picked_up
+    actor.tally.statuses[response.status] += 1
+    picked["answers"] += 1
+    expected.converted(case, response, "chat")
+    resumed = response.head is not None and response.head.get("x-stream-proxy-resumed") == "true"
+    picked["resumed"] += resumed
+    return resumed

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from kits.soak.cases import (
     Case,
@@ -23,12 +25,46 @@ from kits.soak.http import Head, Torn, read_body, read_head
 _GONE = (ConnectionError, asyncio.IncompleteReadError, TimeoutError)
 
 
+@dataclass
+class Lost:
+    """Calls whose clients leave before the answer, by token.
+
+    :ivar calls: how often each has come.
+    :ivar dropped: how many of them the proxy has ended.
+    :ivar released: set once they may be answered.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    released: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+    async def held(self, token: str, reader: asyncio.StreamReader) -> None:
+        """Hold a call until it is released.
+
+        :raises Dropped: if the proxy ends it earlier.
+        """
+        self.calls[token] += 1
+        released = asyncio.ensure_future(self.released[token].wait())
+        ended = asyncio.ensure_future(reader.read(1))
+        await asyncio.wait({released, ended}, return_when=asyncio.FIRST_COMPLETED)
+        dropped = ended.done()
+        released.cancel()
+        ended.cancel()
+        await asyncio.gather(
+            released, ended, return_exceptions=True
+        )  # or the next reader would be a second one
+        if dropped:
+            self.dropped += 1
+            raise Dropped
+
+
 class Upstream:
     """A server on a port of its own.
 
     :ivar busy: the number of requests being processed.
     :ivar mixed: descriptions of requests whose head and body belong to different cases.
     :ivar uploads: the tokens of the uploads that have arrived.
+    :ivar lost: the calls whose clients leave.
     """
 
     def __init__(self) -> None:
@@ -36,6 +72,7 @@ class Upstream:
         self.requests = 0
         self.mixed: list[str] = []
         self.uploads: set[str] = set()
+        self.lost = Lost()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -118,6 +155,8 @@ class Exchange:
             self._asked = json.loads(body)
             if self._asked["user"] != str(case):
                 self._upstream.mixed.append(f"{case} came with the body of {self._asked['user']}")
+        if case.fault == "lost":
+            await self._upstream.lost.held(case.token, self._reader)
         if path == "/v1/chat/completions":
             options = self._asked.get("stream_options")
             usage = isinstance(options, dict) and options.get("include_usage") is True

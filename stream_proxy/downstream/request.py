@@ -56,6 +56,11 @@ def when_gone(request: server.Request, gone: Callable[[Failure], None]) -> None:
         request.notifyFinish().addErrback(gone)
 
 
+def has_left(request: server.Request) -> bool:
+    """Report whether the connection of `request` has ended before its response was whole."""
+    return not request.finished and request.channel is None
+
+
 def set_target(request: server.Request, site: StrictSite, method: bytes, target: bytes) -> None:
     """Tell `request` what `site` needs to find its resource."""
     request.method, request.uri = method, target

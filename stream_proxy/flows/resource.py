@@ -73,6 +73,8 @@ class ProxyResource(UpstreamResource):
         super().__init__(parse_upstream_url(upstream_url), **options)
         self.include_usage: IncludeUsage = include_usage
         self.lost = lost or LostCalls(self.clock, self.limits.resume_max_calls, self.limits.resume_max_bytes)
+        #: Tells its calls from those of other resources that share `lost`.
+        self.place = self.name
         origin = self.upstream.url.origin
         log = self.log
         self.memory = RefusalMemory(
@@ -95,7 +97,7 @@ class ProxyResource(UpstreamResource):
             return
         kind = convertible_kind(request.method, target, fields)
         if kind is not None and kind in self.kinds:
-            identity = CallIdentity(self.lost, exchange, target)
+            identity = CallIdentity(self.lost, self.place, exchange, target)
             exchange.collect(
                 lambda body, scan: self._decide(exchange, kind, target, body, scan, identity),
                 scanned=True,
@@ -118,8 +120,9 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         exchange.record.collected = self.clock.seconds()
         source = identity.settle()
+        late = partial(identity.keep_error, b"")  # of a call whose identity is known: no body is held for it
         if source is not None:
-            exchange.run(Joining(exchange, source))
+            exchange.run(Joining(exchange, source, late))
             return
         fields: Members | None
         if isinstance(body, BodyPieces):
@@ -143,12 +146,12 @@ class ProxyResource(UpstreamResource):
             body,
             self.include_usage,
             self.memory,
-            # Once a head of ours is out, a response cannot name its content coding.
-            compressed=not self.limits.keep_alive_seconds,
+            # Once a head of ours is out, a response cannot name its content coding; nor is one kept encoded.
+            compressed=not (self.limits.keep_alive_seconds or self.limits.resume_seconds),
         )
         conversion = partial(Conversion, exchange, target, fallbacks, identity)
         if identity.known is not None and identity.elsewhere is not None:
-            exchange.run(Fetching(exchange, identity.known, identity.elsewhere, conversion))
+            exchange.run(Fetching(exchange, identity.known, identity.elsewhere, conversion, late))
         else:
             exchange.run(conversion())
 

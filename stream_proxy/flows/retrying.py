@@ -8,6 +8,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
+from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.http.body_pieces import BodyPieces
@@ -71,7 +72,10 @@ class Retrying:
         # Where a connection was, the upstream may have seen the request.
         if record.phase is not Phase.CONNECTING or not isinstance(error, APIError):
             return False
-        wait = self._retries.after_failure(error.code, self._elapsed(record))
+        # So this is `connectSeconds`, which has the code of a response that does not come.
+        timed_out = error.code == ErrorCode.UPSTREAM_TIMEOUT.code
+        code = ErrorCode.UPSTREAM_UNREACHABLE.code if timed_out else error.code
+        wait = self._retries.after_failure(code, self._elapsed(record))
         return self._wait(call, wait, str(error.code))
 
     def after_response(self, call: RetriedCall, response: UpstreamResponse) -> bool:

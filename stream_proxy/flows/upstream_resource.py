@@ -70,6 +70,8 @@ class UpstreamResource(Resource):
         #: Requests have to stay below the upstream's URL: its path or the key is the operator's.
         self.is_confined = bool(url.prefix) or self.access.injects
         self._warned = False
+        #: Only the requests under way are answered, by what was configured before.
+        self.closed = False
         self.upstream = Upstream(
             reactor,
             url,
@@ -94,4 +96,5 @@ class UpstreamResource(Resource):
 
     def close(self) -> Deferred[object]:
         """Drop the idle connections. Requests under way end with their clients."""
+        self.closed = True
         return self.upstream.close()

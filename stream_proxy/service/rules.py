@@ -81,6 +81,7 @@ class Change:
     retired: list[RuleService]
     grace: float
     capture: CaptureOptions
+    resume: tuple[int, int]
 
 
 class RuleService:
@@ -120,6 +121,7 @@ class RuleService:
                 resource = ProxyResource(
                     rule.upstream_url, include_usage=rule.include_usage, lost=shared.lost, **options
                 )
+                resource.place = endpoint_of(rule)
         except ValueError as error:  # the configuration was valid, but files may have changed since
             raise ConfigError(f"the rule at {endpoint_of(rule)} cannot be served any more: {error}") from None
         return Served(rule, limits, resource)
@@ -255,11 +257,12 @@ class ProxyService(Service):
                     change.port.stopListening()
             raise
         retired = [service for endpoint, service in self.rules.items() if endpoint not in services]
-        return Change(services, changes, retired, config.shutdown_grace_seconds, capture)
+        resume = config.resume_max_calls, config.resume_max_bytes
+        return Change(services, changes, retired, config.shutdown_grace_seconds, capture, resume)
 
     def apply(self, change: Change) -> None:
         """Do what was planned."""
-        self.shared.lost.forget()
+        self.shared.lost.reload(*change.resume)
         for each in change.rules:
             each.service.apply(each)
         self.rules, self._grace = change.services, change.grace

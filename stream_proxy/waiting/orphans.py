@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from stream_proxy.waiting.identity import Identity
+from stream_proxy.waiting.recent import Recent
 
 #: How many orphans one credential may have.
 MOST_OF_ONE = 4
@@ -25,6 +27,10 @@ class Kept(Protocol):
     def free(self) -> bool:
         """Whether no retry has joined it."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether an error is all that it has come to."""
+
     def end(self) -> None:
         """End without a trace; it leaves the register."""
 
@@ -35,20 +41,24 @@ K = TypeVar("K", bound=Kept)
 class Orphans(Generic[K]):
     """Register of the orphans of a process.
 
+    One that a retry has joined is a running call again: it holds its place in the number, but what it holds
+    does not count, and only its retry ends it.
+
     :param most: how many there may be.
     :param most_bytes: how much they may hold together.
+    :param seconds: the clock.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, seconds: Callable[[], float]) -> None:
         self.most = most
         self.most_bytes = most_bytes
-        #: What they hold together.
+        #: What those hold together that no retry has joined.
         self.held = 0
         #: Called with a digest when the first orphan of it is there, and when the last one is gone.
         self.announce: Callable[[bytes, bool], None] | None = None
         self._orphans: dict[bytes, list[K]] = {}
         self._of_one: Counter[bytes] = Counter()
-        self._expired: OrderedDict[bytes, None] = OrderedDict()
+        self._expired: Recent[bool] = Recent(seconds, _MOST_EXPIRED)
         self._closed = False
 
     def __len__(self) -> int:
@@ -57,16 +67,18 @@ class Orphans(Generic[K]):
     def admits(self, identity: Identity, held: int) -> bool:
         """Report whether one more may wait, which holds so many bytes already.
 
-        A call without a credential may not: nobody could be told from anybody else.
+        A call without a credential may not: nobody could be told from anybody else. Where there are too
+        many, one that has failed makes room: calls with invented keys must not keep others away.
         """
         one = identity.credential
-        return (
-            not self._closed
-            and one is not None
-            and len(self) < self.most
-            and self._of_one[one] < MOST_OF_ONE
-            and self.held + held <= self.most_bytes
-        )
+        if self._closed or one is None or self._of_one[one] >= MOST_OF_ONE:
+            return False
+        if len(self) >= self.most:
+            failed = next((each for each in self._all() if each.free and each.failed), None)
+            if failed is None:
+                return False
+            failed.end()
+        return self.held + held <= self.most_bytes
 
     def digests(self) -> list[bytes]:
         """Return the digests of the calls."""
@@ -94,6 +106,9 @@ class Orphans(Generic[K]):
         self.held += count
         return self.held <= self.most_bytes
 
+    def __contains__(self, orphan: K) -> bool:
+        return orphan in self._orphans.get(orphan.identity.digest, ())
+
     def remove(self, orphan: K) -> None:
         """Remove an orphan that has ended, if it is here."""
         identity = orphan.identity
@@ -111,21 +126,25 @@ class Orphans(Generic[K]):
 
     def note_expired(self, identity: Identity) -> None:
         """Remember that nobody came for an orphan in time."""
-        self._expired[identity.digest] = None
-        if len(self._expired) > _MOST_EXPIRED:
-            self._expired.popitem(last=False)
+        self._expired.add(identity, True)
 
     def has_expired(self, identity: Identity) -> bool:
         """Report whether a call repeats one whose orphan has expired."""
-        return identity.digest in self._expired
+        return self._expired.find(identity) is not None
 
     def end_all(self) -> None:
-        """End all orphans, and forget what has expired."""
-        for orphan in [each for others in self._orphans.values() for each in others]:
-            orphan.end()
+        """End all orphans, those that a retry waits for together with it, and forget what has expired."""
+        for orphan in list(self._all()):
+            if orphan.free:
+                orphan.end()
+            else:
+                self.remove(orphan)
         self._expired.clear()
 
     def close(self) -> None:
         """End all orphans, and admit none any more."""
         self._closed = True
         self.end_all()
+
+    def _all(self) -> Iterator[K]:
+        return chain.from_iterable(self._orphans.values())

@@ -24,7 +24,9 @@ BUSY = b'{"error": {"message": "slow down", "type": "t", "param": null, "code": 
 class RetryingTests(LoopbackTestCase):
     """A connection that cannot be made, and an upstream that is busy."""
 
-    async def start(self, *answers: Answer, listening: bool = True, **limits: Any) -> tuple[Upstream, int]:
+    async def start(
+        self, *answers: Answer, listening: bool = True, scheme: str = "http", **limits: Any
+    ) -> tuple[Upstream, int]:
         """Start an upstream that gives these answers in turn, and a proxy whose clock the test advances."""
         self.requests: list[Message] = []
         left = list(answers)
@@ -52,7 +54,8 @@ class RetryingTests(LoopbackTestCase):
             await listener.stopListening()
         self.addCleanup(lambda: Deferred.fromCoroutine(all_gone(upstream.connections)))
         bounds = Limits(**{"retries": 2, "keep_alive_seconds": 0, **limits})
-        return upstream, await self.proxy(upstream.url, resource=make, limits=bounds)
+        url = upstream.url.replace("http:", f"{scheme}:")
+        return upstream, await self.proxy(url, resource=make, limits=bounds)
 
     async def waiting(self) -> Record:
         """Return the record of the one request once it waits to be sent again."""
@@ -131,3 +134,12 @@ class RetryingTests(LoopbackTestCase):
         _, port = await self.start((429, BUSY, ("Retry-After", "0")), retries=0)
         client = await self.asked(port)
         self.assertEqual((await read_response(client)).status, 429)
+
+    async def test_connecting_for_long(self) -> None:
+        """One that takes longer than it may is tried again as well."""
+        _, port = await self.start(scheme="https", connect_seconds=0.05, retries=1)
+        client = await self.asked(port)
+        record = await self.waiting()
+        self.assertEqual(record.attempts, ("upstream_timeout",))
+        self.clock.advance(1)
+        self.assertEqual((await read_response(client)).status, 504)

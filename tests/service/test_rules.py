@@ -134,6 +134,21 @@ class PlanTests(SynchronousTestCase):
         self.service.apply(change)
         self.assertEqual([each.rule for each in self.served().values()], config.rules)
 
+    def test_lost_calls(self) -> None:
+        """The bounds of the calls that are kept are those of the configuration that was read last."""
+        config = Config(rules=[self.plain], resume_max_calls=3, resume_max_bytes=7)
+        self.service.reload(config, self.opened(config))
+        orphans = self.service.shared.lost.orphans
+        self.assertEqual((orphans.most, orphans.most_bytes), (3, 7))
+
+    def test_places(self) -> None:
+        """A rule whose name is the port of another keeps its lost calls apart."""
+        other = self.rule(name=str(self.plain.listen_port))
+        config = Config(rules=[self.plain, other])
+        self.service.reload(config, self.opened(config))
+        places = {each.resource.place for each in self.served().values()}  # type: ignore[union-attr]
+        self.assertEqual(len(places), 2)
+
 
 class SettleTests(SynchronousTestCase):
     """`settle`."""

@@ -29,6 +29,7 @@ class ResumingTestCase(LoopbackTestCase):
 
     name = "main"
     lost: LostCalls
+    resource: ProxyResource
     server: Upstream
 
     async def start(self, **limits: Any) -> int:
@@ -49,10 +50,11 @@ class ResumingTestCase(LoopbackTestCase):
             resource.clock = self.clock
             bounds = resource.limits
             resource.lost = LostCalls(self.clock, bounds.resume_max_calls, bounds.resume_max_bytes)
-            self.lost = resource.lost
+            self.lost, self.resource = resource.lost, resource
             return resource
 
         self.server = await self.upstream(script)
+        self.addCleanup(lambda: self.lost.close())
         self.limits = Limits(**{"resume_seconds": SECONDS, "keep_alive_seconds": 0, **limits})
         return await self.proxy(self.server.url, resource=make, limits=self.limits, name=self.name)
 

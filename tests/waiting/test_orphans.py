@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from twisted.trial.unittest import TestCase
 
 from stream_proxy.waiting.identity import Identity
-from stream_proxy.waiting.late_errors import KEEP_SECONDS, LateErrors, is_lasting
+from stream_proxy.waiting.late_errors import is_lasting
 from stream_proxy.waiting.orphans import MOST_OF_ONE, Orphans
+from stream_proxy.waiting.recent import KEEP_SECONDS, Recent
 
 
 @dataclass(eq=False)
@@ -18,6 +19,7 @@ class Kept:
     identity: Identity
     register: Orphans[Kept]
     free: bool = True
+    failed: bool = False
 
     def end(self) -> None:
         """Leave the register."""
@@ -33,7 +35,8 @@ class OrphansTests(TestCase):
     """Bounds, order, and what others are told."""
 
     def setUp(self) -> None:
-        self.register: Orphans[Kept] = Orphans(MOST_OF_ONE + 1, 100)
+        self.now = 0.0
+        self.register: Orphans[Kept] = Orphans(MOST_OF_ONE + 1, 100, lambda: self.now)
 
     def keep(self, one: Identity) -> Kept:
         """Register an orphan."""
@@ -70,6 +73,25 @@ class OrphansTests(TestCase):
         self.assertFalse(self.register.admits(identity(), 1))
         self.assertFalse(self.register.grew(1))
 
+    def test_failed(self) -> None:
+        """Where there are too many, one that has failed makes room, unless a retry waits for it."""
+        for number in range(MOST_OF_ONE + 1):
+            last = self.keep(identity(credential=b"%d" % number))
+        last.failed, last.free = True, False
+        self.assertFalse(self.register.admits(identity(), 0))
+        last.free = True
+        self.assertTrue(self.register.admits(identity(), 0))
+        self.assertNotIn(last, self.register)
+
+    def test_joined(self) -> None:
+        """One that a retry waits for is let go, but not ended, when all are to end."""
+        free, joined = self.keep(identity()), self.keep(identity())
+        joined.free = False
+        self.register.end_all()
+        self.assertEqual(
+            (free in self.register, joined in self.register, len(self.register)), (False, False, 0)
+        )
+
     def test_announced(self) -> None:
         """Others are told of the first of a digest and of the last."""
         told: list[tuple[bytes, bool]] = []
@@ -90,20 +112,23 @@ class OrphansTests(TestCase):
         self.assertFalse(self.register.admits(identity(), 0))
 
     def test_expired(self) -> None:
-        """What has expired is remembered, up to a number."""
+        """What has expired is remembered for its retries, up to a number and for a minute."""
         for number in range(1001):
             self.register.note_expired(identity(b"%d" % number))
-        self.assertFalse(self.register.has_expired(identity(b"0")))
-        self.assertTrue(self.register.has_expired(identity(b"1000")))
+        self.assertFalse(self.register.has_expired(identity(b"0", retry=1)))
+        self.assertTrue(self.register.has_expired(identity(b"1000", retry=1)))
+        self.assertFalse(self.register.has_expired(identity(b"1000")))
+        self.now = KEEP_SECONDS
+        self.assertFalse(self.register.has_expired(identity(b"1000", retry=1)))
 
 
-class LateErrorsTests(TestCase):
-    """Errors that went out without their status."""
+class RecentTests(TestCase):
+    """How calls ended, for their retries."""
 
     def test_kept(self) -> None:
-        """An error is found by retries of its call, for a minute."""
+        """A value is found by retries of its call, for a minute."""
         now = 0.0
-        errors: LateErrors[str] = LateErrors(lambda: now)
+        errors: Recent[str] = Recent(lambda: now, 256)
         errors.add(identity(), "no")
         self.assertEqual(errors.find(identity(retry=1)), "no")
         self.assertIsNone(errors.find(identity()))
@@ -114,7 +139,7 @@ class LateErrorsTests(TestCase):
 
     def test_many(self) -> None:
         """The oldest are forgotten first."""
-        errors: LateErrors[str] = LateErrors(lambda: 0.0)
+        errors: Recent[str] = Recent(lambda: 0.0, 256)
         for number in range(257):
             errors.add(identity(b"%d" % number), "no")
         self.assertIsNone(errors.find(identity(b"0", retry=1)))

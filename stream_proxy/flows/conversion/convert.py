@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
 from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.downstream.request import comes_through_hop
+from stream_proxy.downstream.request import comes_through_hop, has_left
 from stream_proxy.errors import APIError
 from stream_proxy.flows.conversion.aggregation import Aggregation, StreamAggregation
 from stream_proxy.flows.conversion.call import FALLBACK_STATUSES
@@ -53,6 +54,8 @@ class Conversion(RelayingCall):
         #: Where the result goes: to the client, or once that has left to a retry.
         self._answer: Heartbeat | Orphan = heartbeat
         self._body: StagedBody | None = None
+        self._result: Result | None = None  # a large one on its way to the client
+        self._expanded = 0
 
     def begin(self) -> None:
         if not isinstance(self._answer, Orphan):
@@ -85,11 +88,11 @@ class Conversion(RelayingCall):
 
     def cancel(self) -> None:
         asked = self.response is not None or (self._asking is not None and not self._asking.queued)
-        orphan = None
-        if asked and not (self.relaying or self.exchange.ended):
-            held = self.record.read + len(self._fallbacks.body)
-            orphan = self._identity.leave(held, self._give_up)
-        if orphan is None:
+        result, self._result = self._result, None
+        held = len(self._fallbacks.body) + self.record.read + self._expanded
+        left = (asked or result is not None) and has_left(self.request) and not self.relaying
+        end = partial(self.close, Outcome.gone(0))
+        if not left or (orphan := self._identity.leave(held, result, end)) is None:
             super().cancel()
             return
         outcome = replace(Outcome.gone(self.sent), detail="its answer waits for a retry")
@@ -98,10 +101,8 @@ class Conversion(RelayingCall):
         self._answer = orphan
         self.exchange.finished(outcome)
         self.record = Record(0, self.record.rule, self.record.began)
-
-    def _give_up(self) -> None:
-        """End, because nobody will fetch the answer."""
-        self.close(Outcome.gone(0))
+        if result is not None:
+            self.close(outcome)
 
     def _keep_late_error(self, error: Result) -> None:
         """Keep an error that went out after a head, for the retry that follows."""
@@ -113,6 +114,7 @@ class Conversion(RelayingCall):
 
     def release(self) -> None:
         super().release()
+        self._result = None
         self._answer.stop()
         self._stop_reading()
 
@@ -133,6 +135,11 @@ class Conversion(RelayingCall):
     def came(self, count: int) -> None:
         self.touch()
         self.record.read += count
+        if isinstance(self._answer, Orphan):
+            self._answer.grew(count)
+
+    def expanded(self, count: int) -> None:
+        self._expanded += count
         if isinstance(self._answer, Orphan):
             self._answer.grew(count)
 
@@ -187,6 +194,7 @@ class Conversion(RelayingCall):
         self.stop_waiting()
         self._stop_reading()
         self.drain()
+        self._result = Result(*head, pieces) if self._identity.known is not None else None
         self._answer.respond_in_pieces(*head, pieces, lambda: self.close(Outcome(status, self.sent)))
 
     def _why_passed(self) -> str:

@@ -38,6 +38,9 @@ class StagedCall(Protocol):
     def came(self, count: int) -> None:
         """Note that so many bytes of the body came."""
 
+    def expanded(self, count: int) -> None:
+        """Note that they are so many more without their content coding."""
+
     def asks_again(self, status: int, beginning: bytes) -> bool:
         """Ask in another way in place of this error, if one is left, and report that."""
 
@@ -125,7 +128,12 @@ class StagedBody:
         """Work on a read piece by piece: little data can hold much."""
         owner = self._owner
         owner.came(len(data))
+        coded = len(data)
         for piece in self._content.pieces(data) if self._content is not None else ():
+            coded -= len(piece)
+            if coded < 0:
+                owner.expanded(-coded)
+                coded = 0
             if self._stage is not None:
                 yield from self._stage.feed(piece)
                 aggregation = self._advance()

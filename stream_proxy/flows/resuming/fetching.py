@@ -46,15 +46,22 @@ class Fetching:
     :param identity: what it repeats.
     :param path: the other process's socket.
     :param otherwise: returns the flow that answers if the call is not kept there any more.
+    :param late: called with an error that goes out after a head.
     """
 
     def __init__(
-        self, exchange: Exchange, identity: Identity, path: str, otherwise: Callable[[], Flow]
+        self,
+        exchange: Exchange,
+        identity: Identity,
+        path: str,
+        otherwise: Callable[[], Flow],
+        late: Callable[[Result], None],
     ) -> None:
         self._exchange = exchange
         self._identity = identity
         self._path = path
         self._otherwise: Callable[[], Flow] | None = otherwise
+        self._late = late
         self._asking: Deferred[Any] | None = None
 
     def start(self) -> None:
@@ -84,7 +91,7 @@ class Fetching:
             self._not_there()
         elif self._otherwise is not None:
             self._otherwise = None
-            self._exchange.run(Joining(self._exchange, fetched))
+            self._exchange.run(Joining(self._exchange, fetched, self._late))
 
     def _not_there(self, failure: Failure | None = None) -> None:
         self._asking = None

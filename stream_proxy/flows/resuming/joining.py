@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.downstream.request import comes_through_hop
+from stream_proxy.downstream.request import comes_through_hop, has_left
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.resuming.orphan import Joiner, Result
 from stream_proxy.observe.record import Phase
@@ -51,10 +52,12 @@ class Joining:
 
     :param exchange: the retry.
     :param source: where its answer comes from.
+    :param late: called with an error that goes out after a head.
     """
 
-    def __init__(self, exchange: Exchange, source: Source) -> None:
+    def __init__(self, exchange: Exchange, source: Source, late: Callable[[Result], None]) -> None:
         self._exchange = exchange
+        self._late = late
         self._source: Source | None = source
         when = schedule(
             exchange.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(exchange.request)
@@ -70,16 +73,20 @@ class Joining:
             self._source.join(self)
 
     def cancel(self) -> None:
-        """End because the client has left, too; the answer waits for the next retry."""
+        """End because the client has left, too, and the answer waits for the next retry; or was ended."""
         source, self._source = self._source, None
         if source is not None:
             source.part()
+            if not has_left(self._exchange.request):
+                source.end()
         self._end(Outcome.gone(self._heartbeat.sent))
 
     def resumed(self, result: Result) -> None:
         """Answer as the call before would have."""
         heartbeat = self._heartbeat
         headers = [*result.headers, RESUMED]
+        if heartbeat.begun:
+            self._late(result)
         if result.error is not None:
             heartbeat.fail(result.error, headers)
             self._taken(Outcome.failed(result.error, heartbeat.sent))

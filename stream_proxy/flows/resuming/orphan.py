@@ -28,8 +28,9 @@ class Result:
 
     @property
     def size(self) -> int:
-        """Bytes of the body."""
-        return sum(map(len, self.pieces))
+        """Bytes of the fields and the body."""
+        body = sum(map(len, self.pieces)) if self.error is None else len(self.error.envelope())
+        return body + sum(len(name) + len(value) for name, value in self.headers)
 
 
 class Joiner(Protocol):
@@ -42,7 +43,8 @@ class Joiner(Protocol):
 class Orphan:
     """Answer of a converted call to nobody, in the place of a heartbeat.
 
-    It ends when a retry has its result, when it expires, or when it is too large.
+    It ends when a retry has its result, when it expires, or when it is too large. While a retry waits for it,
+    it is a running call like any other, and goes on even if nothing is to be kept any more.
 
     :param identity: what a retry has to repeat.
     :param register: counts it.
@@ -81,10 +83,16 @@ class Orphan:
         """Whether no retry has joined it."""
         return self._joiner is None
 
+    @property
+    def failed(self) -> bool:
+        """Whether an error is all that it has come to."""
+        return self._result is not None and self._result.status >= 400
+
     # For the retry
 
     def join(self, joiner: Joiner) -> None:
         """Give `joiner` the result as soon as there is one, which may be before this returns."""
+        self._register.grew(-self._held)
         self._joiner = joiner
         self._timeout.stop()
         if self._result is not None:
@@ -93,13 +101,20 @@ class Orphan:
     def part(self) -> None:
         """Wait for the next retry: the one that had joined has left, too."""
         self._joiner = None
-        self._timeout.start(self._seconds, self._expire)
+        if self not in self._register:
+            self._register.grew(self._held)
+            self.end()
+        elif self._register.grew(self._held):
+            self._timeout.start(self._seconds, self._expire)
+        else:
+            self._expire()
 
     def end(self) -> None:
         """End without a trace: its result was taken, or is not wanted any more."""
         self._timeout.stop()
         self._register.remove(self)
-        self._register.grew(-self._held)
+        if self.free:
+            self._register.grew(-self._held)
         self._held = 0
         self._result = self._joiner = None
         give_up, self._give_up = self._give_up, None
@@ -117,12 +132,12 @@ class Orphan:
         if self._give_up is None:
             return
         self._held += count
-        if not self._register.grew(count):
-            self.end()
+        if self.free and not self._register.grew(count):
+            self._expire()
 
     def respond(self, status: int, reason: bytes | None, headers: Iterable[RawHeader], body: bytes) -> None:
         """Keep a response."""
-        self._finish(Result(status, reason, list(headers), [body]))
+        self.keep(Result(status, reason, list(headers), [body]))
 
     def respond_in_pieces(
         self,
@@ -133,12 +148,12 @@ class Orphan:
         whole: Callable[[], None],
     ) -> None:
         """Keep a large response."""
-        self._finish(Result(status, reason, list(headers), pieces))
+        self.keep(Result(status, reason, list(headers), pieces))
         whole()
 
     def fail(self, error: APIError, headers: Iterable[RawHeader]) -> None:
         """Keep an error."""
-        self._finish(Result(error.status, None, list(headers), [], error))
+        self.keep(Result(error.status, None, list(headers), [], error))
 
     def stop(self) -> None:
         """Do nothing: what is kept outlives the call."""
@@ -147,16 +162,15 @@ class Orphan:
         """Return `outcome` as it is."""
         return outcome
 
-    def _finish(self, result: Result) -> None:
+    def keep(self, result: Result) -> None:
+        """Keep what the call came to."""
         if self._give_up is None:
             return
         self._give_up = None  # the call ends by itself
         self._result = result
-        size, self._held = result.size - self._held, result.size
-        joiner = self._joiner
-        if not self._register.grew(size):
-            self._register.note_expired(self.identity)
-        if joiner is not None:
-            joiner.resumed(result)
-        elif self._register.held > self._register.most_bytes:
-            self.end()
+        size = result.size
+        more, self._held = size - self._held, size
+        if self._joiner is not None:
+            self._joiner.resumed(result)
+        elif not self._register.grew(more):
+            self._expire()

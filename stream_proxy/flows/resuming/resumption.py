@@ -13,13 +13,12 @@ from stream_proxy.http.body_pieces import BodyPieces
 from stream_proxy.limits import RESUME_MAX_BYTES, RESUME_MAX_CALLS
 from stream_proxy.transport.timers import Timeout
 from stream_proxy.waiting.identity import Identifier, Identity, says_retry
-from stream_proxy.waiting.late_errors import LateErrors, is_lasting
+from stream_proxy.waiting.late_errors import MOST_ERROR_BYTES, MOST_LATE_ERRORS, is_lasting
 from stream_proxy.waiting.orphans import Orphans
+from stream_proxy.waiting.recent import Recent
 
 #: Bytes of a body that are hashed in one turn of the reactor: some milliseconds.
 _STEP_BYTES = 2**20
-#: The longest body of an error that is kept.
-_MOST_ERROR_BYTES = 65_536
 
 
 class LostCalls:
@@ -34,8 +33,8 @@ class LostCalls:
         self, clock: IReactorTime, most: int = RESUME_MAX_CALLS, most_bytes: int = RESUME_MAX_BYTES
     ) -> None:
         self.clock = clock
-        self.orphans: Orphans[Orphan] = Orphans(most, most_bytes)
-        self.late_errors: LateErrors[Result] = LateErrors(clock.seconds)
+        self.orphans: Orphans[Orphan] = Orphans(most, most_bytes, clock.seconds)
+        self.late_errors: Recent[Result] = Recent(clock.seconds, MOST_LATE_ERRORS)
         #: The sockets of other processes that keep a call, by its digest.
         self.elsewhere: dict[bytes, str] = {}
         self._hashing: set[_Hashing] = set()
@@ -44,8 +43,14 @@ class LostCalls:
         """End all orphans, and forget all errors."""
         self.orphans.end_all()
         self.late_errors.clear()
-        for hashing in list(self._hashing):
+        for hashing in self._hashing:
             hashing.stop()
+        self._hashing.clear()
+
+    def reload(self, most: int, most_bytes: int) -> None:
+        """Do the same, and keep so many, and so much, from now on."""
+        self.forget()
+        self.orphans.most, self.orphans.most_bytes = most, most_bytes
 
     def close(self) -> None:
         """Do the same, and keep nothing any more."""
@@ -63,7 +68,7 @@ class LostCalls:
         :param identity: the call's, if it is known.
         :param hash_: begins to find it out else.
         """
-        if not is_lasting(error.status) or error.size > _MOST_ERROR_BYTES:
+        if not is_lasting(error.status) or error.size > MOST_ERROR_BYTES:
             return
         if identity is not None:
             self.late_errors.add(identity, error)
@@ -116,23 +121,27 @@ class CallIdentity:
     """Identity of one call: hashed as its body comes where it is wanted from the start, else when it is.
 
     :param lost: what is kept of the process's calls.
+    :param place: tells the rule from all others that share `lost`.
     :param exchange: the call.
     :param target: its target in origin form.
     """
 
-    def __init__(self, lost: LostCalls, exchange: Exchange, target: bytes) -> None:
+    def __init__(self, lost: LostCalls, place: str, exchange: Exchange, target: bytes) -> None:
         self._lost = lost
+        self._place = place
         self._exchange = exchange
         self._target = target
         self._identifier: Identifier | None = None
         #: The identity, once the body is in and if it was wanted from the start.
         self.known: Identity | None = None
+        #: Whether the call repeats one whose answer nobody had fetched in time.
+        self.has_expired = False
         if exchange.limits.resume_seconds or (lost.late_errors and says_retry(exchange.fields)):
             self._identifier = self._new()
 
     def _new(self) -> Identifier:
         exchange = self._exchange
-        return Identifier(exchange.resource.name, exchange.request.method, self._target, exchange.fields)
+        return Identifier(self._place, exchange.request.method, self._target, exchange.fields)
 
     @property
     def update(self) -> Callable[[bytes], None] | None:
@@ -145,6 +154,7 @@ class CallIdentity:
         if identifier is None:
             return None
         self.known = identifier.identity()
+        self.has_expired = self._lost.orphans.has_expired(self.known)
         return self._lost.find(self.known)
 
     @property
@@ -156,21 +166,22 @@ class CallIdentity:
         is_retry = known.retry > 0 or known.idempotency_key is not None
         return self._lost.elsewhere.get(known.digest) if is_retry else None
 
-    @property
-    def has_expired(self) -> bool:
-        """Whether the call repeats one whose answer nobody has fetched in time."""
-        return self.known is not None and self._lost.orphans.has_expired(self.known)
-
-    def leave(self, held: int, give_up: Callable[[], None]) -> Orphan | None:
+    def leave(self, held: int, result: Result | None, give_up: Callable[[], None]) -> Orphan | None:
         """Return what a call without its client answers to; ``None`` if it is to end.
 
         :param held: the bytes that it holds.
+        :param result: its result, if that is there.
         :param give_up: ends it.
         """
-        register, seconds = self._lost.orphans, self._exchange.limits.resume_seconds
-        if self.known is None or not seconds or not register.admits(self.known, held):
+        register, resource = self._lost.orphans, self._exchange.resource
+        seconds = resource.limits.resume_seconds
+        held = held if result is None else result.size
+        if self.known is None or not seconds or resource.closed or not register.admits(self.known, held):
             return None
-        return Orphan(self._lost.clock, self.known, register, seconds, held, give_up)
+        orphan = Orphan(self._lost.clock, self.known, register, seconds, held, give_up)
+        if result is not None:
+            orphan.keep(result)
+        return orphan
 
     def keep_error(self, body: bytes | BodyPieces, error: Result) -> None:
         """Keep an error that the client was sent without its status."""

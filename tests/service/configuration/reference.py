@@ -36,10 +36,12 @@ _TABLE = re.compile(r"(<!-- keys: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOT
 _MORE = {
     "admin": "[admin port](#admin-port)",
     "capture": "[capture](#capture)",
-    "keepAliveSeconds": "[below](#clients-behind-impatient-load-balancers)",
+    "firstEventSeconds": "[upstreams that stall](waiting.md#upstreams-that-stall)",
+    "keepAliveSeconds": "[bytes in time](waiting.md#bytes-in-time)",
     "log": "[log](#log)",
     "metrics": "[metrics](#metrics)",
-    "retries": "[below](#retries-before-the-first-byte)",
+    "resumeSeconds": "[picking up an answer](waiting.md#picking-up-an-answer)",
+    "retries": "[retries](waiting.md#retries-before-the-first-byte)",
     "rules": "[rules](#rules)",
     "rules[].adapter": "[the adapter](adapter.md)",
     "rules[].clientKeys": "[keys](#keys)",
@@ -49,6 +51,8 @@ _MORE = {
     "rules[].proxy": "[proxies and certificates](#proxies-and-certificates)",
     "rules[].requestHeaders": "[request headers](#request-headers)",
     "rules[].upstreamKey": "[keys](#keys)",
+    "stalledSeconds": "[upstreams that stall](waiting.md#upstreams-that-stall)",
+    "webSocketPingSeconds": "[pings](websockets.md#pings)",
     "workers": "[more than one core](operating.md#more-than-one-core)",
 }
 _STRUCTS: dict[str, tuple[type[Struct], str]] = {
