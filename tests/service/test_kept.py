@@ -13,7 +13,7 @@ from tests.service.test_workers import WorkersTestCase
 from tests.support.loopback import until
 from tests.support.payloads import CHAT, CHAT_BODY, HELLO
 from tests.support.resuming import RESUMED, again
-from tests.support.wire import Message, Stream, read_request, read_response, respond, send_request
+from tests.support.wire import Message, Stream, read_head, read_request, read_response, respond, send_request
 
 EVENTS = ("Content-Type", "text/event-stream")
 CALLS = 12
@@ -22,7 +22,7 @@ CALLS = 12
 class KeptTests(WorkersTestCase):
     """Two workers between which connections are spread at random."""
 
-    async def lost(self) -> int:
+    async def lost(self, **config: object) -> int:
         """Start the proxy, and lose the clients of some calls; return its port."""
         self.requests: list[Message] = []
         self.asked: list[Stream] = []
@@ -33,7 +33,9 @@ class KeptTests(WorkersTestCase):
                 self.asked.append(stream)
 
         upstream = await self.upstream(script)
-        self.process, (port,) = await self.serve(upstream.url, resumeSeconds=60, keepAliveSeconds=0)
+        self.process, (port,) = await self.serve(
+            upstream.url, **{"resumeSeconds": 60, "keepAliveSeconds": 0, **config}
+        )
         for number in range(CALLS):
             client = await self.call(port, number)
             await until(lambda: len(self.asked) == number + 1)  # noqa: B023 (awaited here)
@@ -73,6 +75,20 @@ class KeptTests(WorkersTestCase):
             respond(self.asked[-1], 200, HELLO, [EVENTS])
             response = await read_response(client)
             self.assertEqual((response.status, response.get(RESUMED)), (200, None))
+
+    async def test_stopped(self) -> None:
+        """A retry that waits for its answer when the service stops gets it, from another worker as well."""
+        port = await self.lost(keepAliveSeconds=0.05)
+        retries = [await self.call(port, number, again(1)) for number in range(CALLS)]
+        for retry in retries:
+            self.assertEqual((await read_head(retry)).status, 200)  # it waits
+        self.process.signal("TERM")
+        await self.process.times(f"TCP Port {port} Closed", 2)
+        for stream in self.asked:
+            respond(stream, 200, HELLO, [EVENTS])
+        for retry in retries:
+            self.assertIn(b"Hello", await retry.until(b"0\r\n\r\n"))
+        await self.process.ended()
 
 
 class TableTests(TestCase):

@@ -90,6 +90,8 @@ class Worker:
             case messages.Abort():
                 if self._service is not None:
                     self._service.abort()
+                if self._offer is not None:
+                    self._offer.abort()
 
     def _serve(self, command: messages.Serve, listeners: dict[str, Listener]) -> None:
         try:
@@ -138,7 +140,8 @@ class Worker:
             from stream_proxy.service.workers.offer import OfferPort
 
             self._offer = OfferPort(self._reactor, command.offer, service.shared.lost, _send)
-            self._reactor.addSystemEventTrigger("before", "shutdown", self._offer.close)
+            grace = command.config.shutdown_grace_seconds
+            self._reactor.addSystemEventTrigger("before", "shutdown", self._offer.close, grace)
         if command.observe is None or self._observation is not None:
             return
         from stream_proxy.service.admin.access import Guard

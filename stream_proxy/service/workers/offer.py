@@ -45,11 +45,15 @@ class OfferPort:
             elif elsewhere.get(digest) == news.path:
                 del elsewhere[digest]
 
-    def close(self) -> Deferred[None]:
-        """Stop at once."""
-        return Deferred.fromCoroutine(self._close())
+    def abort(self) -> None:
+        """Abort what is being waited for."""
+        self._site.abort()
 
-    async def _close(self) -> None:
+    def close(self, grace: float) -> Deferred[None]:
+        """Stop offering, and give what is being waited for so many seconds."""
+        return Deferred.fromCoroutine(self._close(grace))
+
+    async def _close(self, grace: float) -> None:
         self._lost.orphans.announce = None
         await maybeDeferred(self._port.stopListening)
-        await self._site.drain(0)
+        await self._site.drain(grace)
