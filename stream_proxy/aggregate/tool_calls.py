@@ -6,7 +6,6 @@ import hashlib
 
 from stream_proxy.aggregate.arguments import Arguments, opens_object
 from stream_proxy.aggregate.arrays import Entries, Identity, Object, differ, holds, identity
-from stream_proxy.lenient_json import JSONObject
 
 
 class ToolCalls(Entries):
@@ -60,8 +59,8 @@ class ToolCalls(Entries):
         return None if entry is None or _is_another(entry, fragment) else entry
 
 
-def finish_calls(message: JSONObject, seed: str) -> None:
-    """Give the tool calls of a message, now plain JSON values, what the ordinary API requires.
+def finish_calls(message: Object, seed: str) -> None:
+    """Give the tool calls of a message, now JSON values but for long texts, what the ordinary API requires.
 
     :param seed: what tells this message apart from others, for the ids of calls that came without.
     """
@@ -83,7 +82,7 @@ def finish_calls(message: JSONObject, seed: str) -> None:
         _finish_arguments(legacy)
 
 
-def _finish_arguments(function: JSONObject) -> None:
+def _finish_arguments(function: Object) -> None:
     arguments = function.get("arguments")
     if arguments is None or (isinstance(arguments, str) and arguments.strip() in ("", "null")):
         function["arguments"] = "{}"  # a call without parameters
