@@ -35,6 +35,8 @@ class ChannelSite(Protocol):
     reactor: IReactorTime
     #: Seconds that an idle connection is kept.
     timeOut: float | None
+    #: The site will soon drain, and responses that can say so are the last of their connections.
+    leaving: bool
     #: The site only finishes what it has begun.
     draining: bool
     #: WebSockets are to end as well.
@@ -73,9 +75,9 @@ class DownstreamChannel(StrictChannel):
     _turned_away: APIError | None = None
 
     def connectionMade(self) -> None:
-        clock = self.site.reactor
+        clock, age = self.site.reactor, self.site.limits.max_connection_age_seconds
         self._idle = IdleLimit(clock, self.timeoutConnection)
-        self._pipeline, self._closing = Pipeline(clock), Closing(clock)
+        self._pipeline, self._closing = Pipeline(clock), Closing(clock, age)
         self.outbox = Outbox(self.transport)
         self._tcp_path = Path(self.transport)
         super().connectionMade()
@@ -109,9 +111,17 @@ class DownstreamChannel(StrictChannel):
     # The pace of requests and uploads
 
     def requestDone(self, request: server.Request) -> None:
+        ends = self.site.draining or self._closing.is_due
+        if ends:
+            self._pipeline.end(self)
+            self._closing.when_idle(self, 0)
         self._pipeline.answered(self)
         self._at_start = not self.paused and bool(self.persistent)
         super().requestDone(request)
+
+    def ends_with(self, announces: Callable[[], bool]) -> bool:
+        ends = self.site.leaving or self.site.draining or self._closing.is_due
+        return ends and announces() and self._pipeline.is_last(self)
 
     def _end_turn(self) -> None:
         """Leave a request that waits behind an answered one for later; watch one that has begun."""
@@ -236,9 +246,7 @@ class DownstreamChannel(StrictChannel):
             self._closing.abort_later(_LAST_WORDS_SECONDS, self.abort)
 
     def drain(self, *, websockets: bool) -> None:
-        """Close when the request under way is done.
-
-        If there is none, close soon: a request that the client has sent already is still answered.
+        """Close once all requests that the client has sent by now are answered.
 
         :param websockets: end WebSockets as well.
         """
@@ -247,7 +255,5 @@ class DownstreamChannel(StrictChannel):
                 self.going_away()
         elif self._closing.state is State.LINGERING or self._turned_away is not None:
             self.abort()
-        elif not self.line_mode:
-            self.persistent = False
-        else:
+        elif self.line_mode:
             self._closing.when_idle(self, 0 if self.used else _BEGIN_SECONDS)

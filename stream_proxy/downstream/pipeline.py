@@ -13,6 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from stream_proxy.downstream.strict_channel import StrictChannel
 from stream_proxy.transport.timers import Timeout
 
+#: How many requests that were pipelined are still answered on a connection that is to close.
+_MOST_FURTHER = 100
+
 
 class Pipeline:
     """Requests of a connection that wait for the next turn, or for the client to read.
@@ -20,14 +23,28 @@ class Pipeline:
     :param clock: the reactor.
     """
 
-    __slots__ = ("_next_turn",)
+    __slots__ = ("_further", "_next_turn")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._next_turn = Timeout(clock)
+        self._further = 0
 
     def answered(self, channel: StrictChannel) -> None:
         """Leave what comes after a request that was answered while its read is worked on, or is not read."""
         channel.paused = channel._busyReceiving or channel._waitingForTransport
+
+    def is_last(self, channel: StrictChannel) -> bool:
+        """Report whether the client has sent nothing behind the request that is answered, or too much."""
+        return not (channel._dataBuffer or channel._buffer) or self._further >= _MOST_FURTHER
+
+    def end(self, channel: StrictChannel) -> None:
+        """Let the response that is complete be the last, unless the client has sent more.
+
+        It may have had no length, and could not say so: the client would not know what became of the rest.
+        """
+        if self.is_last(channel):
+            channel.persistent = False
+        self._further += 1
 
     def end_turn(self, channel: StrictChannel) -> bool:
         """Begin the next request in the next turn, or once the client reads; return whether it waits."""

@@ -39,6 +39,8 @@ class ProxySite(server.Site):
     """
 
     protocol = DownstreamChannel  # type: ignore[assignment]
+    #: The site will soon drain, and responses that can say so are the last of their connections.
+    leaving = False
 
     def __init__(
         self,

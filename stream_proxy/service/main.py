@@ -146,6 +146,15 @@ class MainService(StoppableService):
         found = [(rule_name(rule), self._listeners[endpoint_of(rule)].expires) for rule in self._config.rules]
         self._gathering.apply(self._config, {name: at for name, at in found if at is not None})
 
+    def leave(self) -> float:
+        """Say on the admin port, and to clients, that the process stops, and return when the ports close."""
+        self._draining = True
+        seconds = self._config.drain_delay_seconds
+        if seconds:
+            self.serving.leave()
+            self._log.info(f"stopping: /readyz is 503 now, and the ports close in {seconds:g} s")
+        return seconds
+
     def abort(self) -> None:
         """Abort the requests that are running."""
         self.serving.abort()

@@ -1,20 +1,23 @@
-"""Signal handling for a service that is a process: the first SIGTERM drains it, the second ends it."""
+"""Signal handling for a service that is a process: SIGTERM stops it after a delay, others do not wait."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from twisted.application.service import MultiService
 
 from stream_proxy.transport.reactor import IReactor
+from stream_proxy.transport.timers import Timeout
 
 
 class StoppableService(MultiService):
     """A service that may take a while to stop, and can be told not to wait.
 
-    :param handle_signals: for the main service of a process: a second SIGTERM or SIGINT calls :meth:`abort`.
+    :param handle_signals: for the main service of a process: at SIGTERM or SIGINT it leaves, and stops after
+        the delay; the next one ends the delay, if there is one, and the one after that calls :meth:`abort`.
     :param hang_up: called at SIGHUP; without it the signal has its usual effect.
     """
 
@@ -26,6 +29,7 @@ class StoppableService(MultiService):
         self._handle_signals = handle_signals
         self._hang_up = hang_up
         self._signalled = False
+        self._delay = Timeout(reactor)
 
     def startService(self) -> None:
         """Start, and handle signals as soon as the reactor runs."""
@@ -36,6 +40,10 @@ class StoppableService(MultiService):
         if self._handle_signals:
             # The reactor installs its own handlers when it starts to run; ours replace and call them.
             self._reactor.callWhenRunning(self._install)
+
+    def leave(self) -> float:
+        """Prepare to stop, and return after how many seconds that is to begin."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Abort what is still running."""
@@ -51,10 +59,20 @@ class StoppableService(MultiService):
         self, stop: Callable[[int, FrameType | None], object]
     ) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            if self._signalled or not self.running:
-                self._reactor.callFromThread(self.abort)
-            else:
-                self._signalled = True
-                stop(number, frame)
+            self._reactor.callFromThread(self._signal, partial(stop, number, frame))
 
         return handle
+
+    def _signal(self, stop: Callable[[], object]) -> None:
+        if self._delay.running:
+            self._delay.stop()
+            stop()
+        elif self._signalled or not self.running:
+            self.abort()
+        else:
+            self._signalled = True
+            seconds = self.leave()
+            if seconds:
+                self._delay.start(seconds, stop)
+            else:
+                stop()

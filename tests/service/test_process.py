@@ -317,6 +317,47 @@ class StopTests(ProcessTestCase):
             await client.gone()
         self.assert_ended_by(signal.SIGTERM, process)
 
+    async def test_delay(self) -> None:
+        """During drainDelaySeconds everything is answered; a second signal ends it, a third the grace."""
+        upstream, begun, _ = await self.held()
+        admin = free_port()
+        config = {"drainDelaySeconds": 600, "shutdownGraceSeconds": 600, "admin": {"listenPort": admin}}
+        process, (port, plain) = await self.serve(upstream.url, await self.mock(), **config)
+        clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+        kept = await self.asking(plain, CHAT_BODY)
+        self.assertIsNone((await read_response(kept)).get("connection"))
+        await begun
+        process.signal("TERM")
+        await process.line("stopping: /readyz is 503 now, and the ports close in 600 s")
+        ready = await self.request(admin, "GET", "/readyz")
+        self.assertEqual((ready.status, ready.json()), (503, {"status": "draining"}))
+        for client in (kept, await self.client(plain)):
+            closes = None
+            while closes is None:  # a worker may not have been told yet
+                send_request(client, "GET", "/v1/models")
+                answer = await read_response(client)
+                self.assertEqual(answer.status, 200)
+                closes = answer.get("connection")
+            self.assertEqual(closes, "close")
+            await client.gone()
+        self.assertNotIn("Closed", process.output)
+        process.signal("TERM")
+        await self.closed(process, port)
+        await self.assert_refused(port)
+        self.assertIsNone(process.status)
+        process.signal("TERM")
+        await process.ended()
+        for client in clients:
+            await client.gone()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_delay_ends(self) -> None:
+        """After drainDelaySeconds the process stops."""
+        process, _ = await self.serve("http://127.0.0.1:9", drainDelaySeconds=0.1)
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
 
 class DaemonTests(ProcessTestCase):
     """twistd without -n."""
