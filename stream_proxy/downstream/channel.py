@@ -24,6 +24,9 @@ from stream_proxy.transport.tuning import tune
 
 #: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
+#: How long a connection is idle before it closes without having said so, where that need not be at once: load
+#: balancers first use the connection that was used last, so hardly that one just then.
+_QUIET_SECONDS = 5.0
 #: When the service stops: how long a client may take to read why its response breaks off.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -55,6 +58,13 @@ class ChannelSite(Protocol):
 
     def tell(self, channel: DownstreamChannel, how: str, status: int, code: str | int, problem: str) -> None:
         """Note the end of a connection that is no request's."""
+
+
+def _idle_seconds(site: ChannelSite, *, used: bool) -> float:
+    """Return how long a connection that is to close may be idle before that."""
+    if site.leaving or not site.draining:
+        return _QUIET_SECONDS
+    return 0 if used else _BEGIN_SECONDS
 
 
 class DownstreamChannel(StrictChannel):
@@ -111,10 +121,10 @@ class DownstreamChannel(StrictChannel):
     # The pace of requests and uploads
 
     def requestDone(self, request: server.Request) -> None:
-        ends = self.site.draining or self._closing.is_due
-        if ends:
-            self._pipeline.end(self)
-            self._closing.when_idle(self, 0)
+        if self.site.draining or self._closing.is_due:
+            seconds = _idle_seconds(self.site, used=True)
+            self._pipeline.end(self, at_once=not seconds)
+            self._closing.when_idle(self, seconds)
         self._pipeline.answered(self)
         self._at_start = not self.paused and bool(self.persistent)
         super().requestDone(request)
@@ -256,4 +266,4 @@ class DownstreamChannel(StrictChannel):
         elif self._closing.state is State.LINGERING or self._turned_away is not None:
             self.abort()
         elif self.line_mode:
-            self._closing.when_idle(self, 0 if self.used else _BEGIN_SECONDS)
+            self._closing.when_idle(self, _idle_seconds(self.site, used=self.used))

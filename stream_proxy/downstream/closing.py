@@ -160,7 +160,7 @@ class Closing:
 
     def when_idle(self, channel: ClosableChannel, seconds: float) -> None:
         """Close a connection that is idle after so many seconds, and at the end of the turn after that."""
-        if not (self.begun or self._next.running):
+        if not self.begun:
             # The rest of a turn need not have read what the client has sent by now; the next one has.
             self._next.start(seconds, lambda: self._next.start(0, lambda: self._end_idle(channel)))
 

@@ -19,6 +19,10 @@ from tests.support.ways import take_ways
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 #: A request that is read line by line.
 LONG = b"GET /%d HTTP/1.1\r\nHost: x\r\nConnection: x\r\n\r\n"
+#: Requests with bodies, read in both ways.
+POST = b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+LONG_POST = b"POST /%d HTTP/1.1\r\nHost: x\r\nConnection: x\r\nContent-Length: 2\r\n\r\nhi"
+KINDS = (GET, LONG, POST, LONG_POST)
 CLOSE = b"Connection: close\r\n"
 
 
@@ -86,7 +90,7 @@ class LeavingTests(LastRequestsTestCase):
 
     def test_length(self) -> None:
         """A response with a length says that it is the last, and is."""
-        for template in (GET, LONG):
+        for template in KINDS:
             self.connect()
             self.send(1, template=template)
             self.site.leaving = True
@@ -97,20 +101,59 @@ class LeavingTests(LastRequestsTestCase):
     def test_chunks(self) -> None:
         """One in chunks does not, and its connection serves the next request."""
         self.site.leaving = True
-        self.send(1)
-        self.assertNotIn(b"close", self.answer(chunked=True))
-        self.assertFalse(self.closed)
-        self.send(2)
-        self.assertIn(CLOSE, self.answer())
-        self.assertTrue(self.closed)
+        for template in KINDS:
+            self.connect()
+            self.site.leaving = True
+            self.send(1, template=template)
+            self.assertNotIn(b"close", self.answer(chunked=True))
+            self.assertFalse(self.closed)
+            self.send(2, template=template)
+            self.assertIn(CLOSE, self.answer())
+            self.assertTrue(self.closed)
 
     def test_pipelined(self) -> None:
         """Pipelined requests are answered, and the last response says that it is the last."""
-        for template in (GET, LONG):
+        for template in KINDS:
             self.connect()
             self.site.leaving = True
             self.send(1, 2, 3, template=template)
             self.assertEqual([CLOSE in self.answer() for _ in range(3)], [False, False, True])
+            self.assertTrue(self.closed)
+
+    def test_quiet(self) -> None:
+        """When it drains, a connection that could not say that it ends closes once it has been idle.
+
+        A load balancer uses first the connection that was used last, and would just have sent a request.
+        """
+        for used in (False, True):
+            self.connect()
+            self.site.leaving = True
+            if used:
+                self.send(1)
+                self.answer(chunked=True)
+            self.site.drain(None)
+            self.clock.advance(4.9)
+            self.assertFalse(self.closed)
+            self.send(2)
+            self.answer(chunked=True)
+            self.clock.advance(4.9)
+            self.assertFalse(self.closed)
+            self.clock.advance(0.2)
+            self.assertTrue(self.closed)
+
+    def test_patience(self) -> None:
+        """A client that goes on with streams keeps its connection for some seconds, not for ever."""
+        for template in KINDS:
+            self.connect()
+            self.site.leaving = True
+            self.send(0, template=template)
+            self.site.drain(None)
+            for number in range(1, 6):
+                self.answer(chunked=True)
+                self.assertFalse(self.closed)
+                self.send(number, template=template)
+                self.clock.advance(2.1)
+            self.answer(chunked=True)
             self.assertTrue(self.closed)
 
 
@@ -196,13 +239,16 @@ class AgeTests(LastRequestsTestCase):
         self.assertTrue(self.closed)
 
     def test_chunks(self) -> None:
-        """After a response in chunks it closes without a word, unless the client has sent more."""
+        """After a response in chunks it closes without a word when it has been idle for 5 s."""
         self.connect(max_connection_age_seconds=100)
         self.clock.advance(111)
         self.send(1, 2)
         self.answer(chunked=True)
         self.assertFalse(self.closed)
         self.assertNotIn(b"close", self.answer(chunked=True))
+        self.clock.advance(4.9)
+        self.assertFalse(self.closed)
+        self.clock.advance(0.2)
         self.assertTrue(self.closed)
 
     def test_jitter(self) -> None:

@@ -351,6 +351,27 @@ class StopTests(ProcessTestCase):
             await client.gone()
         self.assert_ended_by(signal.SIGTERM, process)
 
+    async def test_nothing_is_lost(self) -> None:
+        """On kept connections each call and stream is answered, until a response says that it is the last."""
+        process, (port,) = await self.serve(await self.mock(), drainDelaySeconds=0.2)
+
+        async def calls() -> None:
+            client, last, streams = await self.client(port), None, False
+            while last is None:
+                send_request(client, "POST", CHAT, {**CHAT_BODY, "stream": streams})
+                answer = await read_response(client)
+                self.assertEqual((answer.status, answer.complete), (200, True))
+                last, streams = answer.get("connection"), not streams
+            self.assertEqual((last, streams), ("close", True))
+            await client.gone()
+
+        running = [Deferred.fromCoroutine(calls()) for _ in range(4)]
+        await process.times("POST", 20)
+        process.signal("TERM")
+        await gatherResults(running)
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
     async def test_delay_ends(self) -> None:
         """After drainDelaySeconds the process stops."""
         process, _ = await self.serve("http://127.0.0.1:9", drainDelaySeconds=0.1)
