@@ -4,9 +4,13 @@
 #   docker run --rm --stop-timeout 30 --publish 8080:8080 \
 #     --volume "$PWD/config.json:/etc/openai-stream-proxy/config.json:ro" openai-stream-proxy
 #
-# What stands behind the image's name replaces that, as the arguments of twistd: "openai-stream-proxy --demo", or
-# "openai-stream-mock --host 0.0.0.0". The stop timeout is that of shutdownGraceSeconds, and a little more. Nothing
-# is written, so that the root file system can be read-only.
+# What stands behind the image's name replaces that, as the arguments of the command: "--demo", "--upstream URL", or
+# "mock --host 0.0.0.0". The stop timeout is drainDelaySeconds, shutdownGraceSeconds, and a little more. Nothing is
+# written, so that the root file system can be read-only. An upstream on the host itself is no localhost here: use
+# host.docker.internal (with --add-host host.docker.internal:host-gateway on Linux).
+#
+# Nothing in it depends on the architecture:
+#   docker buildx build --platform linux/amd64,linux/arm64 .
 
 FROM python:3.13-slim AS build
 WORKDIR /src
@@ -27,10 +31,11 @@ ENV PATH=/opt/venv/bin:$PATH \
 # It leaves the list of plugins that no later start could write.
 RUN twistd --help >/dev/null
 USER 10001:10001
-EXPOSE 8080 28080 28081
+EXPOSE 8080 9901 28080 28081
 STOPSIGNAL SIGTERM
-# The port that has to be open; with several rules, one of them.
+# /readyz, for a config with "admin": {"listenPort": 9901}; HEALTHCHECK_URL names another address, or any page that has
+# to answer.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-  CMD ["python", "-c", "import os, socket; socket.create_connection(('127.0.0.1', int(os.environ.get('HEALTHCHECK_PORT') or 8080)), 3).close()"]
-ENTRYPOINT ["twistd", "-n", "--pidfile="]
-CMD ["openai-stream-proxy", "--config", "/etc/openai-stream-proxy/config.json"]
+  CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(os.environ.get('HEALTHCHECK_URL') or 'http://127.0.0.1:9901/readyz', timeout=4)"]
+ENTRYPOINT ["openai-stream-proxy"]
+CMD ["--config", "/etc/openai-stream-proxy/config.json"]

@@ -8,11 +8,11 @@
 #                                  with CONFIG=… the rules of that file
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
-#   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy, prometheus and chromium
-#                                  as well; then the next two, and check-runners
+#   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy, prometheus, chromium,
+#                                  logrotate and systemd as well; then the next two, and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
-#   make lint, make types          ruff; mypy
+#   make lint, make types          ruff; mypy, and basedpyright for the Python in the documentation
 #   make build                     sdist and wheel, in dist
 #   make wheels                    a wheel for this interpreter with compiled modules, in wheelhouse (needs a C compiler)
 #   make pyz                       one file with all libraries but Python's own, dist/openai-stream-proxy.pyz; the same
@@ -25,6 +25,8 @@
 #                                  main ones, BENCH=--scale for thousands of streams and for large bodies,
 #                                  BENCH_FULL=1 to install LiteLLM, Portkey and mitmproxy too
 #   make bench-plots               the tables and plots of docs/performance.md, from the results that are kept
+#   make scaling                   how evenly load balancers spread calls that take minutes: a simulation, and the plot
+#                                  of docs/scaling.md
 #   make fuzz                      arbitrary bytes for each parser, FUZZ_SECONDS=60 each; FUZZ_TARGET=sse for one
 #   make soak                      the real process under load and faults, SOAK_SECONDS=600: right responses, flat memory
 #   make docs                      the documentation as a site, in docs/_build/html
@@ -68,7 +70,7 @@ MERMAID := $(DOCS_BUILD)/mermaid@11
 
 .DEFAULT_GOAL := test
 .PHONY: run run-adapter run-mock test test-heavy heavy-needs heavy-tests test-plain test-compiled test-floors autobahn \
-  bench bench-plots fuzz soak docs lint types build wheels pyz check-wheel check-runners clean distclean
+  bench bench-plots scaling fuzz soak docs lint types build wheels pyz check-wheel check-runners clean distclean
 
 run: $(RUNTIME)
 	$(call COMMAND,$(if $(CONFIG),--config '$(CONFIG)',--demo $(if $(PORT),--port $(PORT))))
@@ -98,10 +100,10 @@ test-compiled: wheels
 	STREAM_PROXY_EXAMPLES=full .ci/test-compiled $(BIN)/python wheelhouse/*.whl
 
 heavy-needs:
-	@missing=; for program in node npm nginx caddy haproxy prometheus promtool chromium; do \
+	@missing=; for program in node npm nginx caddy haproxy prometheus promtool chromium logrotate systemd-analyze; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; [ -z "$$missing" ] || \
-	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy prometheus chromium" >&2; exit 1; }
+	  { echo "the heavy tests need$$missing; on Debian: apt-get install nodejs npm nginx caddy haproxy prometheus chromium logrotate systemd" >&2; exit 1; }
 
 autobahn: $(TOOLS)
 	$(BIN)/python kits/autobahn/run.py
@@ -111,6 +113,9 @@ bench: $(BENCH_TOOLS) $(if $(BENCH_FULL),$(BENCH_OTHERS))
 
 bench-plots: $(BENCH_TOOLS)
 	$(BENCH_VENV)/bin/python -m kits.benchmarks --draw
+
+scaling: $(BENCH_TOOLS)
+	$(BENCH_VENV)/bin/python -m kits.scaling --draw
 
 fuzz: $(FUZZ_TOOLS)
 	$(FUZZ_VENV)/bin/python -m kits.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGET)
@@ -125,6 +130,7 @@ lint: $(TOOLS)
 
 types: $(TOOLS)
 	$(BIN)/mypy
+	.ci/check-snippets $(BIN)/python
 
 docs: $(DOCS_TOOLS) $(MERMAID)
 	$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs . $(DOCS_BUILD)/html

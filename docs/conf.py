@@ -19,6 +19,7 @@ _PAGES = {
     "Use": [
         "configuration",
         "operating",
+        "scaling",
         "observing",
         "errors",
         "troubleshooting",

@@ -24,6 +24,9 @@ from stream_proxy.transport.tuning import tune
 
 #: When the site drains: how long a new connection may take to begin its first request.
 _BEGIN_SECONDS = 1.0
+#: How long a connection is idle before it closes without having said so, where that need not be at once: load
+#: balancers first use the connection that was used last, so hardly that one just then.
+_QUIET_SECONDS = 5.0
 #: When the service stops: how long a client may take to read why its response breaks off.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -35,6 +38,8 @@ class ChannelSite(Protocol):
     reactor: IReactorTime
     #: Seconds that an idle connection is kept.
     timeOut: float | None
+    #: The site will soon drain, and responses that can say so are the last of their connections.
+    leaving: bool
     #: The site only finishes what it has begun.
     draining: bool
     #: WebSockets are to end as well.
@@ -55,6 +60,13 @@ class ChannelSite(Protocol):
         """Note the end of a connection that is no request's."""
 
 
+def _idle_seconds(site: ChannelSite, *, used: bool) -> float:
+    """Return how long a connection that is to close may be idle before that."""
+    if site.leaving or not site.draining:
+        return _QUIET_SECONDS
+    return 0 if used else _BEGIN_SECONDS
+
+
 class DownstreamChannel(StrictChannel):
     """One client connection."""
 
@@ -73,9 +85,9 @@ class DownstreamChannel(StrictChannel):
     _turned_away: APIError | None = None
 
     def connectionMade(self) -> None:
-        clock = self.site.reactor
+        clock, age = self.site.reactor, self.site.limits.max_connection_age_seconds
         self._idle = IdleLimit(clock, self.timeoutConnection)
-        self._pipeline, self._closing = Pipeline(clock), Closing(clock)
+        self._pipeline, self._closing = Pipeline(clock), Closing(clock, age)
         self.outbox = Outbox(self.transport)
         self._tcp_path = Path(self.transport)
         super().connectionMade()
@@ -109,9 +121,17 @@ class DownstreamChannel(StrictChannel):
     # The pace of requests and uploads
 
     def requestDone(self, request: server.Request) -> None:
+        if self.site.draining or self._closing.is_due:
+            seconds = _idle_seconds(self.site, used=True)
+            self._pipeline.end(self, at_once=not seconds)
+            self._closing.when_idle(self, seconds)
         self._pipeline.answered(self)
         self._at_start = not self.paused and bool(self.persistent)
         super().requestDone(request)
+
+    def ends_with(self, announces: Callable[[], bool]) -> bool:
+        ends = self.site.leaving or self.site.draining or self._closing.is_due
+        return ends and announces() and self._pipeline.is_last(self)
 
     def _end_turn(self) -> None:
         """Leave a request that waits behind an answered one for later; watch one that has begun."""
@@ -236,9 +256,7 @@ class DownstreamChannel(StrictChannel):
             self._closing.abort_later(_LAST_WORDS_SECONDS, self.abort)
 
     def drain(self, *, websockets: bool) -> None:
-        """Close when the request under way is done.
-
-        If there is none, close soon: a request that the client has sent already is still answered.
+        """Close once all requests that the client has sent by now are answered.
 
         :param websockets: end WebSockets as well.
         """
@@ -247,7 +265,5 @@ class DownstreamChannel(StrictChannel):
                 self.going_away()
         elif self._closing.state is State.LINGERING or self._turned_away is not None:
             self.abort()
-        elif not self.line_mode:
-            self.persistent = False
-        else:
-            self._closing.when_idle(self, 0 if self.used else _BEGIN_SECONDS)
+        elif self.line_mode:
+            self._closing.when_idle(self, _idle_seconds(self.site, used=self.used))

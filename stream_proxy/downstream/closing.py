@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
@@ -21,6 +22,8 @@ from stream_proxy.transport.tuning import is_half_closeable
 #: After a response that came before the upload was over: how long the rest of that may take, and pause.
 LINGER_SECONDS = 30.0
 LINGER_IDLE_SECONDS = 5.0
+#: Connections that were opened together reach their age at different times: by so much of it they differ.
+_AGE_JITTER = 0.1
 
 
 def service_stopping() -> APIError:
@@ -127,12 +130,15 @@ class Closing:
     """End of a client connection, step by step.
 
     :param clock: the reactor.
+    :param age: how many seconds the connection may serve requests; 0: any time.
     """
 
-    __slots__ = ("_abort", "_next", "reason", "state")
+    __slots__ = ("_abort", "_clock", "_next", "_old", "reason", "state")
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, age: float) -> None:
         self.state = State.OPEN
+        self._clock = clock
+        self._old = clock.seconds() + age * random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER) if age else None
         #: What requests are told in place of the reason that the transport gives.
         self.reason: Failure | None = None
         self._next = Timeout(clock)
@@ -143,13 +149,18 @@ class Closing:
         """Whether no more requests, or parts of one, are read."""
         return self.state is not State.OPEN
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the connection has reached its age."""
+        return self._old is not None and self._clock.seconds() >= self._old
+
     def abort_later(self, seconds: float, abort: Callable[[], None]) -> None:
         """Call `abort` after so many seconds if the connection has not ended by then."""
         self._abort.start(seconds, abort)
 
     def when_idle(self, channel: ClosableChannel, seconds: float) -> None:
         """Close a connection that is idle after so many seconds, and at the end of the turn after that."""
-        if not (self.begun or self._next.running):
+        if not self.begun:
             # The rest of a turn need not have read what the client has sent by now; the next one has.
             self._next.start(seconds, lambda: self._next.start(0, lambda: self._end_idle(channel)))
 

@@ -104,6 +104,8 @@ class LeanRequest(server.Request):
             return False
         if self.body is not None and not self.body.ended:
             channel.persistent = False  # or the rest of the body would be read as the next request
+        if channel.persistent and channel.ends_with(self._ends_by_itself):
+            channel.persistent = False
         if self._response_fields is not None and not self._was_amended:
             bodiless = _is_bodiless(self)
             head = plain_response_head(
@@ -121,6 +123,12 @@ class LeanRequest(server.Request):
         if not channel.persistent and ends_by_itself(self):
             self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return False
+
+    def _ends_by_itself(self) -> bool:
+        fields = self._response_fields
+        if fields is None or self._was_amended:
+            return ends_by_itself(self)
+        return _is_bodiless(self) or any(name.lower() == b"content-length" for name, _ in fields)
 
     @property
     def _was_amended(self) -> bool:

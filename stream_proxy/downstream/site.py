@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 
 from stream_proxy.downstream.channel import DownstreamChannel
 from stream_proxy.downstream.request import ProxyRequest
@@ -39,10 +39,12 @@ class ProxySite(server.Site):
     """
 
     protocol = DownstreamChannel  # type: ignore[assignment]
+    #: The site will soon drain, and responses that can say so are the last of their connections.
+    leaving = False
 
     def __init__(
         self,
-        resource: IResource,
+        resource: Resource | IResource,
         *,
         reactor: Any = None,
         idle_seconds: float | None = None,
@@ -51,7 +53,7 @@ class ProxySite(server.Site):
     ) -> None:
         limits = limits if limits is not None else Limits()
         super().__init__(
-            resource,
+            cast(IResource, resource),  # which it is; type checkers do not know without a plugin
             requestFactory=ProxyRequest,
             parsePOSTFormSubmission=False,
             timeout=limits.client_idle_seconds if idle_seconds is None else idle_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -41,8 +42,6 @@ class StrictSite(Protocol):
 
     limits: Limits
     reactor: IReactorTime
-    #: The site only finishes what it has begun.
-    draining: bool
 
     def getResourceFor(self, request: server.Request) -> IResource:
         """Find the resource that `request` is for."""
@@ -74,6 +73,13 @@ class StrictChannel(HoldingChannel):
     @property
     def is_closing(self) -> bool:
         """Whether no more requests, or parts of one, are read."""
+        raise NotImplementedError
+
+    def ends_with(self, announces: Callable[[], bool]) -> bool:
+        """Report whether the connection closes after the response that is about to begin.
+
+        :param announces: returns whether that response can say so.
+        """
         raise NotImplementedError
 
     def refuse(self, error: APIError) -> None:
@@ -171,7 +177,7 @@ class StrictChannel(HoldingChannel):
         if version != b"HTTP/1.1":
             return False
         tokens = connection_tokens(request.requestHeaders.getRawHeaders(b"Connection", ()))
-        return b"close" not in tokens and not self.site.draining
+        return b"close" not in tokens
 
     def _handshake_late(self, seconds: float) -> None:
         code = ErrorCode.REQUEST_HEAD_TIMEOUT

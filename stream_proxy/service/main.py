@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from stream_proxy.errors import ConfigError
@@ -22,11 +21,11 @@ from stream_proxy.service.admin.health import Status
 from stream_proxy.service.admin.service import AdminService
 from stream_proxy.service.configuration.loading import load_config
 from stream_proxy.service.configuration.types import Admin, Config
+from stream_proxy.service.control.signals import StoppableService
 from stream_proxy.service.listening import endpoint_of, open_listeners
 from stream_proxy.service.metrics.gathering import Gathering
 from stream_proxy.service.naming import listening, rule_name
 from stream_proxy.service.rules import ProxyService
-from stream_proxy.service.signals import StoppableService
 from stream_proxy.service.workers.supervisor import WorkersService
 from stream_proxy.transport.reactor import IReactor
 
@@ -50,12 +49,11 @@ class MainService(StoppableService):
         named: Callable[[str], str],
         path: Path | None = None,
     ) -> None:
-        super().__init__(reactor, handle_signals=True, hang_up=None if path is None else self.reload)
+        super().__init__(reactor, hang_up=None if path is None else self.reload)
         self._log = log
         self._named = named
         self._path = path
         self._config = config
-        self._draining = False
         #: When the file was read again, and what was wrong with it.
         self._reloaded: tuple[float, str | None] | None = None
         _configure(log, config)
@@ -113,9 +111,14 @@ class MainService(StoppableService):
 
     def status(self) -> Status:
         """Return the state of the process, for the admin port."""
-        if self._draining:
+        if self.draining:
             return "draining"
         return "ready" if self.serving.ready else "starting"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are accepted."""
+        return bool(self.running) and self.serving.ready
 
     def privilegedStartService(self) -> None:
         """Start what may need privileges."""
@@ -146,13 +149,21 @@ class MainService(StoppableService):
         found = [(rule_name(rule), self._listeners[endpoint_of(rule)].expires) for rule in self._config.rules]
         self._gathering.apply(self._config, {name: at for name, at in found if at is not None})
 
+    def leave(self) -> float:
+        """Let clients learn that the process stops, and return for how many seconds the ports stay open."""
+        seconds = self._config.drain_delay_seconds
+        if seconds:
+            self.serving.leave()
+            self._log.info(f"stopping: /readyz is 503 now, and the ports close in {seconds:g} s")
+        return seconds
+
     def abort(self) -> None:
         """Abort the requests that are running."""
         self.serving.abort()
 
     def reload(self) -> None:
         """Serve what the config file says now; a file that cannot be used changes nothing."""
-        if self._draining or self._path is None:
+        if self.draining or self._path is None:
             return
         try:
             config, warnings = load_config(self._path)
@@ -208,17 +219,12 @@ class MainService(StoppableService):
             self._admin.change_access(_keys(admin), admin.hosts)
             self._serve_metrics(self._admin, admin, local=listeners[endpoint_of(admin)].local)
 
-    async def _stop(self, others: Deferred[object]) -> None:
+    async def finish(self) -> None:
+        """Stop listening and wait for running requests; meanwhile the admin port goes on."""
         await self.serving.stopService()
         if self._admin is not None:
             await self._admin.stopService()
         self._gathering.stop()
-        await others
-
-    def stopService(self) -> Deferred[None]:
-        """Stop listening and wait for running requests; meanwhile the admin port goes on."""
-        self._draining = True
-        return Deferred.fromCoroutine(self._stop(maybeDeferred(super().stopService)))
 
 
 def _keys(admin: Admin) -> list[bytes]:

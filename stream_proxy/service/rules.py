@@ -165,10 +165,6 @@ class RuleService:
         elif isinstance(self.served.resource, ProxyResource):
             self.served.resource.memory.forget()
 
-    def abort(self) -> None:
-        """Abort the requests that are running."""
-        self.site.abort()
-
     async def stop(self, grace: float | None) -> None:
         """Stop listening, let running requests end, close everything.
 
@@ -252,9 +248,8 @@ class ProxyService(Service):
                 services[endpoint] = service
                 changes.append(service.plan(rule, config.limits_of(rule)))
         except BaseException:
-            for change in changes:
-                if change.port is not None:
-                    change.port.stopListening()
+            for port in (change.port for change in changes if change.port is not None):
+                port.stopListening()
             raise
         retired = [service for endpoint, service in self.rules.items() if endpoint not in services]
         resume = config.resume_max_calls, config.resume_max_bytes
@@ -279,10 +274,15 @@ class ProxyService(Service):
         self._retired[service] = stopping
         stopping.addBoth(ended)
 
+    def leave(self) -> None:
+        """Let responses that can say so be the last of their connections; everything else goes on."""
+        for service in self.rules.values():
+            service.site.leaving = True
+
     def abort(self) -> None:
         """Abort the requests that are running."""
         for service in (*self.rules.values(), *self._retired):
-            service.abort()
+            service.site.abort()
 
     async def _stop(self) -> None:
         self.shared.lost.close()
@@ -290,8 +290,7 @@ class ProxyService(Service):
         for service, _ in retired:
             service.site.drain(self._grace)  # until now they had any time
         stops = [Deferred.fromCoroutine(service.stop(self._grace)) for service in self.rules.values()]
-        shared = self.shared
-        with DrainLog(shared.reactor, shared.log, shared.ledger.live):
+        with DrainLog(self.shared.reactor, self.shared.log, self.shared.ledger.live):
             await gatherResults([*stops, *(stopping for _, stopping in retired)])
 
     def stopService(self) -> Deferred[None]:

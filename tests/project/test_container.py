@@ -13,13 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from stream_proxy.service.configuration.loading import load_config
 from tests.support.loopback import LoopbackTestCase, reactor
 from tests.support.twistd import free_port
-from twisted.plugins import openai_stream_proxy
+from tests.support.wire import Stream, read_request, respond
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "compose.yaml").read_text()
 CONFIG = "/etc/openai-stream-proxy/config.json"
-PLUGINS = {maker.tapname for maker in vars(openai_stream_proxy).values() if hasattr(maker, "tapname")}
 
 
 def services() -> dict[str, str]:
@@ -46,11 +45,10 @@ class ContainerFileTests(SynchronousTestCase):
         self.assertEqual(sent, needed)
 
     def test_commands(self) -> None:
-        """The default command, and those of the services, are plugins of this project."""
+        """The image runs the command of this project, by default the proxy; a service runs the mock."""
+        self.assertIn('ENTRYPOINT ["openai-stream-proxy"]', DOCKERFILE)
         commands = re.findall(r"^(?:CMD|    command:) (\[.*\])$", DOCKERFILE + COMPOSE, re.M)
-        names = [json.loads(command)[0] for command in commands]
-        self.assertEqual(names, ["openai-stream-proxy", "openai-stream-mock"])
-        self.assertLessEqual(set(names), PLUGINS)
+        self.assertEqual([json.loads(command)[0] for command in commands], ["--config", "mock"])
 
     def test_mounts(self) -> None:
         """A service mounts an existing config at the path that the image reads, and publishes its port."""
@@ -64,8 +62,12 @@ class ContainerFileTests(SynchronousTestCase):
             ports = [str(rule.listen_port) for rule in config.rules]
             self.assertEqual(re.findall(r'"127\.0\.0\.1:(\d+):\1"', found[name]), ports)
             self.assertLessEqual(set(ports), set(exposed))
-            checked = re.findall(r'HEALTHCHECK_PORT: "(\d+)"', found[name]) or ["8080"]
-            self.assertEqual(checked, ports)
+            if config.admin is not None:
+                self.assertIn(f":{config.admin.listen_port}/readyz", DOCKERFILE)
+                grace = config.drain_delay_seconds + config.shutdown_grace_seconds
+                self.assertGreater(int(first(r"^  stop_grace_period: (\d+)s$", COMPOSE)), grace)
+            else:
+                self.assertIn(f"HEALTHCHECK_URL: http://127.0.0.1:{ports[0]}/", found[name])
         self.assertIn("http://mock:28080/stream", (ROOT / "examples/adapter/compose.json").read_text())
         self.assertIn('"127.0.0.1:28080:28080"', found["mock"])
 
@@ -74,12 +76,19 @@ class HealthCheckTests(LoopbackTestCase):
     """The image's ``HEALTHCHECK``, run on this machine."""
 
     async def test_health(self) -> None:
-        """The check succeeds if HEALTHCHECK_PORT is open, and fails otherwise."""
+        """The check succeeds if what HEALTHCHECK_URL names answers, and fails at a 503 or a closed port."""
         python, *arguments = json.loads(first(r"^  CMD (\[.*\])$", DOCKERFILE))
         self.assertEqual(python, "python")
-        open_port = (await self.mock()).rpartition(":")[2]
-        for port, healthy in ((open_port, True), (str(free_port()), False)):
+        self.assertIn("or 'http://127.0.0.1:9901/readyz'", arguments[-1])
+
+        async def script(stream: Stream) -> None:
+            request = await read_request(stream)
+            respond(stream, 200 if request.target == "/readyz" else 503, b"{}")
+
+        ready = (await self.upstream(script)).url
+        closed = f"http://127.0.0.1:{free_port()}"
+        for url, healthy in ((f"{ready}/readyz", True), (f"{ready}/x", False), (closed, False)):
             _, _, code = await getProcessOutputAndValue(
-                sys.executable, arguments, env={"HEALTHCHECK_PORT": port}, reactor=reactor
+                sys.executable, arguments, env={"HEALTHCHECK_URL": url}, reactor=reactor
             )
             self.assertEqual(code == 0, healthy)

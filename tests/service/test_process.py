@@ -317,6 +317,68 @@ class StopTests(ProcessTestCase):
             await client.gone()
         self.assert_ended_by(signal.SIGTERM, process)
 
+    async def test_delay(self) -> None:
+        """During drainDelaySeconds everything is answered; a second signal ends it, a third the grace."""
+        upstream, begun, _ = await self.held()
+        admin = free_port()
+        config = {"drainDelaySeconds": 600, "shutdownGraceSeconds": 600, "admin": {"listenPort": admin}}
+        process, (port, plain) = await self.serve(upstream.url, await self.mock(), **config)
+        clients = [await self.asking(port, CHAT_BODY) for _ in range(2)]
+        kept = await self.asking(plain, CHAT_BODY)
+        self.assertIsNone((await read_response(kept)).get("connection"))
+        await begun
+        process.signal("TERM")
+        await process.line("stopping: /readyz is 503 now, and the ports close in 600 s")
+        ready = await self.request(admin, "GET", "/readyz")
+        self.assertEqual((ready.status, ready.json()), (503, {"status": "draining"}))
+        for client in (kept, await self.client(plain)):
+            closes = None
+            while closes is None:  # a worker may not have been told yet
+                send_request(client, "GET", "/v1/models")
+                answer = await read_response(client)
+                self.assertEqual(answer.status, 200)
+                closes = answer.get("connection")
+            self.assertEqual(closes, "close")
+            await client.gone()
+        self.assertNotIn("Closed", process.output)
+        process.signal("TERM")
+        await self.closed(process, port)
+        await self.assert_refused(port)
+        self.assertIsNone(process.status)
+        process.signal("TERM")
+        await process.ended()
+        for client in clients:
+            await client.gone()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_nothing_is_lost(self) -> None:
+        """On kept connections each call and stream is answered, until a response says that it is the last."""
+        process, (port,) = await self.serve(await self.mock(), drainDelaySeconds=0.2)
+
+        async def calls() -> None:
+            client, last, streams = await self.client(port), None, False
+            while last is None:
+                send_request(client, "POST", CHAT, {**CHAT_BODY, "stream": streams})
+                answer = await read_response(client)
+                self.assertEqual((answer.status, answer.complete), (200, True))
+                last, streams = answer.get("connection"), not streams
+            self.assertEqual((last, streams), ("close", True))
+            await client.gone()
+
+        running = [Deferred.fromCoroutine(calls()) for _ in range(4)]
+        await process.times("POST", 20)
+        process.signal("TERM")
+        await gatherResults(running)
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
+    async def test_delay_ends(self) -> None:
+        """After drainDelaySeconds the process stops."""
+        process, _ = await self.serve("http://127.0.0.1:9", drainDelaySeconds=0.1)
+        process.signal("TERM")
+        await process.ended()
+        self.assert_ended_by(signal.SIGTERM, process)
+
 
 class DaemonTests(ProcessTestCase):
     """twistd without -n."""

@@ -37,27 +37,57 @@ class _Reactor(MemoryReactorClock):
 class SignalTests(SynchronousTestCase):
     """The handlers of SIGTERM and SIGINT."""
 
-    def test_twice_at_once(self) -> None:
-        """The reactor is stopped once, even when the second signal comes before it has begun to stop."""
-        reactor: Any = _Reactor()  # provides what is used here of IReactor
-        stopped, handlers = list[int](), dict[int, Handler]()
-        config = Config(rules=[Rule(listen_port=free_port(), upstream_url="http://x")])
+    def start(self, delay: float) -> None:
+        """Start a service; its stops and aborts are noted."""
+        self.reactor = cast(Any, _Reactor())  # provides what is used here of IReactor
+        self.stopped, self.handlers = list[int](), dict[int, Handler]()
+        rule = Rule(listen_port=free_port(), upstream_url="http://x")
         log = RequestLog(observer=cast(Any, lambda _: None))
-        service = MainService(reactor, config, log, str)
-        for listener in service._listeners.values():
+        self.service = MainService(self.reactor, Config(rules=[rule], drain_delay_seconds=delay), log, str)
+        for listener in self.service._listeners.values():
             self.addCleanup(listener.close)
         with (
-            patch("signal.getsignal", lambda number: lambda *_: stopped.append(number)),
-            patch("signal.signal", handlers.__setitem__),
+            patch("signal.getsignal", lambda number: lambda *_: self.stopped.append(number)),
+            patch("signal.signal", self.handlers.__setitem__),
         ):
-            service.startService()
-            for hook in reactor.whenRunningHooks:
+            self.service.startService()
+            for hook in self.reactor.whenRunningHooks:
                 hook[0](*hook[1], **hook[2])
-        aborted: list[None] = []
-        service.abort = lambda: aborted.append(None)  # type: ignore[method-assign]
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            handlers[number](number, None)
-        self.assertEqual((stopped, len(aborted)), ([signal.SIGTERM], 2))
+        self.aborted: list[None] = []
+        self.service.abort = lambda: self.aborted.append(None)  # type: ignore[method-assign]
+
+    def signal(self, *numbers: int) -> tuple[int, int]:
+        """Send signals, and return how often the service has been stopped and aborted."""
+        for number in numbers:
+            self.handlers[number](number, None)
+        return len(self.stopped), len(self.aborted)
+
+    def test_twice_at_once(self) -> None:
+        """The reactor is stopped once, even when the second signal comes before it has begun to stop."""
+        self.start(0)
+        self.assertEqual(self.signal(signal.SIGTERM, signal.SIGTERM, signal.SIGINT), (1, 2))
+        self.assertEqual(self.stopped, [signal.SIGTERM])
+
+    def test_delay(self) -> None:
+        """After the first signal the delay passes; connections are told of the end, new ones as well."""
+        self.start(15)
+        (rule,) = cast(ProxyService, self.service.serving).rules.values()
+        self.assertFalse(rule.site.leaving)
+        self.assertEqual((self.signal(signal.SIGTERM), self.service.status()), ((0, 0), "draining"))
+        self.assertTrue(rule.site.leaving)
+        self.reactor.advance(14.9)
+        self.assertEqual(self.stopped, [])
+        self.reactor.advance(0.2)
+        self.assertEqual(self.stopped, [signal.SIGTERM])
+        self.assertEqual(self.signal(signal.SIGTERM), (1, 1))
+
+    def test_delay_ended(self) -> None:
+        """A second signal ends the delay, a third the grace."""
+        self.start(15)
+        self.assertEqual(self.signal(signal.SIGTERM, signal.SIGINT), (1, 0))
+        self.reactor.advance(20)
+        self.assertEqual(self.signal(), (1, 0))
+        self.assertEqual(self.signal(signal.SIGINT), (1, 1))
 
 
 class _Port:

@@ -293,6 +293,17 @@ class WorkerTests(SynchronousTestCase):
         self.started_after(0.25)
         self.assertIn("worker 1 of 1 cannot be started: [Errno 11]", self.logged[-1])
 
+    def test_leave(self) -> None:
+        """Workers learn that the ports will close, those that replace them as well; the sockets stay open."""
+        (endpoint,) = self.service._listeners
+        self.last[1].sent()
+        self.service.leave()
+        self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (), "info", leaving=True)])
+        self.last[0].childDataReceived(RECORDS, READY)
+        end(self.last)
+        self.assertEqual(self.last[1].sent(), [Serve(CONFIG, (endpoint,), "info", leaving=True)])
+        self.assertEqual(len(self.last[1].descriptors), 1)
+
     def test_stop(self) -> None:
         """Stopping waits for the process, and starts no other."""
         stopped = self.service.stopService()

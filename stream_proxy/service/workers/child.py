@@ -97,6 +97,8 @@ class Worker:
         try:
             if self._service is None:
                 self._start(command, listeners)
+            elif command.leaving:
+                self._service.leave()
             else:
                 self._unused |= listeners
                 self._service.reload(command.config, self._unused)
@@ -126,6 +128,8 @@ class Worker:
         log.configure(as_json=command.config.log.format == "json")
         self._service = service = ProxyService(self._reactor, command.config, listeners, log=log)
         service.startService()
+        if command.leaving:
+            service.leave()
         self._shipping = shipping = Shipping(self._reactor, service, _send)
         shipping.apply(command.config)
         self._reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -43,7 +43,8 @@ class Serve(Struct, frozen=True, tag="serve"):
     ``endpoints`` describe the sockets that come with the command, in their order; sockets that the worker has
     already do not come again. ``log_level``: see :class:`~stream_proxy.request_log.RequestLog`. ``observe``:
     the path of the UNIX socket on which the worker shows its requests, if it is to. ``offer``: that on which
-    it gives the answers away that it keeps for retries.
+    it gives the answers away that it keeps for retries. ``leaving``: the ports will close soon, and nothing
+    but that has changed for a worker that serves already.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Serve(Struct, frozen=True, tag="serve"):
     log_level: str
     observe: str | None = None
     offer: str | None = None
+    leaving: bool = False
 
 
 class Kept(Struct, frozen=True, tag="kept"):

@@ -126,6 +126,11 @@ class WorkersService(Service):
             if endpoint not in self._listeners:
                 listener.close()
 
+    def leave(self) -> None:
+        """Let the workers, and those that replace them, announce the end of connections."""
+        for number, slot in enumerate(self._slots):
+            slot.reload(msgspec.structs.replace(slot.serve, leaving=True), self._sockets(number))
+
     def abort(self) -> None:
         """Abort the requests that are running."""
         for slot in self._slots:

@@ -1,0 +1,1 @@
+"""Simulation of load balancing for calls that take minutes."""
