@@ -109,7 +109,8 @@ class PageTests(LoopbackTestCase):
             if "SSEDecoder" in block
         }
         self.assertEqual(len(blocks), 1)
-        names: dict[str, Any] = {"chunks": [chat_chunk({"content": "hi"}, "stop"), sse_event("[DONE]")]}
+        names: dict[str, Any] = {}
         exec(compile(blocks.pop(), "README.md", "exec"), names)
         self.assertIs(names["SSEDecoder"], SSEDecoder)
-        self.assertEqual(names["completion"]["choices"][0]["message"]["content"], "hi")
+        completion = names["completion"]([chat_chunk({"content": "hi"}, "stop"), sse_event("[DONE]")])
+        self.assertEqual(completion["choices"][0]["message"]["content"], "hi")
