@@ -195,7 +195,8 @@ class RelayingCall(UpstreamCall):
         record.read = record.sent
         if watch is None:
             return
-        record.name_model(watch.model)
+        if watch.model is not None:
+            record.name_model(watch.model)
         if watch.first is not None:
             record.events, record.first_event, record.last_event = watch.events, watch.first, watch.last
             record.phase = Phase.STREAMING

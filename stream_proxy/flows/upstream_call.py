@@ -186,12 +186,12 @@ class UpstreamCall(ABC):
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
         self.stop_asking()
-        content, self.content = self.content, None
-        if content is not None:
-            content.stop()
-        retries, self._retrying = self._retrying, None
-        if retries is not None:
-            retries.stop()
+        if self.content is not None:
+            self.content.stop()
+            self.content = None
+        if self._retrying is not None:
+            self._retrying.stop()
+            self._retrying = None
 
     # For the upstream
 

@@ -189,7 +189,7 @@ def _are_plain(fields: Members) -> bool:
 
 def _plain(fields: Members, name: str) -> Raw | None:
     value = fields.get(name)
-    return value if isinstance(value, Raw) else None
+    return value if type(value) is Raw else None
 
 
 def _is_false(value: Raw | None) -> bool:
