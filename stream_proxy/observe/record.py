@@ -17,7 +17,8 @@ __all__ = ["Phase", "Record", "Silence", "Upload", "Usage"]
 # What is taken of an identifier or a name that somebody else chose.
 _MOST_CHARACTERS = 128
 _REQUEST_ID, _TRACE = b"x-request-id", b"traceparent"
-_ID_LENGTH, _TRACE_LENGTH = len(_REQUEST_ID), len(_TRACE)
+# Few other names have one of these lengths, which costs less to see than the name.
+_LENGTHS = (len(_REQUEST_ID), len(_TRACE))
 
 
 class Phase(Enum):
@@ -147,14 +148,16 @@ class Record:
         """Return the request's and the trace's, which are looked for only when somebody asks."""
         request_id = trace_id = None
         for name, value in self.request_fields:
-            size = len(name)
-            if size == _ID_LENGTH and request_id is None and name.lower() == _REQUEST_ID:
+            if len(name) not in _LENGTHS:
+                continue
+            lower = name.lower()
+            if lower == _REQUEST_ID and request_id is None:
                 request_id = value
-            elif size == _TRACE_LENGTH and trace_id is None and name.lower() == _TRACE:
+            elif lower == _TRACE and trace_id is None:
                 trace_id = value
         if not request_id:
             for name, value in self.response_fields:
-                if len(name) == _ID_LENGTH and name.lower() == _REQUEST_ID:
+                if len(name) in _LENGTHS and name.lower() == _REQUEST_ID:
                     request_id = value
                     break
         return (
