@@ -128,13 +128,17 @@ class RequestLog:
         :param members: further members of the event.
         """
         # Logger.emit takes three times as long, and formats of several fields are formatted slowly.
-        event = self._common.copy()
-        event["log_level"] = LogLevel.debug if debug else LogLevel.info
-        event["log_time"] = time.time()
-        event["line"] = line if self.as_json else printable(line)
-        event["as_json"] = self.as_json
-        event.update(members)
-        self._observer(event)
+        as_json = self.as_json
+        self._observer(
+            {
+                **self._common,
+                **members,
+                "log_level": LogLevel.debug if debug else LogLevel.info,
+                "log_time": time.time(),
+                "line": line if as_json else printable(line),
+                "as_json": as_json,
+            }
+        )
 
     def info(self, message: str) -> None:
         """Log a notice."""

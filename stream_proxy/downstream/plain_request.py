@@ -14,7 +14,7 @@ from stream_proxy.http.plain_head import PlainHead
 
 
 class PlainRequest(ProxyRequest):
-    """Request whose head is plain.
+    """Request whose head is plain, and so asks for no other protocol.
 
     Whatever else twisted.web's requests have is made when it is asked for, so that any resource can be
     rendered with it.

@@ -85,7 +85,7 @@ class RequestBody:
         self._collecting = _Collecting(limit, came, collected)
         if self.length is not UNKNOWN_LENGTH and self.length > limit:
             self._fail_collecting()
-        else:
+        elif self._held or self.ended:
             self._check_collected()
         return collected
 

@@ -60,7 +60,7 @@ class BodyCollection:
         self._body.touched = self._timer.touch
         came = self._came if self._is_scanned else None
         collecting = self._collecting = self._body.collect(self._limits.max_request_bytes, came)
-        collecting.addCallback(self._whole).addErrback(self._not_collected)
+        collecting.addCallbacks(self._whole, self._not_collected)
 
     def stop(self) -> None:
         """Collect no more."""
@@ -77,14 +77,17 @@ class BodyCollection:
         self._begun_scan().came(pieces)
 
     def _whole(self, data: bytes | BodyPieces) -> None:
-        if isinstance(data, bytes) or not self._is_scanned:
-            self.stop()
-            if self._update is not None:
-                self._update(bytes(data))
-            self._collected(data, None)
-        else:
-            self._timer.stop()
-            self._begun_scan().end(data, self._scanned)
+        try:
+            if isinstance(data, bytes) or not self._is_scanned:
+                self.stop()
+                if self._update is not None:
+                    self._update(bytes(data))
+                self._collected(data, None)
+            else:
+                self._timer.stop()
+                self._begun_scan().end(data, self._scanned)
+        except Exception:
+            self._failed(Failure())
 
     def _begun_scan(self) -> PacedScan:
         if self._scan is None:

@@ -74,12 +74,3 @@ class ContentClock:
         expired = self._expired
         if expired is not None:
             expired(proxy_error(ErrorCode.UPSTREAM_STALLED, f"{what}; try again, or raise {setting}."))
-
-
-def content_clock(
-    clock: IReactorTime, limits: Limits, expired: Callable[[APIError], None]
-) -> ContentClock | None:
-    """Return the clock of one call, if the rule has limits on content."""
-    if limits.first_event_seconds or limits.stalled_seconds:
-        return ContentClock(clock, limits, expired)
-    return None

@@ -68,15 +68,16 @@ class Exchange:
         #: Fields of every response of the proxy's own.
         self.own_headers = resource.access.cors(self.fields) if cors else []
         #: The record of the request, which the flow fills.
-        self.record = record = resource.ledger.begin(resource.name)
-        record.method, record.mode, record.origin = request.method, mode, resource.upstream.url.origin
+        ledger, origin = resource.ledger, resource.upstream.url.origin
+        self.record = record = ledger.begin(resource.name)
+        record.method, record.mode, record.origin = request.method, mode, origin
         record.client = client_address(request)
-        record.path = (origin_form(request.uri) or b"-").partition(b"?")[0]
+        self._target = origin_form(request.uri)
+        record.path = (self._target or b"-").partition(b"?")[0]
         record.request_fields = self.fields
-        record.upload = getattr(request, "body", None)
-        record.cancel = self.abandon
-        if resource.ledger.capture is not None:
-            begin_capture(resource.ledger.capture, record, request, resource.upstream.url.origin)
+        record.upload, record.cancel = getattr(request, "body", None), self.abandon
+        if ledger.capture is not None:
+            begin_capture(ledger.capture, record, request, origin)
         if resource.log.tells_steps:
             log_received(resource.log, record)
         self._flow: Flow | None = None
@@ -123,13 +124,15 @@ class Exchange:
     def target(self) -> bytes | None:
         """Return the target below the resource in origin form; fail a request without one that may pass."""
         request = self.request
-        target = None if request.method == b"CONNECT" else origin_form(_mount(request)[1])
-        if target is None:
+        below = _mount(request)[1]
+        target = self._target if below == request.uri else origin_form(below)
+        if target is None or request.method == b"CONNECT":
             self.fail(invalid_target())
         elif self.resource.is_confined and climbs(target):
             self.fail(climbing_target())
-            return None
-        return target
+        else:
+            return target
+        return None
 
     def local(self, headers: list[RawHeader]) -> list[RawHeader]:
         """Return the upstream's fields, in which its own URL has become the proxy's."""

@@ -74,7 +74,8 @@ class RelayingCall(UpstreamCall):
         start_response(request, response.status, response.reason, fields)
         request.registerProducer(self, True)
         request.write(b"")  # the head does not wait for the body
-        response.read_much()
+        if response.length is not None:
+            response.read_much()
         for piece in held:
             self.body_received(piece)
         if not response.started:
@@ -174,8 +175,9 @@ class RelayingCall(UpstreamCall):
     def _watch_over(self, response: UpstreamResponse) -> StreamWatch | None:
         """Return a watch over a response that may tell of tokens, if that is wanted."""
         kind = self.record.kind
-        wanted = self.exchange.resource.ledger.watches and 200 <= response.status < 300
-        if not wanted or not StreamWatch.knows(kind):
+        if not StreamWatch.knows(kind) or not 200 <= response.status < 300:
+            return None
+        if not self.exchange.resource.ledger.watches:
             return None
         media = b""
         for name, value in response.headers:
@@ -193,7 +195,8 @@ class RelayingCall(UpstreamCall):
         record.read = record.sent
         if watch is None:
             return
-        record.name_model(watch.model)
+        if watch.model is not None:
+            record.name_model(watch.model)
         if watch.first is not None:
             record.events, record.first_event, record.last_event = watch.events, watch.first, watch.last
             record.phase = Phase.STREAMING

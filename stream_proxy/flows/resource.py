@@ -12,6 +12,7 @@ from twisted.web.client import FileBodyProducer
 from twisted.web.iweb import IBodyProducer
 from twisted.web.server import Request
 
+from stream_proxy.downstream.plain_request import PlainRequest
 from stream_proxy.downstream.request import is_framed
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.errors import APIError
@@ -37,7 +38,7 @@ from stream_proxy.flows.resuming.resumption import CallIdentity, LostCalls
 from stream_proxy.flows.upstream_resource import ResourceOptions, UpstreamResource
 from stream_proxy.flows.websocket import WebSocketRelay
 from stream_proxy.http.body_pieces import BodyPieces
-from stream_proxy.http.headers import request_headers
+from stream_proxy.http.headers import RawHeader, request_headers
 from stream_proxy.http.json_members import members
 from stream_proxy.http.json_scan import ObjectScan
 from stream_proxy.http.upgrade import wants_websocket
@@ -92,7 +93,7 @@ class ProxyResource(UpstreamResource):
         if target is None:
             return
         request, fields = exchange.request, exchange.fields
-        if wants_websocket(request.method, fields) and request.clientproto == b"HTTP/1.1":
+        if not isinstance(request, PlainRequest) and _opens_websocket(request, fields):
             exchange.run(WebSocketRelay(exchange, target))
             return
         kind = convertible_kind(request.method, target, fields)
@@ -172,6 +173,10 @@ class PassthroughApiProxy(ProxyResource):
     """Proxy that converts nothing."""
 
     kinds = frozenset()
+
+
+def _opens_websocket(request: Request, fields: list[RawHeader]) -> bool:
+    return wants_websocket(request.method, fields) and request.clientproto == b"HTTP/1.1"
 
 
 def _body(request: Request, clock: IReactorTime) -> bytes | IBodyProducer | None:

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from stream_proxy.downstream.response import respond_error
 from stream_proxy.errors import APIError, internal_error, upstream_silent, without_frames
-from stream_proxy.flows.content_clock import content_clock
+from stream_proxy.flows.content_clock import ContentClock
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.retrying import retrying
 from stream_proxy.http.headers import RawHeader
@@ -41,15 +41,16 @@ class UpstreamCall(ABC):
         self.record.mode = self.mode
         self.request = exchange.request
         self.upstream = exchange.upstream
-        self.limits = exchange.limits
+        self.limits = limits = exchange.limits
         #: The upstream's response, once its head is in and as long as its body is this call's to end.
         self.response: UpstreamResponse | None = None
         self.ended = False
         self._asking: Asking | None = None
         self._timer: IdleTimer | None = None
+        clocked = limits.first_event_seconds or limits.stalled_seconds
         #: Limits on the content of a stream, if the rule has any.
-        self.content = content_clock(exchange.clock, self.limits, self.stalled)
-        self._retrying = retrying(exchange) if self.limits.retries else None
+        self.content = ContentClock(exchange.clock, limits, self.stalled) if clocked else None
+        self._retrying = retrying(exchange) if limits.retries else None
 
     def start(self) -> None:
         """Begin, and watch for silence."""
@@ -105,10 +106,10 @@ class UpstreamCall(ABC):
 
     def ask(self, method: bytes, target: bytes, headers: Iterable[RawHeader], body: Outgoing | None) -> None:
         """Send a request upstream; see :meth:`~stream_proxy.upstream.client.Upstream.ask`."""
-        record = self.record
+        record, now = self.record, self.touch()
         record.phase = Phase.HEAD
-        now = self.touch()
-        record.asked = now if record.asked is None else record.asked
+        if record.asked is None:
+            record.asked = now
         if self._retrying is not None:
             method, target, headers, body = self._retrying.asked(method, target, headers, body)
         try:
@@ -185,10 +186,12 @@ class UpstreamCall(ABC):
         """Stop everything but the response's body, which is aborted after this."""
         self.stop_waiting()
         self.stop_asking()
-        for owned in (self.content, self._retrying):
-            if owned is not None:
-                owned.stop()
-        self.content = self._retrying = None
+        if self.content is not None:
+            self.content.stop()
+            self.content = None
+        if self._retrying is not None:
+            self._retrying.stop()
+            self._retrying = None
 
     # For the upstream
 
@@ -199,16 +202,13 @@ class UpstreamCall(ABC):
     def upstream_responded(self, response: UpstreamResponse) -> None:
         """Take the response to what was asked."""
         self._asking = None
-        record = self.record
-        record.head = self.touch()
-        record.phase = Phase.FIRST_EVENT
+        self.response, record = response, self.record
+        record.head, record.phase = self.touch(), Phase.FIRST_EVENT
         record.response_fields = response.headers
-        self.response = response
-        if self._retrying is not None:
-            if self._retrying.after_response(self, response):
-                self.drain()
-                return
-            self._retrying = None
+        if self._retrying is not None and self._retrying.after_response(self, response):
+            self.drain()
+            return
+        self._retrying = None
         try:
             response.headers = self.exchange.local(response.headers)
             self.responded(response)

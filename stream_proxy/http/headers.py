@@ -12,6 +12,8 @@ RawHeader = tuple[bytes, bytes]
 #: possessive: matching takes linear time.
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 FIELD_TEXT = rb"[\t\x20-\x7e\x80-\xff]*+"
+#: A line of a head that is known to be well-formed, with the blanks behind its value.
+FIELD_LINE = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 
 _TOKEN = re.compile(TOKEN)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from stream_proxy.http.headers import FIELD_TEXT, TOKEN, RawHeader
+from stream_proxy.http.headers import FIELD_LINE, FIELD_TEXT, TOKEN, RawHeader
 from stream_proxy.http.host import parse_authority
 
 _HEAD = re.compile(rb"(%b) ([\x21-\x7e]++) HTTP/1\.1\r\n((?:%b:%b\r\n)*+)\r\n" % (TOKEN, TOKEN, FIELD_TEXT))
-_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 #: Fields that a server does more with than pass them on.
 _SPECIAL = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"upgrade", b"expect"})
@@ -44,15 +43,16 @@ def plain_head(data: bytes, most_bytes: int, most_fields: int) -> PlainHead | No
     method, target, block = found.groups()
     if b" \r\n" in block or b"\t\r\n" in block:
         return None  # blanks that do not belong to the value before them
-    fields = _FIELD.findall(block)
+    fields = FIELD_LINE.findall(block)
     if len(fields) > most_fields:
         return None
     host: bytes | None = None
     length: bytes | None = None
     for name, value in fields:
-        match lower := name.lower():
-            case _ if lower not in _SPECIAL:
-                pass
+        lower = name.lower()
+        if lower not in _SPECIAL:
+            continue
+        match lower:
             case b"host" if host is None:
                 host = value
             case b"content-length" if length is None and _LENGTH.fullmatch(value):

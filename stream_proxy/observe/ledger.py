@@ -54,8 +54,8 @@ class Ledger:
 
     def begin(self, rule: str) -> Record:
         """Return the record of a request that begins."""
-        record = Record(next(self._numbers), rule, self.seconds())
-        self.live[record.number] = record
+        number = next(self._numbers)
+        record = self.live[number] = Record(number, rule, self.seconds())
         return record
 
     def count(self, family: str, rule: str, label: str) -> None:

@@ -90,23 +90,27 @@ def request_text(record: Record, facts: Facts) -> str:
 
     The latter are ``name=value`` behind a bar, in a fixed order, and only those that are known.
     """
-    began, head, first, usage = record.began, record.head, record.first_event, record.usage
-    rule, model = record.rule, record.model
+    began, usage = record.began, record.usage
     request_id, trace_id = record.identifiers()
-    # Most requests have each of these; a line is formatted for every one.
-    at_head = "" if head is None else f" head={round((head - began) * 1000)}"
-    at_first = "" if first is None else f" first={round((first - began) * 1000)}"
-    named = "" if model is None else f" model={_word(model)}"
-    counted = "" if usage is None else f" input={usage.input or 0} output={usage.output or 0}"
-    identified = "" if request_id is None else f" id={_word(request_id)}"
-    passed = "" if record.why is None else f" why={_word(record.why)}"
-    again = f" again={_word(', '.join(record.attempts))}" if record.attempts else ""
     line = (
-        f"{facts['method']} {facts['path']} {record.status} {record.mode} {record.origin} "
-        f"{record.sent} bytes {facts['milliseconds']} ms{facts['detail']}{facts['problem']} | "
-        f"rule={_word(rule)} client={record.client} received={record.received}"
-        f"{at_head}{at_first}{named}{counted}{passed}{again}{identified}"
+        f"{facts['method']} {facts['path']} {facts['status']} {facts['how']} {facts['origin']} "
+        f"{facts['sent']} bytes {facts['milliseconds']} ms{facts['detail']}{facts['problem']} | "
+        f"rule={_word(record.rule)} client={record.client} received={record.received}"
     )
+    if record.head is not None:
+        line += f" head={round((record.head - began) * 1000)}"
+    if record.first_event is not None:
+        line += f" first={round((record.first_event - began) * 1000)}"
+    if record.model is not None:
+        line += f" model={_word(record.model)}"
+    if usage is not None:
+        line += f" input={usage.input or 0} output={usage.output or 0}"
+    if record.why is not None:
+        line += f" why={_word(record.why)}"
+    if record.attempts:
+        line += f" again={_word(', '.join(record.attempts))}"
+    if request_id is not None:
+        line += f" id={_word(request_id)}"
     if trace_id is not None:
         line += f" trace={trace_id}"
     if record.code is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -16,7 +17,8 @@ __all__ = ["Phase", "Record", "Silence", "Upload", "Usage"]
 # What is taken of an identifier or a name that somebody else chose.
 _MOST_CHARACTERS = 128
 _REQUEST_ID, _TRACE = b"x-request-id", b"traceparent"
-_ID_LENGTH, _TRACE_LENGTH = len(_REQUEST_ID), len(_TRACE)
+# Few other names have one of these lengths, which costs less to see than the name.
+_LENGTHS = (len(_REQUEST_ID), len(_TRACE))
 
 
 class Phase(Enum):
@@ -52,16 +54,20 @@ class Upload(Protocol):
         """How many bytes of it have come."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Record:
     """One request, from its head to its end.
 
-    Times are seconds of the reactor's clock, ``None`` for what has not happened. Most attributes are defaults
-    of the class, so that a record costs no more than what happened.
+    Times are seconds of the reactor's clock, ``None`` for what has not happened.
 
     :param number: its number in the process, which rises.
     :param rule: the name of the rule.
     :param began: when the head was in.
     """
+
+    number: int
+    rule: str
+    began: float
 
     # The request. The path has no query; `client` is an address without a port, that of the PROXY protocol
     # where it is spoken; `origin` is the upstream's; `why` is the reason why a call of a convertible API is
@@ -77,7 +83,7 @@ class Record:
     response_fields: Sequence[RawHeader] = ()
 
     # The steps.
-    phase = Phase.READING
+    phase: Phase = Phase.READING
     #: When a body that is held was whole.
     collected: float | None = None
     decided: float | None = None
@@ -94,25 +100,25 @@ class Record:
     # Counts, of which `refresh` brings those that are not final up to date: bytes of the bodies from the
     # client, from the upstream and to the client, events from the first one with content on, and
     # a WebSocket's messages either way.
-    received = 0
-    read = 0
-    sent = 0
-    events = 0
-    messages_up = 0
-    messages_down = 0
+    received: int = 0
+    read: int = 0
+    sent: int = 0
+    events: int = 0
+    messages_up: int = 0
+    messages_down: int = 0
     usage: Usage | None = None
     #: The client got a head before there was a response, and spaces while it waited.
-    kept_alive = False
+    kept_alive: bool = False
 
     # The end.
-    status = 0
+    status: int = 0
     code: str | None = None
     problem: str | None = None
     detail: str | None = None
     #: The client left before the response was whole.
-    left = False
+    left: bool = False
     #: Its answer waits for a retry.
-    kept = False
+    kept: bool = False
 
     # While it goes.
     silence: Silence | None = None
@@ -122,11 +128,6 @@ class Record:
     capture: ExchangeCapture | None = None
     #: Brings the counts of the flow up to date.
     recount: Callable[[], None] | None = None
-
-    def __init__(self, number: int, rule: str, began: float) -> None:
-        self.number = number
-        self.rule = rule
-        self.began = began
 
     @property
     def kind(self) -> APIKind:
@@ -147,14 +148,16 @@ class Record:
         """Return the request's and the trace's, which are looked for only when somebody asks."""
         request_id = trace_id = None
         for name, value in self.request_fields:
-            size = len(name)
-            if size == _ID_LENGTH and request_id is None and name.lower() == _REQUEST_ID:
+            if len(name) not in _LENGTHS:
+                continue
+            lower = name.lower()
+            if lower == _REQUEST_ID and request_id is None:
                 request_id = value
-            elif size == _TRACE_LENGTH and trace_id is None and name.lower() == _TRACE:
+            elif lower == _TRACE and trace_id is None:
                 trace_id = value
         if not request_id:
             for name, value in self.response_fields:
-                if len(name) == _ID_LENGTH and name.lower() == _REQUEST_ID:
+                if len(name) in _LENGTHS and name.lower() == _REQUEST_ID:
                     request_id = value
                     break
         return (

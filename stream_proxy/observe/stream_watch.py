@@ -98,12 +98,12 @@ class StreamWatch:
             self._parts.append(data)
             if len(self._parts) > _MOST_PARTS:
                 self._parts = [b"".join(self._parts)[-_KEPT_BYTES:]]
-        if self.first is not None:
+        if self._counted >= _COUNTED_BYTES:
+            self._rest += size
             self.last = now
-            if self._counted >= _COUNTED_BYTES:
-                self._rest += size
-            else:
-                self._count(data, 0)
+        elif self.first is not None:
+            self._count(data, 0)
+            self.last = now
         elif self._cut is not None:
             self._look(self._cut + data if self._cut else data, now)
 

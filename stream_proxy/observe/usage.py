@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.json import Decoder
 
 _INPUT = ("prompt_tokens", "input_tokens", "promptTokenCount")
@@ -17,6 +18,19 @@ _REASONING = ("thoughtsTokenCount", "reasoning_tokens")
 # A count beyond this is none.
 _MOST = 2**53
 _NOTHING: Mapping[str, object] = {}
+# What most providers of chat completions report; it needs no looking for other names.
+_PLAIN_CHAT = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+        "prompt_cache_hit_tokens",
+        "prompt_cache_miss_tokens",
+        "reasoning_tokens",
+    }
+)
 
 
 class Usage(Struct, frozen=True):
@@ -28,17 +42,33 @@ class Usage(Struct, frozen=True):
     reasoning: int | None = None
 
 
+_Tokens = Annotated[int, Meta(ge=0, le=_MOST)] | None
+
+
 class _Details(Struct, gc=False):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: _Tokens = None
+    reasoning_tokens: _Tokens = None
 
 
 class _ChatUsage(Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: _Tokens = None
+    completion_tokens: _Tokens = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
-    prompt_cache_hit_tokens: int | None = None
+    prompt_cache_hit_tokens: _Tokens = None
+    reasoning_tokens: _Tokens = None
+
+    def usage(self) -> Usage | None:
+        """Return what it says, ``None`` if it has no count."""
+        if self.prompt_tokens is None and self.completion_tokens is None:
+            return None
+        read, written = self.prompt_tokens_details, self.completion_tokens_details
+        cached, reasoning = self.prompt_cache_hit_tokens, self.reasoning_tokens
+        if read is not None and read.cached_tokens is not None:
+            cached = read.cached_tokens
+        if written is not None and written.reasoning_tokens is not None:
+            reasoning = written.reasoning_tokens
+        return Usage(self.prompt_tokens, self.completion_tokens, cached, reasoning)
 
 
 class _Chunk(Struct, gc=False):
@@ -55,21 +85,18 @@ def chunk_report(chunk: bytes) -> tuple[str | None, Usage | None]:
     :raises msgspec.DecodeError: it is no JSON, or its usage has another shape.
     """
     decoded = _decode_chunk(chunk)
-    counts = decoded.usage
-    if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
-        return decoded.model, None
-    read, written = counts.prompt_tokens_details, counts.completion_tokens_details
-    cached = counts.prompt_cache_hit_tokens
-    if read is not None and read.cached_tokens is not None:
-        cached = read.cached_tokens
-    reasoning = written.reasoning_tokens if written is not None else None
-    return decoded.model, Usage(counts.prompt_tokens, counts.completion_tokens, cached, reasoning)
+    return decoded.model, None if decoded.usage is None else decoded.usage.usage()
 
 
 def usage_of(reported: object) -> Usage | None:
     """Return what an answer's usage says, decoded from JSON; ``None`` if it has no count."""
     if not isinstance(reported, dict):
         return None
+    if _PLAIN_CHAT.issuperset(reported):
+        try:
+            return convert(reported, _ChatUsage).usage()
+        except ValidationError:
+            pass  # one of the counts is none; the others may be
     input, output = _count(reported, _INPUT), _count(reported, _OUTPUT)
     if input is None and output is None:
         return None

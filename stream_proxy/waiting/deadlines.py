@@ -18,6 +18,7 @@ from stream_proxy.http.headers import RawHeader
 _ANNOUNCED = frozenset({b"x-stainless-read-timeout", b"x-stainless-timeout"})
 #: Fields by which a hop between client and proxy shows itself.
 _HOPS = frozenset({b"via", b"forwarded", b"x-forwarded-for", b"cf-ray", b"x-amzn-trace-id"})
+_TELLING = _ANNOUNCED | _HOPS
 # As SDKs write numbers; `float` would take underscores, blanks and other alphabets' digits as well.
 _NUMBER = re.compile(rb"[0-9]{1,15}(\.[0-9]{1,15})?")
 
@@ -52,11 +53,6 @@ def announced_timeout(fields: Iterable[RawHeader]) -> float | None:
     return least
 
 
-def behind_hop(fields: Iterable[RawHeader]) -> bool:
-    """Report whether the fields of a request show a hop between the client and the proxy."""
-    return any(name.lower() in _HOPS for name, _ in fields)
-
-
 def schedule(setting: float | Literal["auto"], fields: Iterable[RawHeader], *, hop: bool) -> Schedule:
     """Return when the client of a converted call receives bytes.
 
@@ -66,9 +62,11 @@ def schedule(setting: float | Literal["auto"], fields: Iterable[RawHeader], *, h
     """
     if setting != "auto":
         return Schedule(setting, setting)
-    fields = list(fields)
-    first = _BEHIND_HOP if hop or behind_hop(fields) else _PATIENT
-    announced = announced_timeout(fields)
+    telling = [field for field in fields if field[0].lower() in _TELLING]
+    announced = announced_timeout(telling) if telling else None
+    if any(name.lower() in _HOPS for name, _ in telling):
+        hop = True
+    first = _BEHIND_HOP if hop else _PATIENT
     if announced is None:
         return Schedule(first, _INTERVAL)
     interval = max(min(_INTERVAL, announced * _INTERVAL_SHARE), _LEAST_INTERVAL)

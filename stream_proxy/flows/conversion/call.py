@@ -36,6 +36,10 @@ class Kind(Enum):
     RESPONSES = b"/responses"
 
 
+# Looking at an enumeration takes as long as all the rest of the choice.
+_ENDINGS = tuple((kind.value, kind) for kind in Kind)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """An ordinary call that can be made as a stream.
@@ -104,7 +108,7 @@ def call_of(kind: Kind, target: bytes, fields: Members | None) -> Call | None:
     :param fields: ``None`` for a body that is no JSON object. A call is not converted if one of the members
         that are looked at has more than 64 KiB.
     """
-    if fields is None or not _are_plain(fields) or not _is_false(_plain(fields, "stream")):
+    if fields is None or not _is_false(_plain(fields, "stream")) or not _are_plain(fields):
         return None
     deployment = _DEPLOYMENT.search(target.partition(b"?")[0])
     if "model" not in fields and deployment is None:
@@ -126,10 +130,13 @@ def why_by_body(kind: Kind, target: bytes, fields: Members | None) -> str | None
     """Return why a body with these members is not converted, ``None`` if it asks for a stream."""
     if fields is None:
         return "not JSON"
+    stream = _plain(fields, "stream")
+    if stream is not None and bytes(stream).strip() == b"true":
+        return None
     if not _are_plain(fields):
         return "long members"
-    if not _is_false(stream := _plain(fields, "stream")):
-        return None if bytes(stream or b"").strip() == b"true" else "stream is no boolean"
+    if not _is_false(stream):
+        return "stream is no boolean"
     if "model" not in fields and _DEPLOYMENT.search(target.partition(b"?")[0]) is None:
         return "no model"
     return "background"
@@ -170,8 +177,8 @@ def refuses_stream(status: int, body: bytes) -> bool:
 
 def _kind_of(target: bytes) -> Kind | None:
     path = target.partition(b"?")[0].rstrip(b"/")
-    for kind in Kind:
-        if path.endswith(kind.value):
+    for ending, kind in _ENDINGS:
+        if path.endswith(ending):
             return kind
     return None
 
@@ -182,7 +189,7 @@ def _are_plain(fields: Members) -> bool:
 
 def _plain(fields: Members, name: str) -> Raw | None:
     value = fields.get(name)
-    return value if isinstance(value, Raw) else None
+    return value if type(value) is Raw else None
 
 
 def _is_false(value: Raw | None) -> bool:

@@ -129,12 +129,14 @@ class StagedBody:
         owner = self._owner
         owner.came(len(data))
         coded = len(data)
+        looked = False
         for piece in self._content.pieces(data) if self._content is not None else ():
             coded -= len(piece)
             if coded < 0:
                 owner.expanded(-coded)
                 coded = 0
             if self._stage is not None:
+                looked = True
                 yield from self._stage.feed(piece)
                 aggregation = self._advance()
                 if aggregation is not None:
@@ -142,7 +144,7 @@ class StagedBody:
                     return
             yield len(piece)
             owner.touch()
-        aggregation = self._advance()  # much data can hold little, too
+        aggregation = None if looked else self._advance()  # much data can hold little, too
         if aggregation is not None:
             yield from owner.complete(aggregation)
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stream_proxy.http.first_bytes import ENOUGH, foreign_protocol, is_response
-from stream_proxy.http.headers import FIELD_TEXT, HOP_BY_HOP, TOKEN, RawHeader, connection_tokens
+from stream_proxy.http.headers import FIELD_LINE, FIELD_TEXT, HOP_BY_HOP, TOKEN, RawHeader, connection_tokens
 from stream_proxy.http.strictness import has_controls, is_folded, is_length, is_status_line
 from stream_proxy.upstream.http1.faults import (
     HeadTooLargeError,
@@ -86,13 +86,11 @@ class HeadReader:
             plain = _PLAIN.match(data)
             if plain is not None and plain.end() <= MAX_HEAD_BYTES:
                 status, reason, block = plain.groups()
-                lines = block.split(b"\r\n")
-                if len(lines) > MAX_HEAD_FIELDS + 1:
+                fields = FIELD_LINE.findall(block)
+                if len(fields) > MAX_HEAD_FIELDS:
                     raise HeadTooLargeError()
-                lines.pop()
-                fields = [
-                    (name, value.strip(b" \t")) for name, _, value in [x.partition(b":") for x in lines]
-                ]
+                if b" \r\n" in block or b"\t\r\n" in block:
+                    fields = [(name, value.rstrip(b" \t")) for name, value in fields]
                 return self._judged(int(status), reason or b"", fields, True, data[plain.end() :])
         return self._feed_lines(data)
 
