@@ -177,7 +177,8 @@ class RelayingCall(UpstreamCall):
         kind = self.record.kind
         if not StreamWatch.knows(kind) or not 200 <= response.status < 300:
             return None
-        if not self.exchange.resource.ledger.watches:
+        ledger = self.exchange.resource.ledger
+        if not (ledger.watches and (ledger.keeps or self.exchange.log.tells_requests)):
             return None
         media = b""
         for name, value in response.headers:

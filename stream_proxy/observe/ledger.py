@@ -35,11 +35,13 @@ class Ledger:
 
     :param seconds: the reactor's clock.
     :param watches: answers that are passed on are looked at for their tokens and their first content.
+    :param keeps: there is somebody who may look at requests that have ended.
     """
 
-    def __init__(self, seconds: Callable[[], float], *, watches: bool = True) -> None:
+    def __init__(self, seconds: Callable[[], float], *, watches: bool = True, keeps: bool = True) -> None:
         self.seconds = seconds
         self.watches = watches
+        self.keeps = keeps
         #: The requests under way, by number.
         self.live: dict[int, Record] = {}
         #: The last that have ended, the latest at the end.
@@ -75,6 +77,7 @@ class Ledger:
             record.capture.end()
             record.capture = None
         self.live.pop(record.number, None)
-        self.recent.append(record)
+        if self.keeps:
+            self.recent.append(record)
         for hook in self.ended_hooks:
             hook(record)

@@ -192,7 +192,7 @@ class ProxyService(Service):
         self._grace = config.shutdown_grace_seconds
         lost = LostCalls(reactor, config.resume_max_calls, config.resume_max_bytes)
         #: What all rules use.
-        ledger = Ledger(reactor.seconds, watches=config.metrics.streams)
+        ledger = Ledger(reactor.seconds, watches=config.metrics.streams, keeps=config.admin is not None)
         self.shared = Shared(reactor, log, ledger, lost)
         #: The requests under way, for the admin port.
         self.source = LocalSource(self.shared.ledger, lambda: self._capture.secrets)
@@ -231,7 +231,8 @@ class ProxyService(Service):
         :raises ConfigError: a rule needs something that does not exist; then nothing has changed.
         """
         self.apply(self.plan(config, listeners))
-        self.shared.ledger.watches = config.metrics.streams
+        ledger = self.shared.ledger
+        ledger.watches, ledger.keeps = config.metrics.streams, config.admin is not None
 
     def plan(self, config: Config, listeners: Mapping[str, Listener]) -> Change:
         """Do all of a reload that can fail.

@@ -92,6 +92,23 @@ class LedgerTests(ConversionTestCase):
             self.assertEqual(record.usage, Usage(5, 2) if watches else None)
             self.assertEqual(record.events > 0, watches)
 
+    async def test_nobody_looks(self) -> None:
+        """Without a reader nothing is kept, and a relayed stream is not looked at; the log is one."""
+        for level, watched in (("warn", False), ("info", True)):
+            self.ledger = Ledger(reactor.seconds, keeps=False)
+            ended: list[Record] = []
+            self.ledger.ended_hooks.append(ended.append)
+            await self.asked(
+                lambda stream: respond(stream, 200, HELLO, [EVENTS]),
+                body={**CHAT_BODY, "stream": True},
+                ledger=self.ledger,
+                log=RequestLog(level, observer=cast(Any, lambda event: None)),
+            )
+            self.assertTrue(await eventually(lambda: not self.ledger.live))
+            self.assertEqual(len(self.ledger.recent), 0)
+            (record,) = ended
+            self.assertEqual((record.first_event is not None, record.mode), (watched, "passed"))
+
     async def test_error_in_stream(self) -> None:
         """An error that the upstream reports in a stream that is passed on is that of the record."""
         error = b'data: {"error":{"message":"secret","type":"server_error","code":"overloaded"}}\n\n'
