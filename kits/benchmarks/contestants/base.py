@@ -125,6 +125,7 @@ class Product(Started):
     """This product.
 
     :param reactor: the name of its reactor.
+    :param admin: it has an admin port, so that it counts its metrics, which nobody fetches.
     :param checkout: the folder of its source; ``None`` for the installed one.
     """
 
@@ -135,17 +136,26 @@ class Product(Started):
         reactor: str = "epoll",
         workers: int = 1,
         log: str = "warn",
+        admin: bool = False,
         checkout: str | None = None,
     ) -> None:
         super().__init__(name)
         self._reactor = reactor
         self._workers = workers
         self._log = log
+        self._admin = admin
         self._checkout = checkout
 
     def of(self, name: str, checkout: str) -> Product:
         """Return the same product from another checkout."""
-        return Product(name, reactor=self._reactor, workers=self._workers, log=self._log, checkout=checkout)
+        return Product(
+            name,
+            reactor=self._reactor,
+            workers=self._workers,
+            log=self._log,
+            admin=self._admin,
+            checkout=checkout,
+        )
 
     def _source(self) -> Path:
         return Path(self._checkout) if self._checkout else ROOT
@@ -166,6 +176,8 @@ class Product(Started):
         config: dict[str, object] = {"rules": rules}
         if self._workers > 1:
             config["workers"] = self._workers
+        if self._admin:
+            config["admin"] = {"listenPort": processes.free_ports(3)[-1]}
         path = folder / "config.json"
         path.write_text(json.dumps(config))
         command = [str(SCRIPTS / "twistd"), "-n", "--pidfile=", "--reactor", self._reactor]

@@ -13,6 +13,7 @@ def _products() -> dict[str, Product]:
         Product("product-w2", workers=2),
         Product("product-uvloop-w2", reactor="uvloop", workers=2),
         Product("product-log", log="info"),
+        Product("product-admin", admin=True),
     )
     return {variant.name: variant for variant in variants}
 
