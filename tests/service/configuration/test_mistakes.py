@@ -91,6 +91,14 @@ MISTAKES: tuple[tuple[object, str], ...] = (
         {"rules": [{**RULE, "name": "a"}, {**RULE, "listenPort": 81, "name": "a"}]},
         "rules[1].name: a is already the name of rules[0]",
     ),
+    (
+        {"rules": [{**RULE, "listenPort": 80}, {**RULE, "listenPort": 81, "name": "80"}]},
+        "rules[1].name: 80 is already the name of rules[0]",
+    ),
+    (
+        {"rules": [{**RULE, "listenPort": 80, "name": "81"}, {**RULE, "listenPort": 81}]},
+        "rules[1].listenPort: 81 is already the name of rules[0]",
+    ),
     (rule(name=8080), 'rules[0].name: must be text in quotes: "8080", not 8080'),
     (rule(name=""), "rules[0].name: must not be empty"),
     (rule(name="a" * 65), "rules[0].name: must have at most 64 characters, not 65"),
