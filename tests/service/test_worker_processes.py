@@ -426,7 +426,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((self.ready, self.process.ready), ([self.process], True))
 
     def test_much(self) -> None:
-        """A worker with much to tell does not wait for its parent: where a read was full, there is no pause."""
+        """A worker with much to tell does not wait for its parent: a full read is followed by no pause."""
         line = b'["line",1.0,"info","n",null,"' + b"x" * 16_000 + b'"]\n'
         for data, paused in (
             (line[:8192], False),
