@@ -150,6 +150,7 @@ MISTAKES: tuple[tuple[object, str], ...] = (
     (top(shutdownGraceSeconds=-1), "shutdownGraceSeconds: must be a number of at least 0, not -1"),
     (top(maxRequestBytes="100MB"), 'maxRequestBytes: must be a number: 104857600, not "100MB"'),
     (top(maxRequestBytes=1e3 + 0.5), "maxRequestBytes: must be a whole number, not 1000.5"),
+    (top(maxRequestBytes=1e300), "maxRequestBytes: is too large a number"),
     (top(maxRequestBytes=float("inf")), "maxRequestBytes: must be a whole number, not Infinity"),
     (top(maxRequestBytes=2**63), "maxRequestBytes: is too large a number"),
     (top(workers="auto"), 'workers: must be a number, not "auto"'),
