@@ -173,7 +173,11 @@ class CheckTests(CommandTestCase):
         """Secrets in the configuration are blanked, references to the environment are not."""
         adapter = {
             "headers": {"Authorization": "Bearer s3cret", "X-Api-Key": "${PATH}", "X-Trace": "on"},
-            "request": {"auth": {"token": "s3cret"}, "q": "{{last_user_message}}", "apiKey": "{{model}}"},
+            "request": {
+                "auth": {"token": "s3cret", "pin": ["s3cret"]},
+                "q": "{{last_user_message}}",
+                "apiKey": "{{model}}",
+            },
         }
         place = {"listenPort": 1, "listenAddress": "127.0.0.1"}
         fields = {"set": {"X-Token": "s3cret", "X-Gateway-Key": "${PATH}"}}
@@ -182,7 +186,8 @@ class CheckTests(CommandTestCase):
         proxied = {"listenPort": 2, "upstreamUrl": URL, "proxy": "http://u:s3cret@h"}
         with mock.patch.dict(os.environ, {"PASSWORD": "x"}):
             named = {"listenPort": 3, "upstreamUrl": URL, "proxy": "http://u:${PASSWORD}@h"}
-            path = self.write_config({"rules": [rule, proxied, named]})
+            user = {"listenPort": 4, "upstreamUrl": URL, "proxy": "http://s3cret@h"}
+            path = self.write_config({"rules": [rule, proxied, named, user]})
             status, out, _ = self.run_here("--print-config", "-c", str(path))
         self.assertEqual(status, 0)
         self.assertNotIn("s3cret", out)
@@ -190,13 +195,14 @@ class CheckTests(CommandTestCase):
         shown = {"set": {"X-Token": "***", "X-Gateway-Key": "${PATH}"}, "remove": []}
         self.assertEqual(first["requestHeaders"], shown)
         self.assertEqual(first["upstreamUrl"], "http://h/x?token=***&a=b")
-        self.assertEqual([each["proxy"] for each in others], ["http://u:***@h", "http://u:${PASSWORD}@h"])
+        proxies = [each["proxy"] for each in others]
+        self.assertEqual(proxies, ["http://u:***@h", "http://u:${PASSWORD}@h", "http://***@h"])
         self.assertEqual(
             first["adapter"]["headers"], {"Authorization": "***", "X-Api-Key": "${PATH}", "X-Trace": "on"}
         )
         self.assertEqual(
             first["adapter"]["request"],
-            {"auth": {"token": "***"}, "q": "{{last_user_message}}", "apiKey": "{{model}}"},
+            {"auth": {"token": "***", "pin": ["***"]}, "q": "{{last_user_message}}", "apiKey": "{{model}}"},
         )
 
 

@@ -425,6 +425,19 @@ class LogTests(SynchronousTestCase):
         self.assertEqual([event["line"] for event in self.events], ["text"] * 3)
         self.assertEqual((self.ready, self.process.ready), ([self.process], True))
 
+    def test_much(self) -> None:
+        """A worker with much to tell does not wait for its parent: a full read is followed by no pause."""
+        line = b'["line",1.0,"info","n",null,"' + b"x" * 16_000 + b'"]\n'
+        for data, paused in (
+            (line[:8192], False),
+            (line[8192:], False),
+            (line[:100], True),
+        ):
+            self.process.childDataReceived(RECORDS, data)
+            self.assertEqual(self.transport.paused, paused)
+        self.reactor.advance(1)
+        self.assertFalse(self.transport.paused)
+
     def test_stray(self) -> None:
         """Output that is not a record, such as that of a Python that cannot start, is logged as an error."""
         self.process.childDataReceived(2, b"No module named \xff\nand")

@@ -17,9 +17,10 @@ _NAME = re.compile(rb'"([^"\\\x00-\x1f]{1,128})(\\*)"' + _BLANKS + rb":" + _BLAN
 _TAIL = re.compile(rb'"[^"\\\x00-\x1f]{0,128}(?:\\+|\\*"' + _BLANKS + rb"(?::" + _BLANKS + rb"\\*)?)?\Z")
 _TAIL_BYTES = 512
 _TOKEN = re.compile(rb'["{}\[\]]')
-_SPACE = re.compile(rb"[ \t\r\n]*+")
+#: A string that has more blanks behind it is no name: what decides is held back.
+_SPACE = re.compile(_BLANKS + rb"+")
 #: A string with the colon that makes it a name, one that has not ended, or a bracket.
-_ITEM = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"([ \t\r\n]*+)(:)?|\\?\Z)|[{}\[\]]', re.DOTALL)
+_ITEM = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"(' + _BLANKS + rb"+)(:)?|\\?\Z)|[{}\[\]]", re.DOTALL)
 _SESSION = re.compile(rb"sessions?", re.IGNORECASE)
 #: A longer string in an object is no name.
 _NAME_BYTES = 1024

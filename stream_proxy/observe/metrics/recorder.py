@@ -10,7 +10,7 @@ from stream_proxy.observe.metrics.reasons import refusal, upstream_error
 from stream_proxy.observe.record import Record, Usage
 
 #: How many statuses, and reasons of further attempts, each rule has.
-_MOST_CODES, _MOST_REASONS = 60, 20
+MOST_CODES, _MOST_REASONS = 60, 20
 #: How many records are looked at in one turn.
 _STEP = 2000
 _RULE_COUNTERS = ("calls_without_usage_total", "abandoned_events_total", "kept_alive_answers_total")
@@ -55,7 +55,7 @@ class _RuleCells:
         self._cells = cells
         self._rule = rule
         self._names = Names(pinned)
-        self._codes = Names(most=_MOST_CODES)
+        self._codes = Names(most=MOST_CODES)
         self._reasons = Names(most=_MOST_REASONS)
         self._models: dict[str, _ModelCells] = {}
         self.requests: dict[tuple[str, str, int], _RequestCells] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -59,7 +59,19 @@ class _Sockets:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         path = self._path(int(uri.host)) or ""
-        return cast(IStreamClientEndpoint, UNIXClientEndpoint(self._reactor, path))
+        return _Quiet(UNIXClientEndpoint(self._reactor, path))
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """Endpoint whose connections are not in the log: there is one for each request to a worker."""
+
+    def __init__(self, endpoint: UNIXClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Any:
+        factory.noisy = False
+        return self._endpoint.connect(factory)
 
 
 class WorkersSource:

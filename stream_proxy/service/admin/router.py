@@ -160,12 +160,10 @@ class AdminResource(Resource):
         text = path.decode("latin-1")
         if text in self._routes:
             return text, ""
-        start = text
-        while start := start[:-1].rpartition("/")[0]:
-            start += "/"
-            if start in self._routes:
-                return start, text[len(start) :]
-        return "", ""
+        # The routes are few; a path may have thousands of slashes.
+        folders = (each for each in self._routes if each.endswith("/") and each != "/")
+        start = max(filter(text.startswith, folders), key=len, default="")
+        return start, text[len(start) :] if start else ""
 
     def _render(self, visit: Visit, method: bytes, routes: dict[bytes, _Route] | None) -> None:
         route = (routes or {}).get(b"GET" if method == b"HEAD" else method)

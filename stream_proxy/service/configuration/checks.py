@@ -34,6 +34,11 @@ def check_rules(rules: Iterable[tuple[str, Rule, set[str]]], taken: dict[int, st
                 yield from (_mistake(place, problem) for problem in check(rule))
         if not isinstance(rule.listen_port, UnsetType) and "listenPort" not in unknown:
             yield from _claim(taken, rule.listen_port, place)
+            name = str(rule.listen_port)  # by which the log and the metrics call a rule without one
+            if rule.name is None and taken[rule.listen_port] == place:
+                first = names.setdefault(name, place)
+                if first != place:
+                    yield Mistake(f"{place}.listenPort", f"{name} is already the name of {first}")
         if rule.name is not None and "name" not in unknown:
             first = names.setdefault(rule.name, place)
             if first != place:

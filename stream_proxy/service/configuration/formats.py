@@ -55,6 +55,8 @@ def _toml(text: str) -> object:
         if problem == "Cannot overwrite a value":
             problem = "a key is set twice"
         raise ValueError(f"{found['where']}: {problem[:1].lower()}{problem[1:]}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def _yaml(data: bytes) -> object:

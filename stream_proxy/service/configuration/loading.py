@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ def load_config(path: Path) -> tuple[Config, list[str]]:
     :raises ConfigError: it cannot be used; with a line for each mistake.
     """
     try:
-        data = path.read_bytes()
+        with open(path, "rb", opener=_open) as file:
+            os.set_blocking(file.fileno(), True)
+            data = file.read()
     except FileNotFoundError:
         raise ConfigError(f"{path}: the config file does not exist") from None
     except IsADirectoryError:
@@ -35,6 +38,11 @@ def load_config(path: Path) -> tuple[Config, list[str]]:
     except OSError as error:
         raise ConfigError(f"{path}: the config file cannot be read: {error.strerror}") from None
     return parse_config(data, str(path))
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file without waiting for the writer of a named pipe, which would hold up a reload for good."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_config(data: bytes, name: str) -> tuple[Config, list[str]]:

@@ -51,7 +51,8 @@ def _blanked(value: Any, name: str = "") -> Any:
     """Return a value with blanks for what stands under a secret's name, if it does not come from outside."""
     match value:
         case dict():
-            return {key: _blanked(each, key) for key, each in value.items()}
+            # What stands anywhere under a secret's name is one.
+            return {key: _blanked(each, name if _SECRET.search(name) else key) for key, each in value.items()}
         case list():
             return [_blanked(each, name) for each in value]
         case str() if _SECRET.search(name) and not (has_reference(value) or "{{" in value):
@@ -60,8 +61,11 @@ def _blanked(value: Any, name: str = "") -> Any:
 
 
 def _url(url: str) -> str:
-    """Return a URL without its password, and without the values of secrets in its query."""
-    password = re.sub(r"(://[^/@:]*:)(?!\$\{)[^/@]*@", rf"\1{BLANK}@", url)
+    """Return a URL without its password, and without the values of secrets in its query.
+
+    A user without a password is a key, as some proxies take it.
+    """
+    password = re.sub(r"(://(?:[^/@:]*:)?)(?!\$\{)[^/@:]*@", rf"\1{BLANK}@", url)
     return re.sub(
         r"(?<=[?&])([^=&]*)=([^&#]*)",
         lambda found: f"{found[1]}={_blanked(found[2], found[1])}",

@@ -85,7 +85,7 @@ def problem_of(value: object, kind: inspect.Type) -> str | None:
 def _out_of_bounds(value: float, kind: inspect.IntType | inspect.FloatType) -> str | None:
     if isinstance(kind, inspect.IntType) and value != value // 1:
         return f"must be a whole number, not {shown(value)}"
-    if isinstance(value, int) and abs(value) > _LARGEST:
+    if (isinstance(kind, inspect.IntType) or isinstance(value, int)) and abs(value) > _LARGEST:
         return "is too large a number"
     low = kind.ge if kind.ge is not None else kind.gt
     below = low is not None and (value < low if kind.ge is not None else value <= low)

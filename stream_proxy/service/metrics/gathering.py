@@ -12,7 +12,7 @@ from stream_proxy.observe.metrics.cells import Cells, Counter, Histogram, Labels
 from stream_proxy.observe.metrics.families import FAMILIES
 from stream_proxy.observe.metrics.gauges import merged
 from stream_proxy.observe.metrics.names import Names
-from stream_proxy.observe.metrics.recorder import Recorder
+from stream_proxy.observe.metrics.recorder import MOST_CODES, Recorder
 from stream_proxy.observe.metrics.series import Series
 from stream_proxy.service.configuration.types import Config
 from stream_proxy.service.metrics.collection import Collection, LagTimer
@@ -61,7 +61,8 @@ class Gathering:
         self._restarts = self._cells.counter("worker_restarts_total")
         self._reload_succeeded = True
         self._certificates: dict[str, float] = {}
-        self._names: dict[str, Names] = {}
+        #: By rule and label.
+        self._names: dict[tuple[str, str], Names] = {}
         self._config: Config | None = None
         #: The collection of rules that this process serves itself.
         self._own: Collection | None = None
@@ -79,7 +80,7 @@ class Gathering:
         :param certificates: when the certificates that rules show expire, since the epoch.
         """
         if self._config is None or config.metrics.models != self._config.metrics.models:
-            self._names = {}
+            self._names = {key: names for key, names in self._names.items() if key[1] == "code"}
         self._config, self._certificates = config, certificates
         if self._own is not None:
             self._own.apply(config)  # with a timer of its own
@@ -126,14 +127,22 @@ class Gathering:
         named = FAMILIES[family].labels
         if "worker" in named:
             return (str(worker),)
+        if "code" in named:
+            return (*labels[:-1], self._named(labels[0], "code").label(labels[-1]))
         if "model" not in named:
             return labels
         rule, model, *rest = labels
-        names = self._names.get(rule)
-        if names is None:
+        return (rule, self._named(rule, "model").label(model), *rest)
+
+    def _named(self, rule: str, label: str) -> Names:
+        """Return the names of a rule that a label has."""
+        found = self._names.get((rule, label))
+        if found is None:
             assert self._config is not None
-            names = self._names[rule] = Names(self._config.metrics.models)
-        return (rule, names.label(model), *rest)
+            models = self._config.metrics.models
+            found = Names(most=MOST_CODES) if label == "code" else Names(models)
+            self._names[rule, label] = found
+        return found
 
     # For the scrape
 

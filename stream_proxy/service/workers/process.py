@@ -21,6 +21,8 @@ from stream_proxy.service.workers.messages import RECORDS, KeptHere, Line, decod
 #: After each read the records wait in the pipe for this long: being woken up for each single one would cost
 #: several times as much as the record itself.
 _PAUSE_SECONDS = 0.025
+#: The largest read. Where there was one, no other waits, so that no worker does that has much to tell.
+_READ_BYTES = 8192
 
 
 class WorkerProcess(ProcessProtocol):
@@ -59,6 +61,8 @@ class WorkerProcess(ProcessProtocol):
         self._partial: dict[int, bytes] = {}
         self._paused: IDelayedCall | None = None
         self._exited = False
+        #: The last read was as large as can be.
+        self._full = False
 
     def kill(self) -> None:
         """Kill it, if it still runs."""
@@ -73,7 +77,8 @@ class WorkerProcess(ProcessProtocol):
         self._partial[childFD] = rest
         for line in lines:
             self._line(childFD, line)
-        if self._paused is None and not self._exited:
+        was_full, self._full = self._full, len(data) >= _READ_BYTES
+        if self._paused is None and not (self._exited or self._full or was_full):
             self.transport.pauseProducing()
             self._paused = self._reactor.callLater(_PAUSE_SECONDS, self._resume)
 

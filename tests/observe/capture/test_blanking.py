@@ -138,6 +138,19 @@ class MemberTests(TestCase):
             blanker.feed(data)
             self.assertLess(len(blanker._held), 2048)
 
+    def test_blanks(self) -> None:
+        """A string with many blanks behind it is no name: they are not held until a colon may come."""
+        for start, blanked in (
+            (b'{"headers":{"a"', b'{"headers":{"***"'),
+            (b'"{\\"headers\\":{\\"a\\"', b'"{\\"headers\\":{\\"***\\"'),
+        ):
+            for step in (1, 7, 4096):
+                data = start + b" " * 5000
+                blanker = MemberBlanker()
+                out = b"".join(blanker.feed(data[at : at + step]) for at in range(0, len(data), step))
+                self.assertLess(len(blanker._held), 128)
+                self.assertEqual(out + blanker.end(), blanked + b" " * 5000)
+
     @given(
         st.recursive(
             st.text(max_size=8) | st.integers() | st.none(),

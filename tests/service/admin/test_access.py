@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stream_proxy.service.admin.access import Guard
 from stream_proxy.service.admin.router import AdminResource, Visit
 from tests.support.admin import KEY, AdminTestCase
@@ -309,6 +311,22 @@ class RouteTests(AccessTestCase):
         for target in ("/a", "/", "/b/a/", "/ab"):
             response = await self.send(port, target)
             self.assertIn(response.status, (200, 404) if target == "/" else (404,), target)
+
+    async def test_slashes(self) -> None:
+        """What is looked up for a path does not grow with its slashes, of which a head has room for many."""
+
+        class Counted(dict[Any, Any]):
+            looks = 0
+
+            def __contains__(self, key: object) -> bool:
+                self.looks += 1
+                return super().__contains__(key)
+
+        service, port = self.admin()
+        routes = service.resource._routes = Counted(service.resource._routes)
+        response = await self.send(port, "/a" * 1000)
+        self.assertEqual(response.status, 404)
+        self.assertLess(routes.looks, 10)
 
     async def test_fields(self) -> None:
         """Every response keeps pages from framing, loading, sniffing and storing it."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from stream_proxy.observe.ledger import Ledger
 from stream_proxy.request_log import RequestLog
@@ -76,6 +77,16 @@ class RemoteTests(RemoteTestCase):
         self.ledgers[1].end(first)
         await viewer.until(lambda: "1-2" not in viewer.live)
         self.assertEqual((viewer.ended[-1]["id"], viewer.flight), ("1-2", 1))
+
+    async def test_quiet(self) -> None:
+        """Requests of the parent to its workers leave no entries in the log."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.ledgers[1].begin("a")
+        self.assertEqual((await self.send(self.port, "/requests/1-1")).status, 200)
+        self.assertEqual([event for event in events if event["log_namespace"].startswith("twisted.web")], [])
 
     async def test_dead(self) -> None:
         """A dead worker's rows go; what it had ended stays; its successor's ids are others."""

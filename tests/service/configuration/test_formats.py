@@ -193,6 +193,7 @@ class TOMLTests(FormatTestCase):
             ("a = 1\nb = \n", "line 2, column 5: invalid value"),
             ("a = 1 2", "line 1, column 7: expected newline or end of document after a statement"),
             ("a = 1\na = 2\n", "line 2, column 6: a key is set twice"),
+            ("a = " + "[" * 50_000, "is nested too deeply"),
             (b"a = '\xff'", "is no text in UTF-8: byte 6 belongs to nothing; save it as UTF-8"),
         ):
             self.assert_error("config.toml", text, line)

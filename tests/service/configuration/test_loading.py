@@ -225,6 +225,14 @@ class FileTests(TestCase):
             load_config(path)
         self.assertEqual(str(caught.exception), f"{path}: the config file does not exist")
 
+    def test_pipe(self) -> None:
+        """A named pipe that nobody writes to is empty, and holds up nothing."""
+        path = Path(self.mktemp())
+        os.mkfifo(path)
+        with self.assertRaises(ConfigError) as caught:
+            load_config(path)
+        self.assertIn("the config file is empty", str(caught.exception))
+
     def test_directory(self) -> None:
         """A directory is an error, and so is a path below a file."""
         path = Path(self.mktemp())

@@ -91,6 +91,14 @@ MISTAKES: tuple[tuple[object, str], ...] = (
         {"rules": [{**RULE, "name": "a"}, {**RULE, "listenPort": 81, "name": "a"}]},
         "rules[1].name: a is already the name of rules[0]",
     ),
+    (
+        {"rules": [{**RULE, "listenPort": 80}, {**RULE, "listenPort": 81, "name": "80"}]},
+        "rules[1].name: 80 is already the name of rules[0]",
+    ),
+    (
+        {"rules": [{**RULE, "listenPort": 80, "name": "81"}, {**RULE, "listenPort": 81}]},
+        "rules[1].listenPort: 81 is already the name of rules[0]",
+    ),
     (rule(name=8080), 'rules[0].name: must be text in quotes: "8080", not 8080'),
     (rule(name=""), "rules[0].name: must not be empty"),
     (rule(name="a" * 65), "rules[0].name: must have at most 64 characters, not 65"),
@@ -142,6 +150,7 @@ MISTAKES: tuple[tuple[object, str], ...] = (
     (top(shutdownGraceSeconds=-1), "shutdownGraceSeconds: must be a number of at least 0, not -1"),
     (top(maxRequestBytes="100MB"), 'maxRequestBytes: must be a number: 104857600, not "100MB"'),
     (top(maxRequestBytes=1e3 + 0.5), "maxRequestBytes: must be a whole number, not 1000.5"),
+    (top(maxRequestBytes=1e300), "maxRequestBytes: is too large a number"),
     (top(maxRequestBytes=float("inf")), "maxRequestBytes: must be a whole number, not Infinity"),
     (top(maxRequestBytes=2**63), "maxRequestBytes: is too large a number"),
     (top(workers="auto"), 'workers: must be a number, not "auto"'),

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from stream_proxy.observe.metrics.exposition import exposition
 from stream_proxy.observe.metrics.names import MOST_NAMES
+from stream_proxy.observe.metrics.recorder import MOST_CODES
 from stream_proxy.observe.record import Usage
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.configuration.types import Admin, Config, MetricsConfig, Rule
@@ -172,6 +173,16 @@ class WorkersTests(GatheringTestCase):
         self.pass_time(SHIP_SECONDS + 1)
         found = self.scrape().by("tokens_total", "model")
         self.assertEqual((len(found), sum(found.values())), (MOST_NAMES + 1, 2 * MOST_NAMES))
+
+    def test_codes(self) -> None:
+        """All workers together, and those after them, have no more statuses than one."""
+        self.begin(config())
+        for first, worker in enumerate(self.workers):
+            for status in range(MOST_CODES):
+                worker.serve(1, status=200 + first * MOST_CODES + status)
+        self.pass_time(SHIP_SECONDS + 1)
+        found = self.scrape().by("requests_total", "code")
+        self.assertEqual((len(found), sum(found.values())), (MOST_CODES + 1, 2 * MOST_CODES))
 
     def test_many_cells(self) -> None:
         """A worker with much to tell tells it in several messages, with time between them."""
