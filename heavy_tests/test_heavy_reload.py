@@ -62,3 +62,4 @@ class WorkersManyReloadsTests(ManyReloadsTests):
     """A thousand reloads with two workers."""
 
     workers = 2
+    workers_forked = False  # the memory of a fork is in part its parent's
