@@ -14,6 +14,9 @@ from stream_proxy.observe.record import Record
 
 _encode = Encoder().encode
 
+# How much of a path is logged: a longer one means nothing to a reader, and costs whoever writes and reads it.
+_MOST_PATH = 2_048
+
 
 class Log(Protocol):
     """Log that entries go to."""
@@ -74,7 +77,7 @@ def facts_of(record: Record) -> Facts:
     began, detail, problem = record.began, record.detail, record.problem
     return {
         "method": record.method.decode("ascii", "backslashreplace"),
-        "path": record.path.decode("ascii", "backslashreplace"),
+        "path": _decoded(record.path[:_MOST_PATH]),
         "status": record.status,
         "how": record.mode,
         "origin": record.origin,
@@ -233,7 +236,10 @@ def _milliseconds(record: Record, when: float | None) -> float | None:
 
 
 def _target(record: Record) -> dict[str, object]:
-    return {"method": record.method.decode("ascii", "backslashreplace"), "path": _decoded(record.path)}
+    return {
+        "method": record.method.decode("ascii", "backslashreplace"),
+        "path": _decoded(record.path[:_MOST_PATH]),
+    }
 
 
 def _origin(record: Record) -> dict[str, object]:

@@ -59,6 +59,14 @@ class EntriesTests(SynchronousTestCase):
         (event,) = self.logged(Record(1, "8080", 5.0))
         self.assertEqual(event["line"], "- - 0 passed - 0 bytes 0 ms | rule=8080 client=- received=0")
 
+    def test_long_path(self) -> None:
+        """Of a path that is longer than any real one only the beginning is logged."""
+        record = full()
+        record.path = b"/" + b"x" * 60_000
+        for as_json in (False, True):
+            for event in self.logged(record, "debug", as_json=as_json):
+                self.assertLess(len(event["line"]), 3_000)
+
     def test_json(self) -> None:
         """An object has the same under names that stay, and nothing for what is not known."""
         (event,) = self.logged(full(), as_json=True)
