@@ -14,6 +14,7 @@ from stream_proxy.flows.content_clock import ContentClock
 from stream_proxy.flows.exchange import Exchange
 from stream_proxy.flows.upstream_call import UpstreamCall
 from stream_proxy.http.body_kind import media_type
+from stream_proxy.http.content_coding import content_codings
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.observe.content_scan import ContentScan
 from stream_proxy.observe.record import Phase
@@ -163,10 +164,11 @@ class RelayingCall(UpstreamCall):
             super().stalled(error)
 
     def _begin_scan(self, content: ContentClock, response: UpstreamResponse) -> None:
-        """Scan a stream of an API that is known; the limits are not about anything else."""
+        """Scan a stream of an API that is known, and can be read; the limits are about nothing else."""
         kind, asked = self.record.kind, self.record.asked
         media = media_type(response.values(b"content-type"))
-        if media == b"text/event-stream" and 200 <= response.status < 300 and StreamWatch.knows(kind):
+        readable = StreamWatch.knows(kind) and not content_codings(response.values(b"content-encoding"))
+        if media == b"text/event-stream" and 200 <= response.status < 300 and readable:
             self._scan = ContentScan(kind)
             content.start(0.0 if asked is None else self.exchange.clock.seconds() - asked)
         else:
@@ -185,7 +187,7 @@ class RelayingCall(UpstreamCall):
             lower = name.lower()
             if lower == b"content-type":
                 media = value[:_MEDIA_BYTES].lower()
-            elif lower == b"content-encoding" and value != b"identity":
+            elif lower == b"content-encoding" and content_codings((value,)):
                 return None
         if media.startswith(b"text/event-stream"):
             return StreamWatch(kind, streams=True)

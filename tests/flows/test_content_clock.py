@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,15 @@ from stream_proxy.observe.content_scan import ContentScan
 from tests.support.loopback import LoopbackTestCase, turns
 from tests.support.movements import Movements
 from tests.support.payloads import CHAT, CHAT_BODY, RESPONSES, RESPONSES_BODY, chunk, event
-from tests.support.wire import Stream, event_stream_head, read_head, read_request, read_response, send_request
+from tests.support.wire import (
+    Headers,
+    Stream,
+    event_stream_head,
+    read_head,
+    read_request,
+    read_response,
+    send_request,
+)
 
 STREAM = {**CHAT_BODY, "stream": True}
 PING = b": ping\n\n"
@@ -30,7 +39,12 @@ class ContentClockTests(LoopbackTestCase):
         self.movements = Movements(self)
 
     async def begun(
-        self, body: object = CHAT_BODY, target: str = CHAT, kind: Any = ProxyResource, **limits: Any
+        self,
+        body: object = CHAT_BODY,
+        target: str = CHAT,
+        kind: Any = ProxyResource,
+        headers: Headers = (),
+        **limits: Any,
     ) -> tuple[Stream, Stream]:
         """Send a call whose stream has begun; return its client, and the upstream's end."""
         asked: Deferred[Stream] = Deferred()
@@ -51,7 +65,7 @@ class ContentClockTests(LoopbackTestCase):
         client = await self.client(port)
         send_request(client, "POST", target, body)
         stream = await asked
-        await self.moved(stream, event_stream_head())
+        await self.moved(stream, event_stream_head(headers))
         return client, stream
 
     async def moved(self, stream: Stream, data: bytes, *, chunked: bool = False) -> None:
@@ -112,6 +126,17 @@ class ContentClockTests(LoopbackTestCase):
         stream.chunk(b"x")
         stream.chunk(b"")
         self.assertEqual((await read_response(client)).status, 200)
+
+    async def test_compressed(self) -> None:
+        """Nor are they about a stream that a client wanted compressed: its content cannot be seen."""
+        limits: dict[str, Any] = {"first_event_seconds": 30, "stalled_seconds": 30}
+        client, stream = await self.begun(STREAM, headers=[("Content-Encoding", "gzip")], **limits)
+        packed = gzip.compress(WORD)
+        await self.moved(stream, packed[:10], chunked=True)
+        self.clock.advance(31)
+        await self.moved(stream, packed[10:], chunked=True)
+        stream.chunk(b"")
+        self.assertEqual(gzip.decompress((await read_response(client)).body), WORD)
 
     async def test_adapter(self) -> None:
         """An adapter's service is held to them as well."""
