@@ -83,7 +83,8 @@ class Conversion(RelayingCall):
             error.should_retry = False  # the upstream was paid twice already
         headers = converted_response_headers(self.response.headers if self.response is not None else ())
         self._answer.fail(error, headers)
-        self._keep_late_error(Result(error.status, None, headers, [], error))
+        if self._is_late:
+            self._identity.keep_error(self._fallbacks.body, Result(error.status, None, headers, [], error))
         self.close(Outcome.failed(error, self.sent))
 
     def cancel(self) -> None:
@@ -104,10 +105,10 @@ class Conversion(RelayingCall):
         if result is not None:
             self.close(outcome)
 
-    def _keep_late_error(self, error: Result) -> None:
-        """Keep an error that went out after a head, for the retry that follows."""
-        if not isinstance(self._answer, Orphan) and self._answer.begun:
-            self._identity.keep_error(self._fallbacks.body, error)
+    @property
+    def _is_late(self) -> bool:
+        """Whether a head is out, so that an error is kept for the retry that follows."""
+        return not isinstance(self._answer, Orphan) and self._answer.begun
 
     def close(self, outcome: Outcome) -> None:
         super().close(self._answer.amended(outcome))
@@ -185,7 +186,8 @@ class Conversion(RelayingCall):
             self._fallbacks.succeeded()
         status, pieces = response.status, aggregation.result()
         head = status, response.reason, converted_response_headers(response.headers)
-        self._keep_late_error(Result(*head, pieces))
+        if self._is_late:
+            self._identity.keep_error(self._fallbacks.body, Result(*head, pieces))
         if len(pieces) <= 1:
             self._answer.respond(*head, b"".join(pieces))
             self.drain()
