@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from stream_proxy.downstream.request import client_address, request_fields, when_gone
+from stream_proxy.downstream.heartbeat import Heartbeat
+from stream_proxy.downstream.request import client_address, comes_through_hop, request_fields, when_gone
 from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
@@ -26,6 +27,7 @@ from stream_proxy.limits import Limits
 from stream_proxy.observe.log_entries import log_received, log_request
 from stream_proxy.request_log import Outcome, RequestLog
 from stream_proxy.upstream.client import Upstream
+from stream_proxy.waiting.deadlines import schedule
 
 # What is kept of a code: the upstream may have chosen it.
 _MOST_CODE = 64
@@ -244,6 +246,13 @@ class Exchange:
         collection, self._collection = self._collection, None
         if collection is not None:
             collection.stop()
+
+
+def heartbeat_for(exchange: Exchange, due: Callable[[], None], stopped: Callable[[], None]) -> Heartbeat:
+    """Return a heartbeat for a client that waits for one JSON, by its deadlines and the rule's."""
+    request = exchange.request
+    when = schedule(exchange.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(request))
+    return Heartbeat(exchange.clock, request, when, due, stopped)
 
 
 def _mount(request: Request) -> tuple[bytes, bytes]:

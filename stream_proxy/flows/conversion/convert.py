@@ -10,13 +10,13 @@ from twisted.python.failure import Failure
 
 from stream_proxy.downstream.closing import service_stopping
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.downstream.request import comes_through_hop, has_left
+from stream_proxy.downstream.request import has_left
 from stream_proxy.errors import APIError
 from stream_proxy.flows.conversion.aggregation import Aggregation, StreamAggregation
 from stream_proxy.flows.conversion.call import FALLBACK_STATUSES
 from stream_proxy.flows.conversion.fallbacks import Fallbacks
 from stream_proxy.flows.conversion.staged_body import StagedBody
-from stream_proxy.flows.exchange import Exchange
+from stream_proxy.flows.exchange import Exchange, heartbeat_for
 from stream_proxy.flows.relaying_call import RelayingCall
 from stream_proxy.flows.resuming.orphan import Orphan, Result
 from stream_proxy.flows.resuming.resumption import CallIdentity
@@ -24,7 +24,6 @@ from stream_proxy.http.headers import RawHeader, converted_response_headers
 from stream_proxy.observe.record import Record
 from stream_proxy.request_log import Outcome
 from stream_proxy.upstream.response import UpstreamResponse
-from stream_proxy.waiting.deadlines import schedule
 
 
 class Conversion(RelayingCall):
@@ -47,12 +46,8 @@ class Conversion(RelayingCall):
         self._identity = identity
         self._target = target
         self._fallbacks = fallbacks
-        when = schedule(
-            self.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(exchange.request)
-        )
-        heartbeat = Heartbeat(exchange.clock, self.request, when, self._head_due, self._stopped)
         #: Where the result goes: to the client, or once that has left to a retry.
-        self._answer: Heartbeat | Orphan = heartbeat
+        self._answer: Heartbeat | Orphan = heartbeat_for(exchange, self._head_due, self._stopped)
         self._body: StagedBody | None = None
         self._result: Result | None = None  # a large one on its way to the client
         self._expanded = 0

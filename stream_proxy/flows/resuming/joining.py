@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from stream_proxy.downstream.closing import service_stopping
-from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.downstream.request import comes_through_hop, has_left
-from stream_proxy.flows.exchange import Exchange
+from stream_proxy.downstream.request import has_left
+from stream_proxy.flows.exchange import Exchange, heartbeat_for
 from stream_proxy.flows.resuming.orphan import Joiner, Result
 from stream_proxy.observe.record import Phase
 from stream_proxy.request_log import Outcome
-from stream_proxy.waiting.deadlines import schedule
 
 #: Tells clients that the answer is that of a call before.
 RESUMED = (b"x-stream-proxy-resumed", b"true")
@@ -59,10 +57,7 @@ class Joining:
         self._exchange = exchange
         self._late = late
         self._source: Source | None = source
-        when = schedule(
-            exchange.limits.keep_alive_seconds, exchange.fields, hop=comes_through_hop(exchange.request)
-        )
-        self._heartbeat = Heartbeat(exchange.clock, exchange.request, when, self._head_due, self._stopped)
+        self._heartbeat = heartbeat_for(exchange, self._head_due, self._stopped)
         exchange.record.mode = "resumed"
         exchange.record.phase = Phase.FIRST_EVENT
 
