@@ -121,9 +121,8 @@ class ProxyResource(UpstreamResource):
     ) -> None:
         exchange.record.collected = self.clock.seconds()
         source = identity.settle()
-        late = partial(identity.keep_error, b"")  # of a call whose identity is known: no body is held for it
         if source is not None:
-            exchange.run(Joining(exchange, source, late))
+            exchange.run(Joining(exchange, source, identity.keep_error))
             return
         fields: Members | None
         if isinstance(body, BodyPieces):
@@ -151,8 +150,9 @@ class ProxyResource(UpstreamResource):
             compressed=not (self.limits.keep_alive_seconds or self.limits.resume_seconds),
         )
         conversion = partial(Conversion, exchange, target, fallbacks, identity)
-        if identity.known is not None and identity.elsewhere is not None:
-            exchange.run(Fetching(exchange, identity.known, identity.elsewhere, conversion, late))
+        known, path = identity.known, identity.elsewhere
+        if known is not None and path is not None:
+            exchange.run(Fetching(exchange, known, path, conversion, identity.keep_error))
         else:
             exchange.run(conversion())
 

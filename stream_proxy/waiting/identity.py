@@ -31,6 +31,11 @@ class Identity(NamedTuple):
     retry: int
     idempotency_key: bytes | None
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether the call says that it may have been made before."""
+        return self.retry > 0 or self.idempotency_key is not None
+
     def repeats(self, lost: Identity) -> bool:
         """Report whether this call says that it asks again what the lost one asked."""
         if self.digest != lost.digest:

@@ -79,7 +79,7 @@ class Conversion(RelayingCall):
         headers = converted_response_headers(self.response.headers if self.response is not None else ())
         self._answer.fail(error, headers)
         if self._is_late:
-            self._identity.keep_error(self._fallbacks.body, Result(error.status, None, headers, [], error))
+            self._identity.keep_error(Result(error.status, None, headers, [], error), self._fallbacks.body)
         self.close(Outcome.failed(error, self.sent))
 
     def cancel(self) -> None:
@@ -182,7 +182,7 @@ class Conversion(RelayingCall):
         status, pieces = response.status, aggregation.result()
         head = status, response.reason, converted_response_headers(response.headers)
         if self._is_late:
-            self._identity.keep_error(self._fallbacks.body, Result(*head, pieces))
+            self._identity.keep_error(Result(*head, pieces), self._fallbacks.body)
         if len(pieces) <= 1:
             self._answer.respond(*head, b"".join(pieces))
             self.drain()

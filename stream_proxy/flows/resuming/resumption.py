@@ -163,8 +163,7 @@ class CallIdentity:
         known = self.known
         if known is None or not self._lost.elsewhere:
             return None
-        is_retry = known.retry > 0 or known.idempotency_key is not None
-        return self._lost.elsewhere.get(known.digest) if is_retry else None
+        return self._lost.elsewhere.get(known.digest) if known.is_retry else None
 
     def leave(self, held: int, result: Result | None, give_up: Callable[[], None]) -> Orphan | None:
         """Return what a call without its client answers to; ``None`` if it is to end.
@@ -183,6 +182,9 @@ class CallIdentity:
             orphan.keep(result)
         return orphan
 
-    def keep_error(self, body: bytes | BodyPieces, error: Result) -> None:
-        """Keep an error that the client was sent without its status."""
+    def keep_error(self, error: Result, body: bytes | BodyPieces = b"") -> None:
+        """Keep an error that the client was sent without its status.
+
+        :param body: the call's, needed where the identity is not known.
+        """
         self._lost.keep_error(self.known, lambda: _Hashing(self._lost.clock, self._new(), body), error)
