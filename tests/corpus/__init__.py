@@ -76,7 +76,7 @@ def replayed(entry: Entry, reads: list[bytes], *, cut: bool = False) -> tuple[in
     :param cut: whether the connection breaks after them.
     """
     target = _TARGETS[entry.api]
-    kind = next(kind for kind in Kind if target.endswith(kind.value))
+    kind = Kind(entry.api)
     call = call_to_convert(kind, target, entry.request)
     assert call is not None, f"{entry.name}: the request is not converted"
     aggregation = StreamAggregation(call, Limits(), Record(0, "", 0.0))

@@ -13,9 +13,11 @@ from msgspec import Raw
 
 from stream_proxy.http.body_kind import media_type
 from stream_proxy.http.body_pieces import BodyPieces
+from stream_proxy.http.content_coding import content_codings
 from stream_proxy.http.headers import RawHeader
 from stream_proxy.http.json_members import Value
 from stream_proxy.lenient_json import decode_members, encode_json, is_integer
+from stream_proxy.observe.kinds import APIKind, api_kind
 
 _DEPLOYMENT = re.compile(rb"/deployments/([^/]+)/")
 _FALSE = (b"false", b"null")
@@ -32,12 +34,11 @@ IncludeUsage = Literal["auto", "always", "never"]
 class Kind(Enum):
     """APIs whose responses can be aggregated from a stream."""
 
-    CHAT = b"/chat/completions"
-    RESPONSES = b"/responses"
+    CHAT = "chat"
+    RESPONSES = "responses"
 
 
-# Looking at an enumeration takes as long as all the rest of the choice.
-_ENDINGS = tuple((kind.value, kind) for kind in Kind)
+_KINDS: Mapping[APIKind, Kind] = {"chat": Kind.CHAT, "responses": Kind.RESPONSES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def convertible_kind(method: bytes, target: bytes, headers: Iterable[RawHeader])
         lower = name.lower()
         if lower == b"content-type":
             content_types = [value]  # the last one counts
-        elif lower == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+        elif lower == b"content-encoding" and content_codings((value,)):
             return None
     return kind if media_type(content_types) == b"application/json" else None
 
@@ -90,10 +91,7 @@ def why_by_head(target: bytes, headers: Iterable[RawHeader]) -> str | None:
     """Return why a POST of this head is not converted, ``None`` where the API is another one anyway."""
     if _kind_of(target) is None:
         return None
-    coded = any(
-        name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
-        for name, value in headers
-    )
+    coded = content_codings(value for name, value in headers if name.lower() == b"content-encoding")
     return "encoded body" if coded else "not JSON"
 
 
@@ -176,11 +174,7 @@ def refuses_stream(status: int, body: bytes) -> bool:
 
 
 def _kind_of(target: bytes) -> Kind | None:
-    path = target.partition(b"?")[0].rstrip(b"/")
-    for ending, kind in _ENDINGS:
-        if path.endswith(ending):
-            return kind
-    return None
+    return _KINDS.get(api_kind(target.partition(b"?")[0]))
 
 
 def _are_plain(fields: Members) -> bool:
