@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from heavy_tests.hops import HOPS, HopTestCase, program
 from stream_proxy import Limits
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.flows.conversion import convert
+from stream_proxy.flows import exchange
 from tests.support.loopback import in_thread
 from tests.support.payloads import HELLO, chunk, event
 from tests.support.twistd import Process
@@ -123,7 +123,7 @@ class LateErrorTests(HopTestCase):
                 heartbeat = await heads[-1]
                 self.act(stream, request, heartbeat)
 
-        self.patch(convert, "Heartbeat", Watched)
+        self.patch(exchange, "Heartbeat", Watched)
         upstream = await self.upstream(script)
         port = await self.proxy(upstream.url, limits=Limits(keep_alive_seconds=0.05, timeout_seconds=2))
         ports = {DIRECT: port}

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from stream_proxy import Limits, ProxyResource
 from stream_proxy.downstream.heartbeat import Heartbeat
-from stream_proxy.flows.conversion import convert
+from stream_proxy.flows import exchange
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import LoopbackTestCase, Upstream
 from tests.support.movements import Movements
@@ -56,7 +56,7 @@ class HeartbeatTestCase(LoopbackTestCase):
             self.responses.append(Heartbeat(*args))
             return self.responses[-1]
 
-        self.patch(convert, "Heartbeat", patient)
+        self.patch(exchange, "Heartbeat", patient)
 
     async def listening(self, **limits: Any) -> int:
         """Start an upstream that sends nothing by itself, and a proxy; return the proxy's port."""
