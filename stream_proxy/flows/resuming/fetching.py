@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IResponse
 
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import upstream_error
@@ -22,21 +19,11 @@ from stream_proxy.flows.resuming.joining import Joining
 from stream_proxy.flows.resuming.offering import JOIN_PATH, naming, unpacked
 from stream_proxy.flows.resuming.orphan import Joiner, Result
 from stream_proxy.request_log import Outcome
+from stream_proxy.transport.unix_agent import unix_agent
 from stream_proxy.waiting.identity import Identity
 
 #: Seconds that another process may take to say whether it keeps a call.
 _CLAIM_SECONDS = 1.0
-
-
-@implementer(IAgentEndpointFactory)
-class _Socket:
-    """Endpoint of one UNIX socket."""
-
-    def __init__(self, reactor: IReactorTime, path: str) -> None:
-        self._endpoint = UNIXClientEndpoint(reactor, path)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        return cast(IStreamClientEndpoint, self._endpoint)
 
 
 class Fetching:
@@ -67,7 +54,8 @@ class Fetching:
     def start(self) -> None:
         """Ask."""
         exchange = self._exchange
-        agent = Agent.usingEndpointFactory(exchange.clock, _Socket(exchange.clock, self._path))
+        path = self._path
+        agent = unix_agent(exchange.clock, lambda _: path)
         fields = Headers({b"Host": [b"localhost"]})
         for name, values in naming(self._identity):
             fields.setRawHeaders(name, values)

@@ -9,20 +9,19 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, readBody
+from twisted.web.client import readBody
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IResponse
 
 from stream_proxy.observe.board import Board
 from stream_proxy.observe.figures import Encoded
 from stream_proxy.observe.rows import Row
 from stream_proxy.transport.reactor import IReactor
 from stream_proxy.transport.timers import Timeout
+from stream_proxy.transport.unix_agent import unix_agent
 
 #: Seconds until a worker that is not there is looked for again.
 _RETRY_SECONDS = 0.5
@@ -49,31 +48,6 @@ class _Event(Struct):
 _decode = msgspec.json.Decoder(_Event).decode
 
 
-@implementer(IAgentEndpointFactory)
-class _Sockets:
-    """Endpoints of the workers: the host of a URL is the worker's number."""
-
-    def __init__(self, reactor: IReactor, path: Callable[[int], str | None]) -> None:
-        self._reactor = reactor
-        self._path = path
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        path = self._path(int(uri.host)) or ""
-        return _Quiet(UNIXClientEndpoint(self._reactor, path))
-
-
-@implementer(IStreamClientEndpoint)
-class _Quiet:
-    """Endpoint whose connections are not in the log: there is one for each request to a worker."""
-
-    def __init__(self, endpoint: UNIXClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def connect(self, factory: Any) -> Any:
-        factory.noisy = False
-        return self._endpoint.connect(factory)
-
-
 class WorkersSource:
     """The ledgers of all workers, by their feeds. A worker's ids get its number in front: ``2-17``.
 
@@ -84,7 +58,8 @@ class WorkersSource:
     def __init__(self, reactor: IReactor, path: Callable[[int], str | None], count: int) -> None:
         self._clock: IReactorTime = reactor
         self._count = count
-        self._agent = Agent.usingEndpointFactory(reactor, _Sockets(reactor, path))
+        # The host of a URL is the worker's number.
+        self._agent = unix_agent(reactor, lambda host: path(int(host)) or "")
         self._links: list[_Link] = []
 
     def start(self, board: Board) -> None:
