@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from typing import Any
-
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorUNIX
+from twisted.internet.defer import Deferred
 
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.request_log import RequestLog
 from stream_proxy.service.admin.access import AdminAccess
 from stream_proxy.service.admin.feed import Feed, Source, serve_feed
 from stream_proxy.service.admin.router import AdminResource
+from stream_proxy.service.workers.private_port import PrivatePort
 from stream_proxy.transport.reactor import IReactor
 
 
@@ -29,17 +25,9 @@ class ObservationPort:
         self.resource = AdminResource(reactor, AdminAccess(), log)
         self._feed = Feed(reactor, source)
         serve_feed(self.resource, self._feed, source)
-        self._site = ProxySite(self.resource, reactor=reactor, log=log)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # of a worker that was killed
-        unix: Any = IReactorUNIX(reactor)
-        self._port: IListeningPort = unix.listenUNIX(path, self._site, mode=0o600)
+        self._port = PrivatePort(reactor, path, ProxySite(self.resource, reactor=reactor, log=log))
 
     def close(self) -> Deferred[None]:
         """Stop at once."""
-        return Deferred.fromCoroutine(self._close())
-
-    async def _close(self) -> None:
         self._feed.stop()
-        await maybeDeferred(self._port.stopListening)
-        await self._site.drain(0)
+        return Deferred.fromCoroutine(self._port.close(0))

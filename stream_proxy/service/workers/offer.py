@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IReactorUNIX
+from twisted.internet.defer import Deferred
 
 from stream_proxy.downstream.site import ProxySite
 from stream_proxy.flows.resuming.offering import OfferResource
 from stream_proxy.flows.resuming.resumption import LostCalls
 from stream_proxy.service.workers.messages import Kept, KeptHere
+from stream_proxy.service.workers.private_port import PrivatePort
 from stream_proxy.transport.reactor import IReactor
 
 
@@ -30,10 +27,7 @@ class OfferPort:
     ) -> None:
         self._lost = lost
         self._site = ProxySite(OfferResource(reactor, lost), reactor=reactor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # of a worker that was killed
-        unix: Any = IReactorUNIX(reactor)
-        self._port: IListeningPort = unix.listenUNIX(path, self._site, mode=0o600)
+        self._port = PrivatePort(reactor, path, self._site)
         lost.orphans.announce = lambda digest, there: tell(KeptHere(digest, there))
 
     def note(self, news: Kept) -> None:
@@ -51,9 +45,5 @@ class OfferPort:
 
     def close(self, grace: float) -> Deferred[None]:
         """Stop offering, and give what is being waited for so many seconds."""
-        return Deferred.fromCoroutine(self._close(grace))
-
-    async def _close(self, grace: float) -> None:
         self._lost.orphans.announce = None
-        await maybeDeferred(self._port.stopListening)
-        await self._site.drain(grace)
+        return Deferred.fromCoroutine(self._port.close(grace))
