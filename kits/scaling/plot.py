@@ -8,23 +8,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
-#: A grey with enough contrast on white and on a dark page, as the background is transparent.
-_TEXT, _GRID = "#6b7785", "#76839050"
-_COLOURS = ("#e5484d", "#3e8bff", "#1fa885", "#a07cf0", "#d08a10", "#8b949e")
-_STYLE = {
-    "font.size": 11,
-    "font.family": "sans-serif",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "openai-stream-proxy",
-    "text.color": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.edgecolor": _GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "grid.color": _GRID,
-}
+from kits.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, TEXT, style
+
+_COLOURS = (RED, BLUE, GREEN, PURPLE, ORANGE, GREY)
 #: Every so many seconds there is a point.
 _STEP = 20
 
@@ -38,7 +24,7 @@ def draw(
     :param start: the first second that is shown.
     """
     matplotlib.use("agg")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(style(11)):
         figure, axes = pyplot.subplots(len(runs), 1, figsize=(9, 2.1 * len(runs)), sharex=True, sharey=True)
         for axis, (name, rows) in zip(axes, runs.items(), strict=True):
             minutes = [second / 60 for second in range(start, len(rows), _STEP)]
@@ -49,7 +35,7 @@ def draw(
             axis.set_ylim(bottom=0)
             axis.grid(axis="y")
             for event, second in events.items():
-                axis.axvline(second / 60, color=_TEXT, linestyle=":", linewidth=1)
+                axis.axvline(second / 60, color=TEXT, linestyle=":", linewidth=1)
                 if axis is axes[0]:
                     axis.annotate(
                         event,

@@ -1,4 +1,4 @@
-"""Plots of results, as SVG that is readable on a light page and on a dark one."""
+"""Plots of results, as SVG."""
 
 from __future__ import annotations
 
@@ -11,36 +11,19 @@ from kits.benchmarks.contestants.base import DIRECT
 from kits.benchmarks.goals import GOALS, TUNED
 from kits.benchmarks.report.tables import TITLES, crowd_value, measured_workloads, names_in
 from kits.benchmarks.results import Results
+from kits.plot_style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, style
 
-#: A grey with enough contrast on white and on a dark page, as the background is transparent.
-_TEXT, _GRID = "#6b7785", "#76839050"
 _COLOURS = {
-    "product": "#e5484d",
-    TUNED: "#3e8bff",
-    "aiohttp": "#1fa885",
-    "nginx": "#a07cf0",
-    DIRECT: "#8b949e",
-    "litellm": "#d08a10",
+    "product": RED,
+    TUNED: BLUE,
+    "aiohttp": GREEN,
+    "nginx": PURPLE,
+    DIRECT: GREY,
+    "litellm": ORANGE,
 }
 _MARKERS = {"product": "o", TUNED: "s", "aiohttp": "D", "nginx": "^", DIRECT: "x", "litellm": "v"}
 _CONTESTANTS = tuple(_COLOURS)
-_STYLE = {
-    "font.size": 12,
-    "font.family": "sans-serif",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "openai-stream-proxy",
-    "text.color": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.edgecolor": _GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "grid.color": _GRID,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-    "lines.markersize": 7,
-}
+_STYLE = style(12, legend_frameon=False, lines_linewidth=2, lines_markersize=7)
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
