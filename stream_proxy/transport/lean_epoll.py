@@ -1,5 +1,8 @@
 """Lean turn of the epoll reactor (Linux only): reads are called without a log context for each.
 
+What the reads of one poll write is sent after the last of them. A process that sleeps until it gets something
+is woken up once for all of it, and each wake-up costs the sender as much as several requests' parsing.
+
 Whatever is not just a read (a write, an end, an error) takes Twisted's way. An exception from a read is
 logged with its context and drops its connection, as ever. Between two polls, delayed calls and calls from
 threads are looked for, but Twisted's care of them is only taken when there is one to make.
@@ -7,16 +10,20 @@ threads are looked for, but Twisted's care of them is only taken when there is o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
 from twisted.logger import Logger
 from twisted.python import log
 
+from stream_proxy.transport.turn import Turn, turn_of
 from stream_proxy.transport.ways import plain_ways, uses
 
 #: The most events that one poll returns, so that delayed calls need not wait for more.
 _MOST_EVENTS: Final = 512
+#: How long what one read writes may wait for other reads of the same poll, in seconds.
+_MOST_WAIT: Final = 0.001
 #: The longest time that one poll waits; Twisted's bound is the same.
 _MOST_SECONDS: Final = 2_147_483.0
 _failures: Final = Logger().failureHandler("Unexpected error in main loop")
@@ -55,9 +62,23 @@ class _LeanEPollReactor(EPollReactor):
             self.doIteration(timeout)
 
     def doIteration(self, timeout: float | None) -> None:
-        selectables = self._selectables
-        most = min(len(selectables), _MOST_EVENTS)
-        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout, most):
+        most = min(len(self._selectables), _MOST_EVENTS)
+        events = self._poller.poll(-1 if timeout is None else timeout, most)
+        turn = turn_of(self)
+        turn.depth += 1
+        try:
+            self._handle(events, turn)
+        finally:
+            turn.end()
+
+    def _handle(self, events: Sequence[tuple[int, int]], turn: Turn) -> None:
+        """Handle what a poll returned, and send what that writes after the last, or when it has waited."""
+        selectables, seconds = self._selectables, self.seconds
+        due = seconds() + _MOST_WAIT
+        for descriptor, event in events:
+            if turn.senders and turn.depth == 1 and seconds() > due:
+                turn.flush()
+                due = seconds() + _MOST_WAIT
             selectable = selectables.get(descriptor)
             if selectable is None:  # an earlier event of this poll has removed it
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport, IUNIXTransport
@@ -71,13 +72,10 @@ def has_unread(transport: object) -> bool:
     handle = connection.getHandle()
     if not isinstance(handle, socket.socket):
         return False
-    try:
-        handle.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+    # A read that finds nothing raises an exception, which costs twice as much as to poll.
+    poll = select.poll()
+    poll.register(handle.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def has_unsent(transport: object) -> bool:

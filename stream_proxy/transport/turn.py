@@ -12,7 +12,8 @@ A read of one connection often leads to several writes, to the same connection o
 so that a protocol on one of them has nothing to do: what it writes while it handles a read is sent when
 ``dataReceived`` returns, in one piece for each connection and without another turn of the reactor. Other code
 that writes much (a delayed call, for example) may use a bracket of its own; brackets nest, and the outermost
-one sends. Without a bracket, one delayed call of 0 seconds sends for all that have something to send.
+one sends. That of the lean reactor encloses all reads of one poll. Without a bracket, one delayed call of 0
+seconds sends for all that have something to send.
 
 A :class:`Turn` belongs to its reactor, which carries it: see :func:`turn_of`.
 """

@@ -21,6 +21,7 @@ else:
     from twisted.internet.epollreactor import EPollReactor
 
     from stream_proxy.transport.lean_epoll import FITS, poll_leanly
+    from stream_proxy.transport.turn import turn_of
 
 
 class _Reader:
@@ -258,6 +259,64 @@ class LeanTurnTests(SynchronousTestCase):
         thread.join()
         self.reactor.runUntilCurrent()
         self.assertEqual(called, ["x"])
+
+
+class _Sender:
+    """Something that holds what was written until its turn ends."""
+
+    def __init__(self, did: Callable[[], None]) -> None:
+        self.flush = did
+
+
+class SharedTurnTests(SynchronousTestCase):
+    """Reads of one poll, whose writes go out together."""
+
+    def setUp(self) -> None:
+        take_ways(self, plain=False)
+        self.reactor: Any = EPollReactor()
+        poll_leanly(self.reactor)
+        self.addCleanup(self.reactor._poller.close)
+        self.addCleanup(lambda: [each.connectionLost(None) for each in list(self.reactor._internalReaders)])
+        self.now = 0.0
+        self.reactor.seconds = lambda: self.now
+        self.did: list[str] = []
+
+    def poll(self, *reads: Callable[[_Reader], object]) -> list[str]:
+        """Let the reactor read as many readers in one poll, and return what happened."""
+        for read in reads:
+            reader = _Reader(read)
+            self.addCleanup(reader.close)
+            self.reactor.addReader(reader)
+            reader.peer.send(b"x")
+        self.reactor.doIteration(0)
+        return self.did
+
+    def write(self, seconds: float = 0.0) -> Callable[[_Reader], object]:
+        """Return a read that takes so long, and then writes."""
+
+        def read(_: _Reader) -> None:
+            self.now += seconds
+            self.did.append("read")
+            turn_of(self.reactor).add(_Sender(lambda: self.did.append("sent")))
+
+        return read
+
+    def test_together(self) -> None:
+        """Everything is sent after the last read, without another turn."""
+        self.assertEqual(self.poll(self.write(), self.write(), self.write()), ["read"] * 3 + ["sent"] * 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_raises(self) -> None:
+        """A read that fails keeps nothing from being sent, in this turn and the next."""
+        self.poll(self.write(), lambda _: 1 // 0, self.write())
+        self.assertEqual(self.did, ["read", "read", "sent", "sent"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.poll(self.write())[4:], ["read", "sent"])
+
+    def test_long_reads(self) -> None:
+        """What was written does not wait for more than one long read."""
+        self.poll(*[self.write(0.0006)] * 5)
+        self.assertEqual(self.did, ["read", "read", "sent", "sent"] * 2 + ["read", "sent"])
 
 
 class PlainTurnTests(LeanTurnTests):
