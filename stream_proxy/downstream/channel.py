@@ -19,7 +19,6 @@ from stream_proxy.downstream.time_limits import IdleLimit
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
 from stream_proxy.limits import Limits
-from stream_proxy.transport.dead_path import Path
 from stream_proxy.transport.tuning import tune
 
 #: When the site drains: how long a new connection may take to begin its first request.
@@ -36,6 +35,7 @@ class ChannelSite(Protocol):
 
     limits: Limits
     reactor: IReactorTime
+    requestFactory: Callable[..., server.Request]
     #: Seconds that an idle connection is kept.
     timeOut: float | None
     #: The site will soon drain, and responses that can say so are the last of their connections.
@@ -70,26 +70,27 @@ def _idle_seconds(site: ChannelSite, *, used: bool) -> float:
 class DownstreamChannel(StrictChannel):
     """One client connection."""
 
+    __slots__ = ("_at_start", "_closing", "_idle", "_pipeline", "_turned_away", "outbox")
+
     site: ChannelSite
     #: Bytes that wait to be sent to the client.
     outbox: Outbox
-    _tcp_path: Path
     _idle: IdleLimit
     _pipeline: Pipeline
     _closing: Closing
-    #: Nothing has come since the connection was opened, or since the last request was answered.
-    _at_start = False
-    #: Set on a connection that has become a WebSocket: called when the site drains.
-    going_away: Callable[[], None] | None = None
-    #: The connection is one too many: its first request gets this error.
-    _turned_away: APIError | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Nothing has come since the connection was opened, or since the last request was answered.
+        self._at_start = False
+        #: The connection is one too many: its first request gets this error.
+        self._turned_away: APIError | None = None
 
     def connectionMade(self) -> None:
         clock, age = self.site.reactor, self.site.limits.max_connection_age_seconds
         self._idle = IdleLimit(clock, self.timeoutConnection)
         self._pipeline, self._closing = Pipeline(clock), Closing(clock, age)
         self.outbox = Outbox(self.transport)
-        self._tcp_path = Path(self.transport)
         super().connectionMade()
         tune(self.transport)
         self._at_start = True
@@ -155,7 +156,7 @@ class DownstreamChannel(StrictChannel):
         # In place of a flag: neither requests, which are frequent, nor frames have to ask for one, and what
         # comes while the channel closes has to reach the receiver, too.
         self.dataReceived = receiver  # type: ignore[method-assign, assignment]
-        self.going_away = going_away
+        self._closing.going_away = going_away
         return self.release()
 
     # Its limits of time, and its end
@@ -222,10 +223,10 @@ class DownstreamChannel(StrictChannel):
     def check(self, now: float) -> None:
         """Drop a client that has left while its upload, or its next request, was paused, or has vanished."""
         # A WebSocket's frames from before the client left are still to be relayed.
-        http = self.requests and not self._closing.begun and self.going_away is None
+        http = self.requests and not self._closing.begun and self._closing.going_away is None
         if http and self.outbox.deserted:
             self.abort()
-        elif (self.requests or self._closing.begun) and self._tcp_path.is_dead(now):
+        elif (self.requests or self._closing.begun) and self.outbox.path.is_dead(now):
             self._drop(StalledError.vanished())
 
     def refuse(self, error: APIError) -> None:
@@ -260,9 +261,9 @@ class DownstreamChannel(StrictChannel):
 
         :param websockets: end WebSockets as well.
         """
-        if self.going_away is not None:
+        if self._closing.going_away is not None:
             if websockets:
-                self.going_away()
+                self._closing.going_away()
         elif self._closing.state is State.LINGERING or self._turned_away is not None:
             self.abort()
         elif self.line_mode:

@@ -133,7 +133,7 @@ class Closing:
     :param age: how many seconds the connection may serve requests; 0: any time.
     """
 
-    __slots__ = ("_abort", "_clock", "_next", "_old", "reason", "state")
+    __slots__ = ("_abort", "_clock", "_next", "_old", "going_away", "reason", "state")
 
     def __init__(self, clock: IReactorTime, age: float) -> None:
         self.state = State.OPEN
@@ -141,6 +141,8 @@ class Closing:
         self._old = clock.seconds() + age * random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER) if age else None
         #: What requests are told in place of the reason that the transport gives.
         self.reason: Failure | None = None
+        #: Ends the protocol that has taken the connection over, such as WebSocket.
+        self.going_away: Callable[[], None] | None = None
         self._next = Timeout(clock)
         self._abort = Timeout(clock)
 

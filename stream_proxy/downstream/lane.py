@@ -13,7 +13,8 @@ def take_plain(channel: StrictChannel, data: bytes) -> bool:
     The channel has just been opened, or has answered all that came before, and nothing has come since.
     Afterwards it is in the state in which reading line by line would have left it.
     """
-    head = plain_head(data, channel.totalHeadersSize, channel.maxHeaders)
+    limits = channel.site.limits
+    head = plain_head(data, limits.max_header_bytes, limits.max_header_count)
     if head is None:
         return False
     channel.used = True

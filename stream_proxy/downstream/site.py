@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web import server
 from twisted.web.resource import IResource, Resource
 
@@ -87,6 +87,17 @@ class ProxySite(server.Site):
         self.timeOut = limits.client_idle_seconds
         self._stalls.seconds = limits.timeout_seconds
 
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the channel of a new connection.
+
+        Twisted's has what ours asks its site for, and a `factory`, whose access log would show queries and
+        ``Referer``.
+        """
+        channel: Any = self.protocol()
+        channel.site = self
+        channel.timeOut = self.timeOut
+        return channel
+
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols that TLS offers: HTTP/2 is not spoken here."""
         return [b"http/1.1"]
@@ -103,9 +114,6 @@ class ProxySite(server.Site):
 
     def stopFactory(self) -> None:
         """Do nothing: there is no access log to close."""
-
-    def log(self, request: object) -> None:
-        """Do nothing: Twisted's access log would print queries and ``Referer``."""
 
     def tell(self, channel: DownstreamChannel, how: str, status: int, code: str | int, problem: str) -> None:
         """Note the end of a connection that is no request's."""

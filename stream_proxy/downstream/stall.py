@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from stream_proxy.transport.dead_path import DEAD_SECONDS
+from stream_proxy.transport.dead_path import DEAD_SECONDS, Path
 from stream_proxy.transport.eager_write import tcp_connection, unsent
 from stream_proxy.transport.timers import Timeout
 
@@ -42,10 +42,12 @@ class Outbox:
     :param transport: any transport; without a TCP or UNIX connection below it, nothing ever waits.
     """
 
-    __slots__ = ("_connection", "_given", "_send", "_since", "_taken")
+    __slots__ = ("_connection", "_given", "_send", "_since", "_taken", "path")
 
     def __init__(self, transport: object) -> None:
         self._connection: Any = tcp_connection(transport)
+        #: The way that they take.
+        self.path = Path(transport)
         self._send: Any = None
         self._given = self._taken = 0
         self._since = 0.0

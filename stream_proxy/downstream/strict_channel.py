@@ -42,6 +42,7 @@ class StrictSite(Protocol):
 
     limits: Limits
     reactor: IReactorTime
+    requestFactory: Callable[..., server.Request]
 
     def getResourceFor(self, request: server.Request) -> IResource:
         """Find the resource that `request` is for."""
@@ -57,13 +58,38 @@ class StrictChannel(HoldingChannel):
     passes through here.
     """
 
+    # Twisted's attributes nearly fill the dictionary whose names CPython shares among the instances of a
+    # class; with more, each connection takes a kilobyte and a half for names of its own.
+    __slots__ = ("_head_in", "_head_limit", "site", "used")
+
     site: StrictSite
     transport: Any
     _head_limit: HeadLimit
-    #: The head of a request has come.
-    used = False
-    #: The request that is read is to be rendered once the channel has switched to its body.
-    _head_in = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The head of a request has come.
+        self.used = False
+        #: The request that is read is to be rendered once the channel has switched to its body.
+        self._head_in = False
+
+    # What Twisted looks for here is the site's.
+
+    @property
+    def requestFactory(self) -> Callable[..., server.Request]:  # type: ignore[override]
+        return self.site.requestFactory
+
+    @property
+    def MAX_LENGTH(self) -> int:  # type: ignore[override]
+        return self.site.limits.max_header_bytes
+
+    @property
+    def totalHeadersSize(self) -> int:  # type: ignore[override]
+        return self.site.limits.max_header_bytes
+
+    @property
+    def maxHeaders(self) -> int:  # type: ignore[override]
+        return self.site.limits.max_header_count
 
     @cached_property
     def client_address(self) -> str:
@@ -87,12 +113,9 @@ class StrictChannel(HoldingChannel):
         raise NotImplementedError
 
     def connectionMade(self) -> None:
-        limits = self.site.limits
-        self.MAX_LENGTH = self.totalHeadersSize = limits.max_header_bytes
-        self.maxHeaders = limits.max_header_count
         self._head_limit = HeadLimit(self.site.reactor)
         super().connectionMade()
-        seconds = limits.request_head_seconds
+        seconds = self.site.limits.request_head_seconds
         self._head_limit.handshake(self.transport, seconds, partial(self._handshake_late, seconds))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]

@@ -51,7 +51,6 @@ class LastRequestsTestCase(SynchronousTestCase):
         self.transport = cast(Any, StringTransport())
         self.transport.abortConnection = self.transport.loseConnection
         self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-        self.channel.callLater = self.clock.callLater
         self.channel.makeConnection(self.transport)
 
     def send(self, *numbers: int, template: bytes = GET) -> None:

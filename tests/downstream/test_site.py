@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -22,7 +23,7 @@ from stream_proxy.downstream.site import ProxySite
 from stream_proxy.errors import APIError, upstream_error
 from stream_proxy.limits import Limits
 from tests.support.loopback import LoopbackTestCase, reactor
-from tests.support.wire import Message
+from tests.support.wire import Message, read_response
 
 CLIENT_IDLE_SECONDS = Limits().client_idle_seconds
 
@@ -37,7 +38,6 @@ class IdleTests(LoopbackTestCase):
         channel: Any = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         transport: Any = StringTransport()
         transport.abortConnection = transport.loseConnection
-        channel.callLater = clock.callLater
         channel.makeConnection(transport)
         return channel, transport, clock
 
@@ -241,6 +241,36 @@ class ErrorResponseTests(LoopbackTestCase):
         response = await self.answered(error, [(b"x-should-retry", b"true"), (b"x-request-id", b"1")])
         self.assertEqual((response.get("x-should-retry"), response.get("x-request-id")), ("true", "1"))
         self.assertEqual((response.status, response.line), (502, "HTTP/1.1 502 Bad Gateway"))
+
+
+class MemoryTests(LoopbackTestCase):
+    """What a connection takes."""
+
+    async def test_attributes(self) -> None:
+        """Few attributes are in a connection's dictionary, so that CPython keeps their names only once."""
+
+        class Ok(Resource):
+            isLeaf = True
+
+            def render(self, request: Request) -> bytes:
+                return b"ok"
+
+        site = ProxySite(Ok(), reactor=reactor)
+        port = await self.listen(site)
+        clients = [await self.client(port) for _ in range(2)]
+        for request in (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\n\r\n",  # which is read line by line
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+        ):
+            for client in clients:
+                client.write(request)
+                await read_response(client)
+        self.assertEqual(len(site.channels), 2)
+        for channel in site.channels:
+            self.assertLess(sys.getsizeof(vars(channel)), 500)
+        await site.drain(0)
 
 
 class TwistedTests(LoopbackTestCase):
