@@ -71,17 +71,18 @@ class RuleChange:
 class Change:
     """A reload of all rules.
 
+    :param config: the new configuration.
     :param services: what is served from now on, by endpoint.
     :param rules: what changes for each of these.
     :param retired: services of rules that no longer exist.
+    :param capture: the options of captures.
     """
 
+    config: Config
     services: dict[str, RuleService]
     rules: list[RuleChange]
     retired: list[RuleService]
-    grace: float
     capture: CaptureOptions
-    resume: tuple[int, int]
 
 
 class RuleService:
@@ -191,8 +192,8 @@ class ProxyService(Service):
     ) -> None:
         self._grace = config.shutdown_grace_seconds
         lost = LostCalls(reactor, config.resume_max_calls, config.resume_max_bytes)
-        #: What all rules use.
         ledger = Ledger(reactor.seconds, watches=config.metrics.streams, keeps=config.admin is not None)
+        #: What all rules use.
         self.shared = Shared(reactor, log, ledger, lost)
         #: The requests under way, for the admin port.
         self.source = LocalSource(self.shared.ledger, lambda: self._capture.secrets)
@@ -231,8 +232,6 @@ class ProxyService(Service):
         :raises ConfigError: a rule needs something that does not exist; then nothing has changed.
         """
         self.apply(self.plan(config, listeners))
-        ledger = self.shared.ledger
-        ledger.watches, ledger.keeps = config.metrics.streams, config.admin is not None
 
     def plan(self, config: Config, listeners: Mapping[str, Listener]) -> Change:
         """Do all of a reload that can fail.
@@ -253,15 +252,17 @@ class ProxyService(Service):
                 port.stopListening()
             raise
         retired = [service for endpoint, service in self.rules.items() if endpoint not in services]
-        resume = config.resume_max_calls, config.resume_max_bytes
-        return Change(services, changes, retired, config.shutdown_grace_seconds, capture, resume)
+        return Change(config, services, changes, retired, capture)
 
     def apply(self, change: Change) -> None:
         """Do what was planned."""
-        self.shared.lost.reload(*change.resume)
+        config, ledger = change.config, self.shared.ledger
+        self._grace = config.shutdown_grace_seconds
+        self.shared.lost.reload(config.resume_max_calls, config.resume_max_bytes)
+        ledger.watches, ledger.keeps = config.metrics.streams, config.admin is not None
         for each in change.rules:
             each.service.apply(each)
-        self.rules, self._grace = change.services, change.grace
+        self.rules = change.services
         self._capture.change(**change.capture)
         for service in change.retired:
             self._retire(service)
