@@ -27,6 +27,7 @@ from stream_proxy.lenient_json import (
 )
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 #: What is longer is worked on in steps.
 LONG_BYTES = 2**19
@@ -53,15 +54,20 @@ def done(steps: Steps[T]) -> T:
             return result
 
 
-def costing(steps: Steps[T]) -> Generator[int, None, T]:
-    """Yield the cost of each step, and return the result."""
+def marking(steps: Steps[T], mark: M) -> Generator[M, None, T]:
+    """Yield `mark` for each step, and return the result."""
     while True:
         try:
             next(steps)
         except StopIteration as stop:
             result: T = stop.value
             return result
-        yield STEP_COST
+        yield mark
+
+
+def costing(steps: Steps[T]) -> Generator[int, None, T]:
+    """Yield the cost of each step, and return the result."""
+    return marking(steps, STEP_COST)
 
 
 def valid_utf8_steps(data: bytes) -> Steps[bytes]:

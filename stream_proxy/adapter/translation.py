@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator
+from typing import TypeAlias
 
 from stream_proxy.adapter.chunks import ChunkWriter
 from stream_proxy.adapter.payloads import Payload, PayloadDecoder
@@ -12,14 +12,15 @@ from stream_proxy.adapter.shapes.outline import Outlines
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError, proxy_error, upstream_error
 from stream_proxy.json_bounds import check_payload, payload_checks
-from stream_proxy.json_steps import LONG_BYTES, STEP_COST, Steps
+from stream_proxy.json_steps import LONG_BYTES, STEP_COST, marking
 from stream_proxy.lenient_json import JSONObject, count_separators, decode_json, encode_json
 from stream_proxy.limits import MAX_VALUES
 
 # Bytes that can be checked in the time that it takes to read one.
 _CHECKED_AT_ONCE = 2
 Step: TypeAlias = tuple[int, bytes]
-T = TypeVar("T")
+# A step of long work that makes no chunk.
+_NO_CHUNK: Step = (STEP_COST, b"")
 
 # Bytes that the work on a payload counts as, besides its own, and that each of its values does: what is read
 # out of a few bytes takes as long as a long text.
@@ -107,19 +108,19 @@ class Translation:
     def _translate(self, payloads: Iterator[Payload | None]) -> Iterator[Step]:
         for payload in payloads:
             if payload is None:
-                yield STEP_COST, b""
+                yield _NO_CHUNK
                 continue
             data = payload.data
             if len(data) > LONG_BYTES:
                 for _ in payload_checks(data, self._max_values):
-                    yield STEP_COST, b""
+                    yield _NO_CHUNK
             else:
                 check_payload(data, self._max_values)
             yield _PAYLOAD_COST + len(data) // _CHECKED_AT_ONCE, b""
             if payload.bare and not (_is_json(data) or self._reader.is_marker(data)):
                 raise self._broken()
             progress = self._progress
-            reading = yield from _steps(self._reader.read(payload, progress))
+            reading = yield from marking(self._reader.read(payload, progress), _NO_CHUNK)
             yield len(data) + _VALUE_COST * count_separators(data), b""
             if reading is None:
                 yield from self._outline(payload)
@@ -138,7 +139,7 @@ class Translation:
                 self.content_payloads += 1
             self._structured = self._structured or not (reading.plain or reading.aside)
             for chunk in self._writer.add(reading):
-                yield (STEP_COST, b"") if chunk is None else _step(chunk)
+                yield _NO_CHUNK if chunk is None else _step(chunk)
             yield from self._outline(payload)
             if reading.done:
                 yield from self._finish()
@@ -155,7 +156,7 @@ class Translation:
     def _outline(self, payload: Payload) -> Iterator[Step]:
         data = payload.data
         if not self._writer.answered and data.strip() and not self._reader.is_marker(data):
-            yield from _steps(self._outlines.add(payload.event, data))
+            yield from marking(self._outlines.add(payload.event, data), _NO_CHUNK)
 
     def _broken(self) -> APIError:
         if not self._payloads:
@@ -183,17 +184,6 @@ class Translation:
             should_retry=False,
             for_log=what,  # the names of a service's fields are not for a log
         )
-
-
-def _steps(steps: Steps[T]) -> Generator[Step, None, T]:
-    """Yield steps that make no chunk, and return their result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        yield STEP_COST, b""
 
 
 def _step(chunk: JSONObject) -> Step:
