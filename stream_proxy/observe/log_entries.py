@@ -58,11 +58,16 @@ def log_received(log: Log, record: Record) -> None:
     log.entry(line, {}, debug=True)
 
 
-class Facts(TypedDict):
-    """Members of an event, for other observers of Twisted's log than ours."""
+class Target(TypedDict):
+    """Method and path."""
 
     method: str
     path: str
+
+
+class Facts(Target):
+    """Members of an event, for other observers of Twisted's log than ours."""
+
     status: int
     how: str
     origin: str
@@ -76,8 +81,7 @@ def facts_of(record: Record) -> Facts:
     """Return what happened, without anything that a record holds and a log must not."""
     began, detail, problem = record.began, record.detail, record.problem
     return {
-        "method": record.method.decode("ascii", "backslashreplace"),
-        "path": _decoded(record.path[:_MOST_PATH]),
+        **_target(record),
         "status": record.status,
         "how": record.mode,
         "origin": record.origin,
@@ -235,9 +239,9 @@ def _milliseconds(record: Record, when: float | None) -> float | None:
     return None if when is None else round((when - record.began) * 1000, 1)
 
 
-def _target(record: Record) -> dict[str, object]:
+def _target(record: Record) -> Target:
     return {
-        "method": record.method.decode("ascii", "backslashreplace"),
+        "method": _decoded(record.method),
         "path": _decoded(record.path[:_MOST_PATH]),
     }
 
