@@ -303,6 +303,8 @@ class StopTests(ProcessTestCase):
             for client in clients:
                 await client.gone()
                 self.assertEqual(client.received, 0)
+            # A process that is killed, because it ignores a command, says nothing of its requests.
+            self.assertEqual(process.output.count(f"POST {CHAT} 499"), 2)
             self.assert_ended_by(number, process)
 
     async def test_grace(self) -> None:
