@@ -75,9 +75,6 @@ class DownstreamChannel(StrictChannel):
     site: ChannelSite
     #: Bytes that wait to be sent to the client.
     outbox: Outbox
-    _idle: IdleLimit
-    _pipeline: Pipeline
-    _closing: Closing
 
     def __init__(self) -> None:
         super().__init__()

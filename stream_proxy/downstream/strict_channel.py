@@ -58,9 +58,7 @@ class StrictChannel(HoldingChannel):
     passes through here.
     """
 
-    # Twisted's attributes nearly fill the dictionary whose names CPython shares among the instances of a
-    # class; with more, each connection takes a kilobyte and a half for names of its own.
-    __slots__ = ("_head_in", "_head_limit", "site", "used")
+    __slots__ = ("_head_in", "_head_limit", "used")
 
     site: StrictSite
     transport: Any
@@ -72,24 +70,6 @@ class StrictChannel(HoldingChannel):
         self.used = False
         #: The request that is read is to be rendered once the channel has switched to its body.
         self._head_in = False
-
-    # What Twisted looks for here is the site's.
-
-    @property
-    def requestFactory(self) -> Callable[..., server.Request]:  # type: ignore[override]
-        return self.site.requestFactory
-
-    @property
-    def MAX_LENGTH(self) -> int:  # type: ignore[override]
-        return self.site.limits.max_header_bytes
-
-    @property
-    def totalHeadersSize(self) -> int:  # type: ignore[override]
-        return self.site.limits.max_header_bytes
-
-    @property
-    def maxHeaders(self) -> int:  # type: ignore[override]
-        return self.site.limits.max_header_count
 
     @cached_property
     def client_address(self) -> str:

@@ -257,12 +257,11 @@ class ProxyService(Service):
     def apply(self, change: Change) -> None:
         """Do what was planned."""
         config, ledger = change.config, self.shared.ledger
-        self._grace = config.shutdown_grace_seconds
+        self.rules, self._grace = change.services, config.shutdown_grace_seconds
         self.shared.lost.reload(config.resume_max_calls, config.resume_max_bytes)
         ledger.watches, ledger.keeps = config.metrics.streams, config.admin is not None
         for each in change.rules:
             each.service.apply(each)
-        self.rules = change.services
         self._capture.change(**change.capture)
         for service in change.retired:
             self._retire(service)
