@@ -51,6 +51,12 @@ def _render_early(channel: StrictChannel, request: PlainRequest, length: int, re
     if request.body is not None:
         channel.suspend_timeout()  # whoever reads an upload limits its time
     channel.setRawMode()
-    request.headReceived()
-    if rest:
-        channel.rawDataReceived(rest)
+    if request.body is None or len(rest) < length:
+        request.headReceived()
+        if rest:
+            channel.rawDataReceived(rest)
+    else:
+        request.body.arrive(rest[:length])
+        request.headReceived()
+        if not channel.is_closing:
+            channel._finishRequestBody(rest[length:])

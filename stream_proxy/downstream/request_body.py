@@ -55,7 +55,9 @@ class RequestBody:
         self.length: Any = UNKNOWN_LENGTH if length is None else length
         #: The whole body has come in.
         self.ended = length == 0
-        #: How many bytes of it have.
+        #: It has come with its head, and ends as soon as that has been looked at.
+        self.arrived = False
+        #: How many bytes of it have come in.
         self.received = 0
         #: Called whenever a piece arrives.
         self.touched: Callable[[], object] | None = None
@@ -67,6 +69,7 @@ class RequestBody:
         self._produced: Deferred[None] | None = None
         self._discard = False
         self._paused = False
+        self._then: Callable[[bytes], None] | None = None
 
     @property
     def _is_large(self) -> bool:
@@ -88,6 +91,10 @@ class RequestBody:
         elif self._held or self.ended:
             self._check_collected()
         return collected
+
+    def hand_over(self, then: Callable[[bytes], None]) -> None:
+        """Call `then` with the whole body, which has arrived, when it ends."""
+        self._then = then
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         self._consumer = consumer
@@ -118,8 +125,14 @@ class RequestBody:
         """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
-        self._consumer = self._produced = self._collecting = self._pieces = None
+        self._consumer = self._produced = self._collecting = self._pieces = self._then = None
         self.resumeProducing()
+
+    def arrive(self, data: bytes) -> None:
+        """Take the whole body from the channel, which has looked at nothing but the head yet."""
+        self.received = len(data)
+        self._held += data
+        self.arrived = True
 
     def data_received(self, data: bytes) -> None:
         """Take a piece from the channel."""
@@ -148,6 +161,10 @@ class RequestBody:
             self.touched()
         if self._consumer is not None:
             self._finish_producing()
+        elif self._then is not None:
+            then, self._then = self._then, None
+            held, self._held = self._held, bytearray()
+            then(bytes(held))
         else:
             self._check_collected()
 

@@ -151,6 +151,9 @@ class Exchange:
         limit = self.limits.max_request_bytes
         body = getattr(self.request, "body", None)
         if isinstance(body, RequestBody):
+            if body.arrived and body.received <= limit:
+                body.hand_over(lambda data: self._collected(data, then, update))
+                return
             self._collection = BodyCollection(
                 self.clock, body, self.limits, then, self._broken, scanned=scanned, update=update
             )
@@ -160,9 +163,17 @@ class Exchange:
         if len(data) > limit:
             self.fail(body_too_large(limit))
         else:
+            self._collected(data, then, update)
+
+    def _collected(self, data: bytes, then: Collected, update: Callable[[bytes], None] | None) -> None:
+        if self.ended:
+            return
+        try:
             if update is not None:
                 update(data)
             then(data, None)
+        except Exception:
+            self._broken(Failure())
 
     def run(self, flow: Flow) -> None:
         """Have `flow` answer."""

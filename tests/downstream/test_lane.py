@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from stream_proxy import ProxySite
+from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.downstream import channel as channel_module
 from stream_proxy.downstream.lane import take_plain
 from stream_proxy.downstream.plain_request import PlainRequest
@@ -27,7 +27,7 @@ from stream_proxy.downstream.response import respond, respond_error, start_respo
 from stream_proxy.errors import invalid_target
 from stream_proxy.limits import Limits
 from stream_proxy.request_log import RequestLog
-from tests.support.loopback import Lines
+from tests.support.loopback import Lines, reactor
 from tests.support.properties import examples
 from tests.support.wire import GET
 
@@ -70,8 +70,11 @@ class Echo(Resource):
         request.notifyFinish().addBoth(lambda result: self.seen.append(type(result)))
         if isinstance(request, ProxyRequest):
             request.gone = lambda failure: self.seen.append(str(failure.value))
-        if isinstance(body, RequestBody):
-            collected = body.collect(2 if request.method == b"PUT" else 1000)
+        limit = 2 if request.method == b"PUT" else 1000
+        if isinstance(body, RequestBody) and body.arrived and body.received <= limit:
+            body.hand_over(lambda data: self.whole(request, data))
+        elif isinstance(body, RequestBody):
+            collected = body.collect(limit)
             collected.addCallbacks(
                 lambda data: self.whole(request, data),
                 lambda failure: respond_error(request, invalid_target()),
@@ -284,6 +287,56 @@ def flows(draw: st.DrawFn) -> list[bytes]:
 def post(*fields: bytes, body: bytes = b"") -> bytes:
     """Return a request with these fields."""
     return b"\r\n".join([b"POST /x HTTP/1.1", b"Host: h", *fields, b"", b""]) + body
+
+
+class ArrivedTests(SynchronousTestCase):
+    """Bodies that come with their heads."""
+
+    def connect(self, resource: Resource) -> Any:
+        """Return the channel of a connection."""
+        self.clock = Clock()
+        channel: Any = ProxySite(resource, reactor=self.clock).buildProtocol(
+            IPv4Address("TCP", "127.0.0.1", 1)
+        )
+        channel.makeConnection(StringTransport())
+        return channel
+
+    def test_arrived(self) -> None:
+        """Such a body is known to have arrived when the head is looked at, and is handed over at its end."""
+        seen: list[object] = []
+
+        class Taking(Resource):
+            isLeaf = True
+            streamsUploads = True
+
+            def render(self, request: Any) -> int:
+                body = request.body
+                seen.append((body.arrived, body.received, body.ended))
+                if body.arrived:
+                    body.hand_over(seen.append)
+                return NOT_DONE_YET
+
+        request = post(b"Content-Length: 3", body=b"abc")
+        self.connect(Taking()).dataReceived(request + b"GET")
+        self.assertEqual(seen, [(True, 3, False), b"abc"])
+        seen.clear()
+        self.connect(Taking()).dataReceived(request[:-1])
+        self.assertEqual(seen, [(False, 0, False)])
+
+    def test_no_timer(self) -> None:
+        """No timer waits for a call whose body has arrived; a body that has not has one."""
+        for whole in (True, False):
+            resource = ProxyResource("http://127.0.0.1:9", reactor=reactor)
+            channel = self.connect(resource)
+            before = len(self.clock.getDelayedCalls())
+            resource.clock = self.clock
+            self.patch(resource, "_decide", lambda *arguments: None)
+            data = b'{"model": "m"}'
+            request = post(
+                b"Content-Type: application/json", b"Content-Length: %d" % len(data), body=data
+            ).replace(b"/x", b"/v1/chat/completions")
+            channel.dataReceived(request if whole else request[:-1])
+            self.assertEqual(len(self.clock.getDelayedCalls()) - before, 0 if whole else 1)
 
 
 class LaneTests(SynchronousTestCase):
