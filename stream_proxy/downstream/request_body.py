@@ -43,6 +43,13 @@ class _Collecting(NamedTuple):
     collected: Deferred[bytes | BodyPieces]
 
 
+class _Producing(NamedTuple):
+    """Who takes the body as it comes, and what fires at its end."""
+
+    consumer: IConsumer
+    produced: Deferred[None]
+
+
 @implementer(IBodyProducer)
 class RequestBody:
     """Request body on its way in: collected whole, or produced into a consumer as it arrives.
@@ -55,8 +62,6 @@ class RequestBody:
         self.length: Any = UNKNOWN_LENGTH if length is None else length
         #: The whole body has come in.
         self.ended = length == 0
-        #: It has come with its head, and ends as soon as that has been looked at.
-        self.arrived = False
         #: How many bytes of it have come in.
         self.received = 0
         #: Called whenever a piece arrives.
@@ -65,11 +70,15 @@ class RequestBody:
         self._held = bytearray()
         self._collecting: _Collecting | None = None
         self._pieces: BodyPieces | None = None
-        self._consumer: IConsumer | None = None
-        self._produced: Deferred[None] | None = None
+        self._producing: _Producing | None = None
         self._discard = False
         self._paused = False
         self._then: Callable[[bytes], None] | None = None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether it is all there, with its head, and ends as soon as that has been looked at."""
+        return self.received == self.length and not self.ended
 
     @property
     def _is_large(self) -> bool:
@@ -97,9 +106,8 @@ class RequestBody:
         self._then = then
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        self._consumer = consumer
         produced: Deferred[None] = Deferred(lambda _: self.stopProducing())
-        self._produced = produced
+        self._producing = _Producing(consumer, produced)
         if self._is_large:
             self._channel.allow_reads(self.length)
         held, self._held = self._held, bytearray()
@@ -125,14 +133,13 @@ class RequestBody:
         """Discard the rest of the body."""
         self._discard = True
         self._held = bytearray()
-        self._consumer = self._produced = self._collecting = self._pieces = self._then = None
+        self._producing = self._collecting = self._pieces = self._then = None
         self.resumeProducing()
 
     def arrive(self, data: bytes) -> None:
         """Take the whole body from the channel, which has looked at nothing but the head yet."""
         self.received = len(data)
         self._held += data
-        self.arrived = True
 
     def data_received(self, data: bytes) -> None:
         """Take a piece from the channel."""
@@ -141,8 +148,8 @@ class RequestBody:
             self.touched()
         if self._discard:
             return
-        if self._consumer is not None:
-            self._consumer.write(data)
+        if self._producing is not None:
+            self._producing.consumer.write(data)
         else:
             self._held += data
             if self._collecting is not None:
@@ -159,7 +166,7 @@ class RequestBody:
             self._channel.allow_reads(0)
         if self.touched is not None:
             self.touched()
-        if self._consumer is not None:
+        if self._producing is not None:
             self._finish_producing()
         elif self._then is not None:
             then, self._then = self._then, None
@@ -169,10 +176,9 @@ class RequestBody:
             self._check_collected()
 
     def _finish_producing(self) -> None:
-        produced, self._produced = self._produced, None
-        self._consumer = None
-        if produced is not None:
-            produced.callback(None)
+        producing, self._producing = self._producing, None
+        if producing is not None:
+            producing.produced.callback(None)
 
     def _check_collected(self) -> None:
         if self._collecting is None:

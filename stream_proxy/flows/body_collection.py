@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from twisted.web.server import Request
 
 from stream_proxy.downstream.request_body import BodyTooLargeError, RequestBody
 from stream_proxy.errors import APIError, body_too_large, body_too_slow, upload_stalled
@@ -20,6 +21,82 @@ from stream_proxy.transport.timers import Timeout
 
 #: What is called with a body: bytes, or if they are many its pieces, and their scan if one is wanted.
 Collected: TypeAlias = Callable[[bytes | BodyPieces, ObjectScan | None], None]
+
+
+class Collection(Protocol):
+    """One body on its way into memory."""
+
+    def start(self) -> None:
+        """Collect; the body may be whole already."""
+
+    def stop(self) -> None:
+        """Collect no more."""
+
+
+def collection_of(
+    request: Request,
+    clock: IReactorTime,
+    limits: Limits,
+    collected: Collected,
+    failed: Callable[[Failure], None],
+    *,
+    scanned: bool,
+    update: Callable[[bytes], None] | None,
+) -> Collection:
+    """Return the collection of the body of `request`; see :class:`BodyCollection`."""
+    most = limits.max_request_bytes
+    body = getattr(request, "body", None)
+    if not isinstance(body, RequestBody):
+        spool = cast(BinaryIO, request.content)  # of a foreign site
+        return _AtOnce(lambda take: take(spool.read(most + 1)), most, collected, failed, update)
+    if body.arrived and body.received <= most:
+        return _AtOnce(body.hand_over, most, collected, failed, update)
+    return BodyCollection(clock, body, limits, collected, failed, scanned=scanned, update=update)
+
+
+class _AtOnce:
+    """A body that nobody has to wait for: it has come with its head, or somebody else has collected it.
+
+    :param read: calls with it what it is called with, now or in this turn of the reactor.
+    :param most: how large it may be.
+    """
+
+    __slots__ = ("_collected", "_failed", "_most", "_read", "_update")
+
+    def __init__(
+        self,
+        read: Callable[[Callable[[bytes], None]], None],
+        most: int,
+        collected: Collected,
+        failed: Callable[[Failure], None],
+        update: Callable[[bytes], None] | None,
+    ) -> None:
+        self._read = read
+        self._most = most
+        self._collected: Collected | None = collected
+        self._failed = failed
+        self._update = update
+
+    def start(self) -> None:
+        """Take it."""
+        self._read(self._whole)
+
+    def stop(self) -> None:
+        """Forget it."""
+        self._collected = None
+
+    def _whole(self, data: bytes) -> None:
+        collected, self._collected = self._collected, None
+        if collected is None:
+            return
+        try:
+            if len(data) > self._most:
+                raise body_too_large(self._most)
+            if self._update is not None:
+                self._update(data)
+            collected(data, None)
+        except Exception:
+            self._failed(Failure())
 
 
 class BodyCollection:

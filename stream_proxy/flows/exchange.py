@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol
 
 from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
@@ -12,12 +12,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.downstream.request import client_address, comes_through_hop, request_fields, when_gone
-from stream_proxy.downstream.request_body import RequestBody
 from stream_proxy.downstream.response import break_off, respond_error
 from stream_proxy.downstream.stall import StalledError
 from stream_proxy.error_codes import ErrorCode
-from stream_proxy.errors import APIError, body_too_large, internal_error, invalid_target, proxy_error
-from stream_proxy.flows.body_collection import BodyCollection, Collected
+from stream_proxy.errors import APIError, internal_error, invalid_target, proxy_error
+from stream_proxy.flows.body_collection import Collected, Collection, collection_of
 from stream_proxy.flows.capturing import begin_capture, untap
 from stream_proxy.flows.upstream_resource import UpstreamResource
 from stream_proxy.http.headers import RawHeader
@@ -83,7 +82,7 @@ class Exchange:
         if resource.log.tells_steps:
             log_received(resource.log, record)
         self._flow: Flow | None = None
-        self._collection: BodyCollection | None = None
+        self._collection: Collection | None = None
         self._dropped: str | None = None
         #: Its end is in the log.
         self.ended = False
@@ -148,32 +147,10 @@ class Exchange:
         :param scanned: scan a large body as it comes; one that a foreign site has spooled is not.
         :param update: called with all parts of the body, before `then`.
         """
-        limit = self.limits.max_request_bytes
-        body = getattr(self.request, "body", None)
-        if isinstance(body, RequestBody):
-            if body.arrived and body.received <= limit:
-                body.hand_over(lambda data: self._collected(data, then, update))
-                return
-            self._collection = BodyCollection(
-                self.clock, body, self.limits, then, self._broken, scanned=scanned, update=update
-            )
-            self._collection.start()
-            return
-        data = cast(BinaryIO, self.request.content).read(limit + 1)
-        if len(data) > limit:
-            self.fail(body_too_large(limit))
-        else:
-            self._collected(data, then, update)
-
-    def _collected(self, data: bytes, then: Collected, update: Callable[[bytes], None] | None) -> None:
-        if self.ended:
-            return
-        try:
-            if update is not None:
-                update(data)
-            then(data, None)
-        except Exception:
-            self._broken(Failure())
+        self._collection = collection_of(
+            self.request, self.clock, self.limits, then, self._broken, scanned=scanned, update=update
+        )
+        self._collection.start()
 
     def run(self, flow: Flow) -> None:
         """Have `flow` answer."""
