@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -99,7 +99,7 @@ class LeanRequest(server.Request):
 
     def _write_head(self, data: bytes) -> bool:
         """Write the head of the response and a part of its body, unless Twisted has to."""
-        channel = cast("StrictChannel | None", self.channel)
+        channel: StrictChannel | None = self.channel  # type: ignore[assignment]
         if channel is None or self.finished:
             return False
         if self.body is not None and not self.body.ended:

@@ -65,7 +65,7 @@ def set_target(request: server.Request, site: StrictSite, method: bytes, target:
     """Tell `request` what `site` needs to find its resource."""
     request.method, request.uri = method, target
     request.path = target.partition(b"?")[0]
-    request.site = cast(server.Site, site)
+    request.site = site  # type: ignore[assignment]
     request.prepath = []
     request.postpath = request.path[1:].split(b"/")
 
@@ -103,7 +103,7 @@ class ProxyRequest(LeanRequest):
         """Prepare for the body as the resource wants it; ``None``: its length is not known."""
         if getattr(found, "streamsUploads", False):
             self._resource = found
-            self.body = RequestBody(cast(StrictChannel, self.channel), length)
+            self.body = RequestBody(self.channel, length)  # type: ignore[arg-type]
         else:
             super().gotLength(length)
 

@@ -81,6 +81,11 @@ class RequestBody:
         return self.received == self.length and not self.ended
 
     @property
+    def held(self) -> bytes:
+        """What has come and nobody has taken yet."""
+        return bytes(self._held)
+
+    @property
     def _is_large(self) -> bool:
         return self.length is not UNKNOWN_LENGTH and self.length > _LARGE_BYTES
 

@@ -63,6 +63,8 @@ def seen(record: Record, response: UpstreamResponse, read: Read) -> Read:
 
 
 def _tap_body(body: RequestBody, capture: ExchangeCapture) -> None:
+    if body.arrived:
+        capture.request_part(body.held)
     take = body.data_received
 
     def received(data: bytes) -> None:

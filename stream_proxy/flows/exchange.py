@@ -73,6 +73,8 @@ class Exchange:
         self.record = record = ledger.begin(resource.name)
         record.method, record.mode, record.origin = request.method, mode, origin
         record.client = client_address(request)
+        #: The path that leads to the resource, and the target below it, as it came.
+        self._prefix, self._below = _mount(request)
         self._target = origin_form(request.uri)
         record.path = (self._target or b"-").partition(b"?")[0]
         record.request_fields = self.fields
@@ -125,7 +127,7 @@ class Exchange:
     def target(self) -> bytes | None:
         """Return the target below the resource in origin form; fail a request without one that may pass."""
         request = self.request
-        below = _mount(request)[1]
+        below = self._below
         target = self._target if below == request.uri else origin_form(below)
         if target is None or request.method == b"CONNECT":
             self.fail(invalid_target())
@@ -137,7 +139,7 @@ class Exchange:
 
     def local(self, headers: list[RawHeader]) -> list[RawHeader]:
         """Return the upstream's fields, in which its own URL has become the proxy's."""
-        return local_locations(self.upstream.url, headers, _mount(self.request)[0])
+        return local_locations(self.upstream.url, headers, self._prefix)
 
     def collect(
         self, then: Collected, *, scanned: bool = False, update: Callable[[bytes], None] | None = None
@@ -204,7 +206,7 @@ class Exchange:
             outcome = replace(outcome, problem=self._dropped)
         resource, record = self.resource, self.record
         if outcome.status == 404 and flow is not None:
-            resource.not_found(_mount(self.request)[1].partition(b"?")[0])
+            resource.not_found(self._below.partition(b"?")[0])
         record.status, record.sent = outcome.status, outcome.sent
         record.problem, record.detail = outcome.problem, outcome.detail
         if outcome.code is not None:

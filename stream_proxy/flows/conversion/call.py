@@ -37,6 +37,8 @@ class Kind(Enum):
     CHAT = "chat"
     RESPONSES = "responses"
 
+    __hash__ = object.__hash__  # Enum's takes a call in Python
+
 
 _KINDS: Mapping[APIKind, Kind] = {"chat": Kind.CHAT, "responses": Kind.RESPONSES}
 
