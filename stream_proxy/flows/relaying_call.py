@@ -73,8 +73,9 @@ class RelayingCall(UpstreamCall):
             else:
                 fields.append((b"Content-Length", b"%d" % response.length))
         start_response(request, response.status, response.reason, fields)
-        request.registerProducer(self, True)
-        request.write(b"")  # the head does not wait for the body
+        if not response.arrived:  # else all is written now, the head with the body
+            request.registerProducer(self, True)
+            request.write(b"")
         if response.length is not None:
             response.read_much()
         for piece in held:

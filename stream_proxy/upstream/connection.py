@@ -227,6 +227,7 @@ class UpstreamConnection(Opening, TwistedProtocol):
         response = self._response = UpstreamResponse(
             head.status, head.reason, head.fields, head.length, self, self._origin
         )
+        response.arrived = len(head.rest) == head.length
         requester.responded(response)
         if self._response is not response:  # it was dropped
             return

@@ -63,6 +63,7 @@ class UpstreamResponse:
         "_paused",
         "_reads_much",
         "_source",
+        "arrived",
         "ended",
         "error",
         "headers",
@@ -86,6 +87,8 @@ class UpstreamResponse:
         self.reason = reason
         self.headers = headers
         self.length = length
+        #: The whole body has come with the head, and follows in the same turn of the reactor.
+        self.arrived = False
         #: The body has begun to flow.
         self.started = False
         #: The body has ended; and the reason, if not as it should have.

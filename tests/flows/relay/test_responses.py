@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import gzip
 
+from twisted.internet.defer import Deferred
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 
 from stream_proxy import ProxyResource, ProxySite
 from stream_proxy.request_log import RequestLog
 from tests.support.loopback import Lines, reactor
 from tests.support.recording import OK, RelayTestCase
-from tests.support.wire import Message, Stream, head, read_request, read_response
+from tests.support.wire import GET, Message, Stream, head, read_body, read_head, read_request, read_response
 
 
 class ResponseTests(RelayTestCase):
     """Responses reach the client as the upstream sent them."""
+
+    async def test_whole(self) -> None:
+        """A response that comes in one read is written at once; nobody has to pause it."""
+        register, registered = HTTPChannel.registerProducer, []
+
+        def noting(channel: HTTPChannel, producer: object, streaming: bool) -> None:
+            registered.append(producer)
+            register(channel, producer, streaming)
+
+        self.patch(HTTPChannel, "registerProducer", noting)
+        fields = head(200, [("Content-Length", "2")])
+        for first, count in ((fields + b"ok", 0), (fields + b"o", 1), (fields, 1)):
+            registered.clear()
+            seen: Deferred[None] = Deferred()
+
+            async def script(stream: Stream, first: bytes = first, seen: Deferred[None] = seen) -> None:
+                await read_request(stream)
+                stream.write(first)
+                await seen
+                stream.write((fields + b"ok")[len(first) :])
+
+            port = await self.proxy((await self.upstream(script)).url)
+            client = await self.client(port)
+            client.write(GET)
+            message = await read_head(client)
+            seen.callback(None)
+            response = await read_body(client, message, closes=False)
+            self.assertEqual((response.body, response.complete), (b"ok", True))
+            self.assertEqual(len(registered), count, first)
 
     async def test_nothing_invented(self) -> None:
         """The proxy adds no Server, Date, Content-Type or Content-Encoding."""
