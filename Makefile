@@ -9,7 +9,7 @@
 #   make run-mock                  the mock alone: http://127.0.0.1:28080/v1, and its own service at /stream
 #   make test                      the tests; make test TESTS=tests.aggregate for some of them
 #   make test-heavy                the slow ones, which need node, npm, nginx, caddy, haproxy, prometheus, chromium,
-#                                  logrotate and systemd as well; then the next two, and check-runners
+#                                  logrotate and systemd as well; then the next two, test-floors and check-runners
 #   make test-plain                the tests without the ways that rely on insides of Twisted and pyOpenSSL
 #   make test-compiled             the tests of the compiled modules, with the wheel of make wheels
 #   make lint, make types          ruff; mypy, and basedpyright for the Python in the documentation
@@ -88,6 +88,7 @@ test-heavy: heavy-needs
 	$(MAKE) heavy-tests
 	$(MAKE) test-plain
 	$(MAKE) test-compiled
+	$(MAKE) test-floors
 	$(MAKE) check-runners
 
 heavy-tests: $(TOOLS) $(HEAVY_TOOLS) $(HEAVY_CLIENTS)
