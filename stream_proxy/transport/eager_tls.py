@@ -166,6 +166,7 @@ class _EagerTLS(BufferingTLSTransport):
     def _end(self, reason: Exception) -> None:
         """Do what Twisted's does after such an exception."""
         if isinstance(reason, ZeroReturnError):
+            self.flush()
             TLSMemoryBIOProtocol._shutdownTLS(self)
             TLSMemoryBIOProtocol._tlsShutdownFinished(self, None)
         else:

@@ -108,14 +108,16 @@ class _EagerReads(Connection):
             return None
         except OSError:
             return CONNECTION_LOST
+        turn = self._turn
         if not data:
+            if turn.senders:  # something may be written to this connection, which may close now
+                turn.flush()
             return CONNECTION_DONE
         if len(data) < size:
             if size != READ_BYTES:
                 self._read_bytes = READ_BYTES
         elif size != self._most_bytes:
             self._read_bytes = self._most_bytes
-        turn = self._turn
         turn.depth += 1
         try:
             self.protocol.dataReceived(data)
@@ -142,6 +144,8 @@ class _EagerUNIX(_EagerWrites):
     """UNIX connection, which reads as Twisted's does, and is not used to send descriptors."""
 
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
+        if not data:
+            self._turn.flush()
         self._turn.begin()
         try:
             return super()._dataReceived(data)
@@ -201,6 +205,13 @@ def allow_reads(transport: object, most: int) -> None:
     inner = tcp_connection(transport)
     if isinstance(inner, _EagerReads):
         inner.allow_reads(most)
+
+
+def send_written(transport: object) -> None:
+    """Send what was written to `transport`, and to all others, before the turn ends."""
+    connection = tcp_connection(transport)
+    if isinstance(connection, _EagerWrites):
+        connection._turn.flush()
 
 
 def tcp_connection(transport: object) -> Connection | None:

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor, ITCPTransport,
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from stream_proxy.transport.eager_tls import holds_plain
-from stream_proxy.transport.eager_write import send_promptly, tcp_connection, unsent
+from stream_proxy.transport.eager_write import send_promptly, send_written, tcp_connection, unsent
 
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 
@@ -72,6 +72,8 @@ def has_unread(transport: object) -> bool:
     handle = connection.getHandle()
     if not isinstance(handle, socket.socket):
         return False
+    if handle.fileno() < 0:
+        return True
     # A read that finds nothing raises an exception, which costs twice as much as to poll.
     poll = select.poll()
     poll.register(handle.fileno(), select.POLLIN)
@@ -79,7 +81,14 @@ def has_unread(transport: object) -> bool:
 
 
 def has_unsent(transport: object) -> bool:
-    """Report whether the kernel has not been given all that was written to `transport`."""
+    """Report whether the kernel does not take all that was written to `transport`; it is asked to."""
+    if not _holds(transport):
+        return False
+    send_written(transport)
+    return _holds(transport)
+
+
+def _holds(transport: object) -> bool:
     inner: object | None = transport
     while isinstance(inner, TLSMemoryBIOProtocol):
         if holds_plain(inner):

@@ -10,9 +10,12 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from stream_proxy.transport.eager_write import send_promptly
+from stream_proxy.transport.tuning import has_unsent
 from tests.support.ways import take_ways
 
 if sys.platform != "linux":
@@ -268,8 +271,8 @@ class _Sender:
         self.flush = did
 
 
-class SharedTurnTests(SynchronousTestCase):
-    """Reads of one poll, whose writes go out together."""
+class LeanTestCase(SynchronousTestCase):
+    """A lean reactor of its own."""
 
     def setUp(self) -> None:
         take_ways(self, plain=False)
@@ -277,6 +280,13 @@ class SharedTurnTests(SynchronousTestCase):
         poll_leanly(self.reactor)
         self.addCleanup(self.reactor._poller.close)
         self.addCleanup(lambda: [each.connectionLost(None) for each in list(self.reactor._internalReaders)])
+
+
+class SharedTurnTests(LeanTestCase):
+    """Reads of one poll, whose writes go out together."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
         self.did: list[str] = []
@@ -317,6 +327,57 @@ class SharedTurnTests(SynchronousTestCase):
         """What was written does not wait for more than one long read."""
         self.poll(*[self.write(0.0006)] * 5)
         self.assertEqual(self.did, ["read", "read", "sent", "sent"] * 2 + ["read", "sent"])
+
+
+class SameTurnTests(LeanTestCase):
+    """TCP connections, to which reads of others write, and what comes behind these in the same poll."""
+
+    def connect(self, read: Callable[[Any, bytes], object]) -> tuple[Any, socket.socket]:
+        """Return the protocol of a connection, whose reads are handled by `read`, and its peer."""
+
+        class Reading(Protocol):
+            def connectionMade(self) -> None:
+                send_promptly(self.transport)
+
+            def dataReceived(self, data: bytes) -> None:
+                read(self, data)
+
+        protocol = Reading()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peer = socket.create_connection(listener.getsockname())
+            accepted, _ = listener.accept()
+        peer.settimeout(5)
+        self.addCleanup(peer.close)
+        with accepted:
+            factory = Factory.forProtocol(lambda: protocol)
+            self.reactor.adoptStreamConnection(accepted.fileno(), socket.AF_INET, factory)
+        transport: Any = protocol.transport
+        self.addCleanup(lambda: transport.connected and transport.connectionLost(Failure(ConnectionDone())))
+        return protocol, peer
+
+    def test_end(self) -> None:
+        """What was written is sent before the connection closes, because its peer has sent its end."""
+        target, peer = self.connect(lambda *_: None)
+        _, other = self.connect(lambda *_: target.transport.write(b"answer"))
+        other.send(b"x")
+        peer.shutdown(socket.SHUT_WR)
+        self.reactor.doIteration(0)
+        self.assertEqual((peer.recv(100), peer.recv(100)), (b"answer", b""))
+
+    def test_unsent(self) -> None:
+        """Nothing is unsent that the kernel takes, though the turn goes on; what it does not take is."""
+        found: list[bool] = []
+
+        def read(protocol: Any, data: bytes) -> None:
+            for size in (6, 100_000_000):
+                protocol.transport.write(b"answer"[:size] * (size // 6))
+                found.append(has_unsent(protocol.transport))
+
+        _, peer = self.connect(read)
+        peer.send(b"x")
+        self.reactor.doIteration(0)
+        self.assertEqual(found, [False, True])
+        self.assertEqual(peer.recv(6), b"answer")
 
 
 class PlainTurnTests(LeanTurnTests):
