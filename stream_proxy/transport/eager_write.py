@@ -20,6 +20,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Client, Connection, Server
+from twisted.python.failure import Failure
 
 from stream_proxy.transport.eager_tls import encrypt_promptly
 from stream_proxy.transport.turn import Turn, turn_of
@@ -77,6 +78,12 @@ class _EagerWrites(Connection):
         if producer_waits or self.disconnecting or self._writeDisconnecting:
             FileDescriptor.startWriting(self)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """Send what was written in the turn in which the connection ends, because its peer has, say."""
+        if not self._aborting:
+            self._turn.flush()
+        super().connectionLost(reason)
+
     def _send(self) -> None:
         """Send what was written since there was last a backlog; what finds no room becomes one."""
         if self._aborting:
@@ -108,16 +115,14 @@ class _EagerReads(Connection):
             return None
         except OSError:
             return CONNECTION_LOST
-        turn = self._turn
         if not data:
-            if turn.senders:  # something may be written to this connection, which may close now
-                turn.flush()
             return CONNECTION_DONE
         if len(data) < size:
             if size != READ_BYTES:
                 self._read_bytes = READ_BYTES
         elif size != self._most_bytes:
             self._read_bytes = self._most_bytes
+        turn = self._turn
         turn.depth += 1
         try:
             self.protocol.dataReceived(data)
@@ -144,8 +149,6 @@ class _EagerUNIX(_EagerWrites):
     """UNIX connection, which reads as Twisted's does, and is not used to send descriptors."""
 
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
-        if not data:
-            self._turn.flush()
         self._turn.begin()
         try:
             return super()._dataReceived(data)
