@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.resource import IResource
 
 from stream_proxy.downstream.closing import LINGER_IDLE_SECONDS, Closing, State, last_response
 from stream_proxy.downstream.lane import take_plain
 from stream_proxy.downstream.pipeline import Pipeline
 from stream_proxy.downstream.stall import Outbox, StalledError
-from stream_proxy.downstream.strict_channel import StrictChannel
+from stream_proxy.downstream.strict_channel import StrictChannel, StrictSite
 from stream_proxy.downstream.time_limits import IdleLimit
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import APIError
-from stream_proxy.limits import Limits
 from stream_proxy.transport.tuning import tune
 
 #: When the site drains: how long a new connection may take to begin its first request.
@@ -30,12 +27,9 @@ _QUIET_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 1.0
 
 
-class ChannelSite(Protocol):
+class ChannelSite(StrictSite, Protocol):
     """Site whose connection a channel is, and which keeps count of it."""
 
-    limits: Limits
-    reactor: IReactorTime
-    requestFactory: Callable[..., server.Request]
     #: Seconds that an idle connection is kept.
     timeOut: float | None
     #: The site will soon drain, and responses that can say so are the last of their connections.
@@ -47,17 +41,11 @@ class ChannelSite(Protocol):
     #: Plain requests are taken without reading them line by line.
     lane: bool
 
-    def getResourceFor(self, request: server.Request) -> IResource:
-        """Find the resource that `request` is for."""
-
     def channel_made(self, channel: DownstreamChannel) -> None:
         """Count a connection, which may be one too many."""
 
     def channel_lost(self, channel: DownstreamChannel) -> None:
         """Forget a connection."""
-
-    def tell(self, channel: DownstreamChannel, how: str, status: int, code: str | int, problem: str) -> None:
-        """Note the end of a connection that is no request's."""
 
 
 def _idle_seconds(site: ChannelSite, *, used: bool) -> float:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
+
+from stream_proxy.limits import Limits
+
+
+class LimitedSite(Protocol):
+    """Site with what Twisted looks for in each of its channels."""
+
+    limits: Limits
+    requestFactory: Callable[..., Request]
 
 
 class SiteChannel(HTTPChannel):
@@ -14,22 +23,19 @@ class SiteChannel(HTTPChannel):
 
     Twisted's attributes nearly fill the dictionary whose names CPython shares among the instances of a class;
     with more, each connection takes a kilobyte and a half for names of its own. So subclasses have slots.
-
-    :ivar site: has `limits` and a `requestFactory`.
     """
 
     __slots__ = ("site",)
 
-    site: Any
+    site: LimitedSite
 
     @property
     def requestFactory(self) -> Callable[..., Request]:  # type: ignore[override]
-        factory: Callable[..., Request] = self.site.requestFactory
-        return factory
+        return self.site.requestFactory
 
     @property
     def MAX_LENGTH(self) -> int:  # type: ignore[override]
-        return int(self.site.limits.max_header_bytes)
+        return self.site.limits.max_header_bytes
 
     @property
     def totalHeadersSize(self) -> int:  # type: ignore[override]
@@ -37,7 +43,7 @@ class SiteChannel(HTTPChannel):
 
     @property
     def maxHeaders(self) -> int:  # type: ignore[override]
-        return int(self.site.limits.max_header_count)
+        return self.site.limits.max_header_count
 
 
 class HoldingChannel(SiteChannel):

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import IResource
 
-from stream_proxy.downstream.holding_channel import HoldingChannel
+from stream_proxy.downstream.holding_channel import HoldingChannel, LimitedSite
 from stream_proxy.downstream.time_limits import HeadLimit
 from stream_proxy.error_codes import ErrorCode
 from stream_proxy.errors import (
@@ -26,7 +26,6 @@ from stream_proxy.http.first_bytes import foreign_protocol
 from stream_proxy.http.headers import connection_tokens
 from stream_proxy.http.host import host_fault
 from stream_proxy.http.strictness import is_doubtful, is_folded, is_trailer
-from stream_proxy.limits import Limits
 from stream_proxy.transport.eager_write import allow_reads
 from stream_proxy.transport.peer import peer_host
 
@@ -37,12 +36,10 @@ _SPOKEN = {
 }
 
 
-class StrictSite(Protocol):
+class StrictSite(LimitedSite, Protocol):
     """Site that a channel reads requests for."""
 
-    limits: Limits
     reactor: IReactorTime
-    requestFactory: Callable[..., server.Request]
 
     def getResourceFor(self, request: server.Request) -> IResource:
         """Find the resource that `request` is for."""

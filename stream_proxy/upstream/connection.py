@@ -225,9 +225,8 @@ class UpstreamConnection(Opening, TwistedProtocol):
         self._persistent = head.persistent
         self._body = body = body_of(head)
         response = self._response = UpstreamResponse(
-            head.status, head.reason, head.fields, head.length, self, self._origin
+            head.status, head.reason, head.fields, head.length, self, self._origin, arrived=head.is_whole
         )
-        response.arrived = len(head.rest) == head.length
         requester.responded(response)
         if self._response is not response:  # it was dropped
             return

@@ -53,6 +53,7 @@ class UpstreamResponse:
     :param length: bytes of the body that the head promises, ``None`` if it promises none.
     :param source: the connection.
     :param origin: the upstream's, for errors.
+    :param arrived: the whole body has come with the head, and follows in the same turn of the reactor.
     """
 
     __slots__ = (
@@ -82,13 +83,14 @@ class UpstreamResponse:
         length: int | None,
         source: BodySource,
         origin: str,
+        *,
+        arrived: bool = False,
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
         self.length = length
-        #: The whole body has come with the head, and follows in the same turn of the reactor.
-        self.arrived = False
+        self.arrived = arrived
         #: The body has begun to flow.
         self.started = False
         #: The body has ended; and the reason, if not as it should have.

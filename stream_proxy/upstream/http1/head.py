@@ -56,6 +56,11 @@ class ResponseHead:
     persistent: bool
     rest: bytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bytes behind the head are its whole body, and nothing else."""
+        return len(self.rest) == self.length
+
 
 class HeadReader:
     """Reader of one head, and of the interim ones (1xx) before it, which it drops.
