@@ -5,30 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from heavy_tests.hops import program
+from heavy_tests.hops import nginx_command, program
 from tests.support.twistd import Process, ProcessTestCase, eventually, free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 #: The addresses of the two instances: in the files, and here.
 _THERE, HERE = ("192.0.2.11", "192.0.2.12"), ("127.0.0.1", "127.0.0.2")
-_NGINX = """
-daemon off;
-error_log stderr;
-pid {path}/nginx.pid;
-master_process off;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {path}/client;
-    proxy_temp_path {path}/proxy;
-    fastcgi_temp_path {path}/fastcgi;
-    uwsgi_temp_path {path}/uwsgi;
-    scgi_temp_path {path}/scgi;
-    include {path}/front.conf;
-}}
-"""
-
-
 #: The line by which each listens: in the files, and here.
 _LISTENS = {
     "haproxy": ("bind :8000", "bind 127.0.0.1:{port}"),
@@ -101,18 +83,9 @@ class Pair(ProcessTestCase):
             self.assertIn(old, text)
             text = text.replace(old, new)
         (path / "front.conf").write_text(text)
-        (path / "nginx.conf").write_text(_NGINX.format(path=path))
         command = {
             "haproxy": ["haproxy", "-db", "-f", "front.conf"],
-            "nginx": [
-                "nginx",
-                "-e",
-                "stderr",
-                "-p",
-                str(path),
-                "-c",
-                str(path / "nginx.conf"),
-            ],
+            "nginx": nginx_command(path, f"include {path}/front.conf;", errors="stderr"),
             "caddy": ["caddy", "run", "--config", "front.conf", "--adapter", "caddyfile"],
         }[self.front]
         self.balancer = Process([program(command[0]), *command[1:]], path=str(path), env={"HOME": str(path)})

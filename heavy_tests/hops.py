@@ -15,7 +15,7 @@ _NGINX = """
 daemon off;
 master_process off;
 pid {path}/nginx.pid;
-error_log {path}/error.log;
+error_log {errors};
 events {{}}
 http {{
     access_log off;
@@ -24,6 +24,10 @@ http {{
     fastcgi_temp_path {path}/fastcgi;
     uwsgi_temp_path {path}/uwsgi;
     scgi_temp_path {path}/scgi;
+    {http}
+}}
+"""
+_NGINX_SERVER = """
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -31,7 +35,6 @@ http {{
             {more}
         }}
     }}
-}}
 """
 _CADDY = """
 {{
@@ -55,10 +58,19 @@ listen here
 """
 
 
+def nginx_command(path: Path, http: str, *, errors: str) -> list[str]:
+    """Return what starts an nginx that keeps everything in a folder; `http` is what it does there.
+
+    :param errors: where it logs.
+    """
+    (path / "nginx.conf").write_text(_NGINX.format(path=path, http=http, errors=errors))
+    return ["nginx", "-e", errors, "-p", str(path), "-c", str(path / "nginx.conf")]
+
+
 def _nginx(more: str) -> Callable[[Path, int, int], list[str]]:
     def command(path: Path, port: int, to: int) -> list[str]:
-        (path / "nginx.conf").write_text(_NGINX.format(path=path, port=port, to=to, more=more))
-        return ["nginx", "-e", str(path / "error.log"), "-p", str(path), "-c", str(path / "nginx.conf")]
+        server = _NGINX_SERVER.format(port=port, to=to, more=more)
+        return nginx_command(path, server, errors=str(path / "error.log"))
 
     return command
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from heavy_tests.calls import CLIENTS
 from stream_proxy.service.admin.capture.local import LocalCapture
 from stream_proxy.service.admin.capture.routes import serve_capture
 from tests.service.admin.test_capture import BEARER, add
@@ -19,8 +20,6 @@ from tests.support.payloads import CHAT, CHAT_BODY
 from tests.support.sessions import KEY as MASK
 from tests.support.sessions import TEXT, WebSocketTestCase, close_frame, frame, read_frame
 from tests.support.wire import JSON, send_request
-
-CLIENTS = Path(__file__).parent / "clients"
 
 
 class ValidHARTests(WebSocketTestCase):

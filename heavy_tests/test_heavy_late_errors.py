@@ -5,44 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 from twisted.internet.defer import Deferred
 
+from heavy_tests.calls import CLIENTS, MESSAGES, check_clients, whole_stream
 from heavy_tests.hops import HOPS, HopTestCase, program
 from stream_proxy import Limits
 from stream_proxy.downstream.heartbeat import Heartbeat
 from stream_proxy.flows import exchange
 from tests.support.loopback import in_thread
-from tests.support.payloads import HELLO, chunk, event
+from tests.support.payloads import chunk, event
 from tests.support.twistd import Process
 from tests.support.wire import JSON, Message, Stream, event_stream_head, read_request, respond
 
-CLIENTS = Path(__file__).parent / "clients"
-MESSAGES: Any = [{"role": "user", "content": "hi"}]
 DIRECT = "no hop"
 #: The models whose calls succeed, and end because the service stops.
 WHOLE, STOPPING = "whole", "stopping"
 
 _ERROR = b'{"error": {"message": "no", "type": "t", "param": null, "code": null}}'
-_MESSAGE = {
-    "type": "message",
-    "id": "msg",
-    "role": "assistant",
-    "status": "completed",
-    "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
-}
-_RESPONSE = {
-    "id": "r",
-    "object": "response",
-    "created_at": 1,
-    "model": "m",
-    "status": "completed",
-    "output": [_MESSAGE],
-    "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2},
-}
 
 
 def _begun(request: Message) -> bytes:
@@ -58,13 +40,6 @@ def _failed(request: Message) -> bytes:
     if request.target.endswith("/responses"):
         return event({"type": "response.failed", "response": {"id": "r", "status": "failed", "error": error}})
     return event({"error": error})
-
-
-def _whole(request: Message) -> bytes:
-    """Return a whole stream."""
-    if request.target.endswith("/responses"):
-        return event({"type": "response.completed", "response": _RESPONSE})
-    return HELLO
 
 
 def _streamed(*parts: Callable[[Message], bytes], end: bool) -> Callable[[Stream, Message], None]:
@@ -88,7 +63,7 @@ WAYS: dict[str, Callable[[Stream, Message], object]] = {
     "unfinished": _streamed(_begun, end=True),
     "failed": _streamed(_begun, _failed, end=True),
     "silent": lambda stream, request: None,
-    WHOLE: _streamed(_whole, end=True),
+    WHOLE: _streamed(whole_stream, end=True),
 }
 ERRORS = [*(way for way in WAYS if way != WHOLE), STOPPING]
 
@@ -170,8 +145,7 @@ class LateErrorTests(HopTestCase):
 
     async def test_node(self) -> None:
         """The ``openai`` SDK for Node and Vercel's ``ai``, chat and Responses."""
-        if not (CLIENTS / "node_modules").is_dir():
-            raise AssertionError("the clients are missing: make test-heavy installs them")
+        check_clients()
         ports = await self.begin()
         names = {_base(port): name for name, port in ports.items()}
         places = [{"base": base, "model": model} for base in names for model in (*ERRORS, WHOLE)]

@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 from twisted.internet.defer import Deferred
 
+from heavy_tests.calls import CLIENTS, MESSAGES, check_clients, whole_stream
 from heavy_tests.hops import program
 from stream_proxy import Limits
 from tests.support.loopback import in_thread, reactor
-from tests.support.payloads import HELLO, event
 from tests.support.resuming import RESUMED
 from tests.support.twistd import Process, ProcessTestCase
 from tests.support.wire import Message, Stream, read_request, respond
 
-CLIENTS = Path(__file__).parent / "clients"
 EVENTS = ("Content-Type", "text/event-stream")
-MESSAGES: Any = [{"role": "user", "content": "hi"}]
-_MESSAGE = {
-    "type": "message",
-    "id": "msg",
-    "role": "assistant",
-    "status": "completed",
-    "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
-}
-_RESPONSE = {
-    "id": "r",
-    "object": "response",
-    "created_at": 1,
-    "model": "m",
-    "status": "completed",
-    "output": [_MESSAGE],
-    "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2},
-}
-
 #: What became of a call: the text, and whether it was that of a call before.
 Result = tuple[str, bool]
 
@@ -56,8 +36,7 @@ class WaitingTestCase(ProcessTestCase):
                 request = await read_request(stream)
                 self.requests.append(request)
                 await self.later(seconds)
-                whole = event({"type": "response.completed", "response": _RESPONSE})
-                respond(stream, 200, whole if request.target.endswith("/responses") else HELLO, [EVENTS])
+                respond(stream, 200, whole_stream(request), [EVENTS])
 
         return (await self.upstream(script)).url
 
@@ -74,8 +53,7 @@ class WaitingTestCase(ProcessTestCase):
 
     async def node(self, port: int, seconds: float, retries: int) -> list[Result]:
         """Return the results of the SDK for Node, which announces the clocks of single calls alone."""
-        if not (CLIENTS / "node_modules").is_dir():
-            raise AssertionError("the clients are missing: make test-heavy installs them")
+        check_clients()
         options = {"base": _base(port), "timeout": seconds * 1000, "retries": retries}
         node = Process([program("node"), str(CLIENTS / "wait.mjs"), json.dumps(options)])
         self.addCleanup(node.kill)
